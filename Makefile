@@ -1,0 +1,56 @@
+# make lab         open the lessons in JupyterLab        ARGS="..." is passed on to it
+# make test        unit tests, then every notebook       TESTS="tests/test_checks.py" runs a part, JOBS=1 one at a time
+# make notebooks   execute the notebooks in place, to be committed
+# make bench       run every benchmark
+# make clean       remove .venv and what Python left behind
+#
+# All of them first make .venv, once; a change of pyproject.toml updates it.
+
+VENV   := .venv
+PY     := $(VENV)/bin/python
+READY  := $(VENV)/ready
+PYTHON ?= python3.11 python3.12 python3
+JOBS   ?= 2
+TESTS  ?= tests notebooks
+LESSONS := $(wildcard notebooks/*.ipynb)
+
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+.PHONY: lab test notebooks bench clean
+.DELETE_ON_ERROR:
+
+$(READY): pyproject.toml
+	@for python in $(PYTHON); do \
+	  $$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null || continue; \
+	  $$python -m venv $(VENV) && exit 0; \
+	  echo "$$python could not make $(VENV); on Debian and Ubuntu: apt-get install $$python-venv" >&2; exit 1; \
+	done; \
+	echo "dhp-lab needs Python 3.11 or 3.12, and none of these is one: $(PYTHON)" >&2; \
+	echo "Install one of them, or name it: make PYTHON=path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1
+	$(PY) -m pip install --editable '.[lab,test]'
+	@touch $@
+
+# No display, no browser: JupyterLab then prints the address to open. Root needs its word that this is meant.
+lab: $(READY)
+	@flags=""; [ "$$(id -u)" != 0 ] || flags="--allow-root"; \
+	[ "$$(uname)" != Linux ] || [ -n "$$DISPLAY$$WAYLAND_DISPLAY$$BROWSER" ] || flags="$$flags --no-browser"; \
+	exec $(PY) -m jupyterlab --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $$flags $(ARGS)
+
+# One thread for each of the parallel jobs: two jobs that share two cores must not start four threads.
+test: export DHP_PROFILE := ci
+test: export HF_HUB_OFFLINE := 1
+test: export OMP_NUM_THREADS := 1
+test: $(READY)
+	$(PY) -m pytest -n $(JOBS) --dist loadscope $(TESTS)
+
+notebooks: export DHP_PROFILE := laptop
+notebooks: export HF_HUB_OFFLINE := 1
+notebooks: $(READY)
+	$(PY) tests/execute_notebooks.py $(LESSONS)
+
+bench: $(READY)
+	@for file in benchmarks/[!_]*.py; do echo "== $$file"; $(PY) "$$file" || exit 1; done
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

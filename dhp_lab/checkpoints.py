@@ -1,0 +1,167 @@
+"""Checkpoints: a folder with config.json, model.safetensors and a model card; and the full state of a training run.
+
+Files appear whole or not at all: each is written beside its place, flushed to the disk, and moved there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dhp_lab.codec.model import DiffusionHyperprior
+    from dhp_lab.training import Trainer
+
+DEFAULT = "diffusion-hyperprior"
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+HALF_FROM = 4096                         # tensors of at least this many numbers are stored in float16, smaller ones in float32
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is missing, incomplete or of another kind; the message says which part and what to do."""
+
+
+def default_checkpoint() -> Path:
+    """The folder of the shipped checkpoint, data/checkpoints/diffusion-hyperprior beside the package.
+
+    Raises:
+        CheckpointError: it is not there.
+    """
+    folder = Path(__file__).resolve().parents[1] / "data" / "checkpoints" / DEFAULT
+    if not (folder / WEIGHTS).is_file():
+        raise CheckpointError(f"the shipped checkpoint is not at {folder}; work in a full clone, or name one with --model_path")
+    return folder
+
+
+def write_atomic(path: str | Path, data: bytes) -> None:
+    """Write a whole file or nothing.
+
+    Raises:
+        OSError: the disk's own trouble; the old file, if any, is intact and no part of the new one is left.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(temporary, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def save_model(folder: str | Path, model: DiffusionHyperprior) -> None:
+    """Write config.json and model.safetensors (weights and probability tables) to a folder, made if need be.
+
+    Raises:
+        OSError: the disk's own trouble; an older checkpoint there is intact.
+    """
+    import torch
+    from safetensors.torch import save
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {}
+    for name, value in model.state_dict().items():
+        half = value.dtype == torch.float32 and value.numel() >= HALF_FROM
+        tensors[name] = value.detach().cpu().contiguous().to(torch.float16 if half else value.dtype)
+    config = {"model": "DiffusionHyperprior", **asdict(model.config)}
+    weights = save(tensors, metadata={"format": "pt"})
+    write_atomic(folder / WEIGHTS, weights)
+    write_atomic(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+
+
+def read_checkpoint(folder: str | Path) -> tuple[dict, dict[str, Tensor], bytes]:
+    """The configuration, the tensors in float32, and the model id (first 8 bytes of the sha256 of both files).
+
+    Raises:
+        CheckpointError: a file is missing or cannot be read.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    folder = Path(folder)
+    try:
+        config_bytes, weights = (folder / CONFIG).read_bytes(), (folder / WEIGHTS).read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"no checkpoint at {folder}: {error.strerror}: {error.filename}") from None
+    try:
+        config, tensors = json.loads(config_bytes), load(weights)
+    except (json.JSONDecodeError, SafetensorError) as error:
+        raise CheckpointError(f"the checkpoint at {folder} is damaged: {error}; fetch it again") from None
+    if config.pop("model", None) != "DiffusionHyperprior":
+        raise CheckpointError(f"{folder / CONFIG} does not describe a DiffusionHyperprior")
+    tensors = {name: value.float() if value.dtype == torch.float16 else value for name, value in tensors.items()}
+    return config, tensors, model_id(config_bytes, weights)
+
+
+def model_id(config: bytes, weights: bytes) -> bytes:
+    """The 8 bytes by which a file names its model: the head of sha256(config.json + model.safetensors)."""
+    return hashlib.sha256(config + weights).digest()[:8]
+
+
+def save_training_state(path: str | Path, trainer: Trainer) -> None:
+    """The exact state of a run in one safetensors file: weights, averages, optimiser, random state, step."""
+    import torch
+    from safetensors.torch import save
+
+    tensors = {f"model.{k}": v for k, v in trainer.model.state_dict().items()}
+    tensors |= {f"ema.{i}": v for i, v in enumerate(trainer.ema.shadow_params)}
+    for i, state in trainer.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{i}.{k}": v for k, v in state.items()}
+    tensors["random"] = torch.get_rng_state()
+    for i, state in enumerate(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []):
+        tensors[f"random.cuda.{i}"] = state
+    facts = {"step": trainer.step, "best": trainer.best, "stage": trainer.stage, "ema_step": trainer.ema.optimization_step}
+    facts |= {"lengths": trainer.lengths}
+    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    write_atomic(path, save(tensors, metadata={"facts": json.dumps(facts)}))
+
+
+def load_training_state(path: str | Path, trainer: Trainer) -> None:
+    """Put a run back into the state that ``save_training_state`` wrote.
+
+    Raises:
+        CheckpointError: a damaged file, or one of a run with other stages or another model.
+    """
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            facts = json.loads(file.metadata()["facts"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path} is not a training state: {error}") from None
+    if facts["lengths"] != trainer.lengths:
+        raise CheckpointError(f"{path} is of a run with stages of {facts['lengths']} steps, this one has {trainer.lengths}: "
+                              "resume with the same photos, batch size and epochs")
+    try:
+        trainer.model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
+    except RuntimeError as error:
+        raise CheckpointError(f"{path} is of another model: {error}") from None
+    trainer.ema.shadow_params = [tensors[f"ema.{i}"].to(p.device) for i, p in enumerate(trainer.ema.shadow_params)]
+    trainer.ema.optimization_step = facts["ema_step"]
+    trainer.step, trainer.best = facts["step"], facts["best"]
+    if trainer.step < sum(trainer.lengths):
+        trainer.enter_stage(facts["stage"])
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith("optimizer."):
+                _, index, key = name.split(".")
+                state.setdefault(int(index), {})[key] = value
+        packed = trainer.optimizer.state_dict()
+        trainer.optimizer.load_state_dict({**packed, "state": state})
+    torch.set_rng_state(tensors["random"])
+    cuda = [v for k, v in sorted(tensors.items()) if k.startswith("random.cuda.")]
+    if cuda and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(cuda)

@@ -1,0 +1,245 @@
+"""The program ``dhp``: photo -> .dhp file -> photo, a look into files, training, evaluation, data sets.
+
+Only this module prints. Everything heavy is imported inside the command that needs it, so that ``dhp --help`` and
+``dhp info`` answer at once. An expected error (a damaged file, a full disk, a bad option) ends in one line on stderr
+and exit code 1; output files appear whole or not at all.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from typer.core import TyperGroup
+
+if TYPE_CHECKING:
+    from dhp_lab.codec.bitstream import DhpFile
+    from dhp_lab.codec.model import DiffusionHyperprior
+
+
+class _Commands(TyperGroup):
+    """The commands, with expected errors turned into one line and exit code 1."""
+
+    def invoke(self, ctx):
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:                          # `dhp info x.dhp | head -1`: typer ends quietly
+            raise
+        except (ValueError, OSError, MemoryError, RuntimeError) as error:
+            if (message := _expected(error)) is None:
+                raise
+            typer.echo(f"dhp: {' '.join(message.split())}", err=True)
+            raise typer.Exit(1) from None
+
+
+def _expected(error: Exception) -> str | None:
+    """The message for a user; None for what only a traceback explains."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):
+        return f"not enough memory, take a smaller picture or another --device: {error or type(error).__name__}"
+    return None if isinstance(error, RuntimeError) else str(error)
+
+
+app = typer.Typer(
+    cls=_Commands, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+    help="Compress photos with a hyperprior and a latent diffusion model.",
+)  # fmt: skip
+
+ModelPath = Annotated[
+    str | None, typer.Option("--model_path", metavar="DIR", help="A checkpoint's folder; the shipped one if not given.")
+]
+Device = Annotated[str | None, typer.Option("--device", help="cpu, mps, cuda, cuda:1; the fastest one if not given.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite the output file.")]
+
+
+@app.command()
+def compress(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A picture, at least 16 x 16 pixels.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT.dhp", help="The file to write.")],
+    lambda_rate: Annotated[float, typer.Option("--lambda_rate", help="1e-6 .. 1e-1; larger = smaller file.")] = 1e-3,
+    model_path: ModelPath = None,
+    device: Device = None,
+    force: Force = False,
+) -> None:
+    """Compress a picture to a .dhp file."""
+    _check_target(source, target, [".dhp"], force)
+    from dhp_lab.checkpoints import write_atomic
+    from dhp_lab.codec import bitstream
+    from dhp_lab.codec.rate import check_lambda
+    from dhp_lab.data import load_image
+
+    check_lambda(lambda_rate)
+    x, notes = load_image(source)
+    model, place = _load_model(model_path, device)
+    start = time.perf_counter()
+    coded = model.compress(x.to(place), lambda_rate=lambda_rate)
+    seconds = time.perf_counter() - start
+    data = bitstream.write(coded["strings"], coded["shape"], model_id=model.model_id, transmit=model.config.transmit)
+    with _writing(target):
+        write_atomic(target, data)
+    height, width = coded["shape"]
+    facts = [f"{len(data)} bytes", f"{_bpp(len(data), height, width):.3f} bpp", f"{seconds:.2f} s", *notes]
+    typer.echo(f"{target}: {', '.join(facts + _size_notes(height, width))}")
+
+
+@app.command()
+def decompress(
+    source: Annotated[Path, typer.Argument(metavar="IN.dhp", help="A file written by dhp compress.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT.png", help="The picture to write, in a lossless format.")],
+    steps: Annotated[int, typer.Option("--steps", help="0 no diffusion, 1 best PSNR, 2 .. 1000 a sample.")] = 1,
+    gamma: Annotated[float, typer.Option("--gamma", help="0 .. 1: 0 the sample, 1 the posterior mean.")] = 0.0,
+    seed: Annotated[int, typer.Option("--seed", help="Start of the random numbers of a sample.")] = 0,
+    preview: Annotated[bool, typer.Option("--preview", help="From z alone, even if the file was cut off.")] = False,
+    max_megapixels: Annotated[float, typer.Option("--max_megapixels", help="Refuse larger pictures.")] = 100.0,
+    model_path: ModelPath = None,
+    device: Device = None,
+    force: Force = False,
+) -> None:
+    """Decompress a .dhp file to a picture."""
+    _check_within("steps", steps, 0, 1000)
+    _check_within("gamma", gamma, 0, 1)
+    _check_within("seed", seed, 0, 2**63 - 1)
+    _check_within("max_megapixels", max_megapixels, 0, 1e6)
+    file = _read_dhp(source, max_pixels=int(max_megapixels * 1e6), allow_truncated=preview)
+    from dhp_lab.codec.bitstream import check_model
+    from dhp_lab.data import LOSSLESS, save_image
+
+    _check_target(source, target, list(LOSSLESS), force)
+    model, _ = _load_model(model_path, device)
+    check_model(file, model.model_id)
+    strings = [[None], [file.z], [file.side]] if preview else file.strings
+    start = time.perf_counter()
+    decoded = model.decompress(strings, file.shape, steps=steps, gamma=gamma, seed=seed)
+    seconds = time.perf_counter() - start
+    with _writing(target):
+        save_image(decoded["x_hat"], target)
+    facts = [f"{file.width} x {file.height} pixels", f"{seconds:.2f} s", *(["preview from z alone"] if preview else [])]
+    typer.echo(f"{target}: {', '.join(facts)}")
+
+
+@app.command()
+def info(
+    source: Annotated[Path, typer.Argument(metavar="FILE.dhp", help="A file written by dhp compress.")],
+    model_path: ModelPath = None,
+) -> None:
+    """Show what a .dhp file holds, after checking it."""
+    from dhp_lab.codec.bitstream import HEADER_BYTES, check_model
+
+    file = _read_dhp(source, max_pixels=2**64)
+    size = HEADER_BYTES + len(file.z) + len(file.y)
+    model, model_id = _name_model(file, model_path)
+    passes = f"{file.passes} entropy pass{'es' if file.passes > 1 else ''}"
+    rows = {
+        "file": f"{source}, version {file.version}, {size} bytes, {_bpp(size, *file.shape):.3f} bpp",
+        "picture": ", ".join([f"{file.width} x {file.height} pixels", *_size_notes(*file.shape)]),
+        "lambda_rate": f"{file.lambda_rate:.3g}",
+        "transmit": f"{file.transmit}, {passes}",
+        "header": f"{HEADER_BYTES} bytes",
+        "z": f"{len(file.z)} bytes, {len(file.z) / size:.1%}",
+        "y": f"{len(file.y)} bytes, {len(file.y) / size:.1%}",
+        "model": f"{file.model_id.hex()}, {model}",
+        "checks": "header, lengths, CRC32 of header and streams: good",
+    }
+    typer.echo("\n".join(f"{name:<12} {value}" for name, value in rows.items()))
+    if model_path is not None:
+        check_model(file, model_id)
+
+
+@app.command()
+def download(name: Annotated[str, typer.Argument(metavar="kodak|fashion-mnist", help="The data set.")]) -> None:
+    """Fetch a data set to the folder DHP_DATA, resumed and checked."""
+    from dhp_lab import data
+
+    folder = data.download(name, report=typer.echo)
+    typer.echo(f"{name}: complete in {folder}")
+
+
+def _check_within(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ValueError(f"--{name} must lie in {low:g} .. {high:g}, got {value}")
+
+
+def _check_target(source: Path, target: Path, suffixes: list[str], force: bool) -> None:
+    """Refuse an output file that cannot or must not be written, before any work is done."""
+    if target.suffix.lower() not in suffixes:
+        raise ValueError(f"{target}: the output must end in {' or '.join(suffixes)}")
+    if not target.parent.is_dir():
+        raise ValueError(f"{target}: there is no folder {target.parent}; make it first")
+    if not os.access(target.parent, os.W_OK):
+        raise ValueError(f"{target}: the folder {target.parent} is not writable; choose another")
+    if target.exists() and not target.is_file():
+        raise ValueError(f"{target} is not a regular file; choose another output")
+    if target.exists() and source.exists() and target.samefile(source):
+        raise ValueError(f"{target} is the input itself; choose another output")
+    if (target.exists() or target.is_symlink()) and not force:
+        raise ValueError(f"{target} exists; --force overwrites it")
+
+
+@contextmanager
+def _writing(target: Path) -> Iterator[None]:
+    """Name the output in an error of the disk, which itself knows a temporary file or none."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(target)) from None
+
+
+def _read_dhp(path: Path, *, max_pixels: int, allow_truncated: bool = False) -> DhpFile:
+    """Read and check a file, never more of it than its header announces (and one byte, to see that it ends there)."""
+    from dhp_lab.codec.bitstream import HEADER_BYTES, BitstreamError, announced_size, read
+
+    try:
+        with open(path, "rb") as stream:
+            data = bytearray(stream.read(HEADER_BYTES))
+            enough = announced_size(data) + 1
+            while chunk := stream.read(min(enough - len(data), 1 << 20)):
+                data += chunk
+        return read(data, max_pixels=max_pixels, allow_truncated=allow_truncated)
+    except BitstreamError as error:
+        raise BitstreamError(f"{path}: {error}") from None
+
+
+def _load_model(model_path: str | None, device: str | None) -> tuple[DiffusionHyperprior, object]:
+    """The model, ready to code, and the torch.device that it is on."""
+    from dhp_lab.checkpoints import default_checkpoint
+    from dhp_lab.settings import choose_device
+
+    place = choose_device(device)
+    from dhp_lab.codec.model import DiffusionHyperprior
+
+    return DiffusionHyperprior.from_pretrained(model_path or default_checkpoint()).to(place).eval(), place
+
+
+def _name_model(file: DhpFile, model_path: str | None) -> tuple[str, bytes | None]:
+    """How the file's model relates to the one asked for (or the shipped one), and that one's id; no torch needed."""
+    from dhp_lab.checkpoints import CONFIG, WEIGHTS, CheckpointError, default_checkpoint, model_id
+
+    try:
+        folder = Path(model_path or default_checkpoint())
+        found = model_id((folder / CONFIG).read_bytes(), (folder / WEIGHTS).read_bytes())
+    except (OSError, CheckpointError) as error:
+        if model_path is not None:
+            raise CheckpointError(f"no checkpoint at {model_path}: {error}") from None
+        return "cannot be compared: the shipped checkpoint is not there", None
+    name = "the shipped checkpoint" if model_path is None else model_path
+    return (f"{name}" if found == file.model_id else f"not {name} ({found.hex()})"), found
+
+
+def _bpp(size: int, height: int, width: int) -> float:
+    return size * 8 / (height * width)
+
+
+def _size_notes(height: int, width: int) -> list[str]:
+    """What decompress will ask for because of the picture's size."""
+    megapixels = -(-height * width // 1_000_000)
+    return [f"decompress needs --max_megapixels {megapixels}"] if height * width > 100_000_000 else []
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,149 @@
+r"""The latent denoiser D: what is y, given what the decoder knows?
+
+Everything here is in quantiser steps and relative to the hyperprior's mean: rest = y/Delta - mean. The decoder holds the
+symbol q = round(rest), that is rest plus an error of variance 1/12: a diffusion state at time t* (see ``rate``). Below t*
+the chain goes on as DDPM's posterior does (Ho et al. 2020, eq. 7, written for unscaled signals), with
+rho = sigma^2/sigma_q^2 falling from 1 to 0:
+
+    u = (1 - rho) rest + rho q + sqrt(rho (1 - rho) / 12) eps
+
+The hyperprior says rest ~ N(0, scale^2), so the best guess that looks at one latent alone is known in closed form: a
+Gaussian cut to the bin [q - 1/2, q + 1/2], with mean m and variance v, then refined by the noisy state:
+
+    base = (sigma^2 m + v (u - rho q)) / (sigma^2 + v (1 - rho)),     variance = v sigma^2 / (sigma^2 + v (1 - rho))
+
+D adds what neighbouring latents and channels tell: D = base + sqrt(variance) * network. Where nothing but z is known
+(a preview, or transmit = "z") the same holds with m = 0, v = scale^2, rho = 0.
+
+| symbol        | here           | range                                     |
+|---------------|----------------|-------------------------------------------|
+| q             | ``symbols``    | whole numbers                             |
+| sigma (steps) | ``sigma``      | 0 .. 1/sqrt(12) where the bin is known    |
+| rho           | ``rho``        | 0 .. 1                                    |
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dhp_lab.codec.transforms import ResidualBlock, silent
+from dhp_lab.precision import autocast
+
+SIGMA_Q = 1 / math.sqrt(12)               # of a rounding error, in quantiser steps
+FARTHEST = 6.0                            # a bin beyond this many scales is taken as one at this distance
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the decoder knows of the latents before denoising.
+
+    Attributes:
+        symbols: (B, M, h, w) q, float; zeros where not decoded.
+        decoded: (B, 1, h, w) float, 1 where q is known, 0 where z alone is.
+        mean, scale: (B, M, h, w) from the hyperprior, in quantiser steps.
+        log2_delta: (B,) log2 of the quantiser step. std: (M,) the channels' spread in latent units.
+    """
+
+    symbols: Tensor
+    decoded: Tensor
+    mean: Tensor
+    scale: Tensor
+    log2_delta: Tensor
+    std: Tensor
+
+    def window(self, rows: slice, cols: slice) -> Known:
+        """The same for a rectangle of latents."""
+        cut = [t[..., rows, cols] for t in (self.symbols, self.decoded, self.mean, self.scale)]
+        return Known(*cut, self.log2_delta, self.std)
+
+
+def bin_moments(symbols: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of N(0, scale^2) cut to [q - 1/2, q + 1/2] (Johnson, Kotz & Balakrishnan 1994, section 13.10).
+
+    Args:
+        symbols: whole numbers, any shape. scale: > 0, the same shape, in quantiser steps.
+    """
+    size = symbols.abs()
+    s = torch.maximum(scale, (size - 0.5) / FARTHEST).clamp(min=0.02)
+    low, high = (size - 0.5) / s, (size + 0.5) / s
+    density_low, density_high = (torch.exp(-0.5 * edge.square()) / math.sqrt(2 * math.pi) for edge in (low, high))
+    mass = 0.5 * (torch.erfc(low / math.sqrt(2)) - torch.erfc(high / math.sqrt(2)))
+    mass = mass.clamp(min=1e-12)
+    shift = (density_low - density_high) / mass
+    spread = 1 + (low * density_low - high * density_high) / mass - shift.square()
+    # a bin narrow beside the scale: the differences above cancel, and the cut Gaussian is uniform to first order
+    wide = s > 20
+    mean = torch.where(wide, size * (1 - 1 / (12 * s.square())), s * shift)
+    variance = torch.where(wide, torch.full_like(s, SIGMA_Q**2), s.square() * spread)
+    return mean * symbols.sign(), variance.clamp(min=1e-8, max=SIGMA_Q**2)
+
+
+class LatentDenoiser(nn.Module):
+    """D(u, sigma; what is known) -> the posterior mean of rest, and its variance for one latent seen alone."""
+
+    def __init__(self, N: int, M: int) -> None:
+        super().__init__()
+        width = max(4, 4 * round(N * 5 / 16))
+        self.weight = nn.Parameter(torch.ones(M, 1, 1))                      # how far to trust the closed form
+        self.near = nn.Conv2d(2 * M, 2 * M, 5, padding=2, groups=2 * M)      # each channel's own neighbours first
+        self.mix = nn.Conv2d(6 * M + 4, width, 1)
+        self.body = nn.Sequential(ResidualBlock(width), ResidualBlock(width))
+        self.exit = silent(nn.Conv2d(width, M, 1))
+
+    def forward(self, u: Tensor, sigma: Tensor, known: Known) -> tuple[Tensor, Tensor]:
+        """Denoise a state.
+
+        Args:
+            u: (B, M, h, w) in quantiser steps, relative to the mean. sigma: (B, 1, h, w) its noise, in quantiser steps;
+                1/sqrt(12), the top of the range, says that u is q itself.
+
+        Returns:
+            posterior mean (B, M, h, w) and variance (B, M, h, w), quantiser steps.
+        """
+        base, variance = self.closed_form(u, sigma, known)
+        s = known.scale.clamp(0.02, 50)
+        ratio = (known.symbols / s).clamp(-5, 5)
+        surprise = ((u - base) / (sigma.square() + variance).sqrt().clamp(min=1e-3)).clamp(-5, 5)
+        unit = known.std.view(-1, 1, 1) / known.log2_delta.exp2().view(-1, 1, 1, 1)          # the spread in steps
+        place = (known.mean + base) / (1 + unit)
+        planes = torch.cat([
+            ((known.log2_delta + 3.5) / 4).view(-1, 1, 1, 1).expand_as(sigma),
+            sigma.clamp(1e-3, 1e3).log2() / 4,
+            known.decoded,
+            (sigma / SIGMA_Q).clamp(max=1),
+        ], 1)
+        with autocast(u.device):
+            pair = torch.cat([ratio, surprise], 1).contiguous(memory_format=torch.channels_last)
+            h = torch.cat([pair, self.near(pair), s.log2() / 4, place, planes], 1)
+            h = self.exit(F.leaky_relu(self.body(self.mix(h)), 0.1))
+        return base + variance.sqrt() * h.float(), variance
+
+    def closed_form(self, u: Tensor, sigma: Tensor, known: Known) -> tuple[Tensor, Tensor]:
+        """The guess from one latent alone, (B, M, h, w) each: base and variance as in the module's docstring."""
+        m, v = bin_moments(known.symbols, known.scale)
+        m = known.decoded * self.weight * m
+        v = torch.where(known.decoded > 0, v, known.scale.clamp(1e-3, 1e3).square())
+        rho = known.decoded * (sigma / SIGMA_Q).square().clamp(max=1)
+        noise = sigma.square()
+        total = (noise + v * (1 - rho)).clamp(min=1e-12)
+        return (noise * m + v * (u - rho * known.symbols)) / total, v * noise / total
+
+
+def noised(rest: Tensor, sigma: Tensor, known: Known, noise: Tensor) -> Tensor:
+    """A state of the chain between q and rest at level sigma (the first equation above); plain rest + sigma eps where
+    the bin is unknown. Shapes as in ``LatentDenoiser.forward``; noise: standard normal, like rest."""
+    rho = known.decoded * (sigma / SIGMA_Q).square().clamp(max=1)
+    return (1 - rho) * rest + rho * known.symbols + sigma * (1 - rho).sqrt() * noise
+
+
+def denoise_step(u: Tensor, clean: Tensor, variance: Tensor, sigma: Tensor, lower: Tensor, noise: Tensor) -> Tensor:
+    """One step down the chain, sigma -> lower: DDPM's posterior (Ho et al. 2020, eq. 7) whose variance also counts that
+    ``clean`` is only a guess with ``variance`` (Bao et al. 2022, "Analytic-DPM", eq. 8)."""
+    ratio = (lower / sigma).square()
+    spread = lower.square() * (1 - ratio) + (1 - ratio).square() * variance
+    return clean + ratio * (u - clean) + spread.sqrt() * noise

@@ -1,0 +1,78 @@
+r"""Symbols to bytes: whole-number scale indexes, stored probability tables, rANS coding (CompressAI's coder).
+
+A latent is sent as q = round(y/Delta - mean), coded with a zero-mean Gaussian whose scale the hyper-decoder gives
+(Minnen et al. 2018, eq. 3). Scales are taken from a table, eight to the octave, and the index is found in fixed point:
+
+    index = (log2(spread) + log2(scale from h_s) - log2(Delta) - log2(SCALE_MIN)) * 8,   rounded, in units of 2^-16
+
+so that a decoder on another device reads the same tables. Where the index is 0 the symbol is almost surely zero
+(P(q != 0) < 1e-4): the encoder sets it to zero and nothing is sent.
+
+| paper   | here                        | unit             |
+|---------|-----------------------------|------------------|
+| sigma   | ``SCALES[index]``           | quantiser steps  |
+| q       | ``symbols``                 | whole numbers    |
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+import torch
+from compressai import ans
+from compressai.entropy_models import EntropyModel
+from torch import Tensor
+
+from dhp_lab.codec.rate import FRACTION_BITS
+
+LOG2_SCALE_MIN = -3                                  # the smallest scale of the table, 1/8 of a quantiser step
+PER_OCTAVE = 8
+LEVELS = 11 * PER_OCTAVE + 1                         # 1/8 .. 256 quantiser steps
+SCALES = [2.0 ** (LOG2_SCALE_MIN + i / PER_OCTAVE) for i in range(LEVELS)]
+
+
+def scale_indexes(log2_scale: Tensor, log2_spread: Tensor, log2_delta: int) -> Tensor:
+    """Rows of the probability table, exact on every device.
+
+    Args:
+        log2_scale: (B, M, h, w) float64 from ``HyperSynthesis.exact``, whole multiples of 2^-10.
+        log2_spread: (M,) log2 of the channels' spread.
+        log2_delta: log2 of the quantiser step, in units of 2^-16.
+
+    Returns:
+        (B, M, h, w) int32 in 0 .. LEVELS - 1.
+    """
+    unit = 2**FRACTION_BITS
+    spread = torch.round(log2_spread.detach().double() * unit).view(-1, 1, 1)
+    octaves = log2_scale * unit + spread - log2_delta - LOG2_SCALE_MIN * unit
+    return torch.floor(octaves * PER_OCTAVE / unit + 0.5).clamp(0, LEVELS - 1).int()
+
+
+def pack(symbols: Tensor, indexes: Tensor, tables: EntropyModel) -> bytes:
+    """rANS-code whole numbers with the tables' rows ``indexes``; both (n,) int32 on any device."""
+    return ans.RansEncoder().encode_with_indexes(symbols.tolist(), indexes.tolist(), *_lists(tables))
+
+
+def unpack(data: bytes, indexes: Tensor, tables: EntropyModel) -> Tensor:
+    """The inverse of ``pack``: (n,) int32 on the CPU. Damaged data gives wrong symbols, never an error: check a CRC."""
+    padded = data + bytes(-len(data) % 4 + 64)       # the coder reads 4-byte words and does not look for the end
+    values = ans.RansDecoder().decode_with_indexes(padded, indexes.tolist(), *_lists(tables))
+    return torch.from_numpy(np.array(values, dtype=np.int32))
+
+
+def symbol_crc(symbols: Tensor) -> int:
+    """CRC32 of whole numbers as little-endian int32: equal on encoder and decoder, or the picture is wrong."""
+    return zlib.crc32(symbols.detach().cpu().numpy().astype("<i4").tobytes())
+
+
+def _lists(tables: EntropyModel) -> tuple[list, list, list]:
+    """The tables as the Python lists that the coder takes, made once for each set of tables."""
+    key = (tables._quantized_cdf.data_ptr(), tables._quantized_cdf._version)
+    cached = getattr(tables, "_cached_lists", None)
+    if cached is None or cached[0] != key:
+        if tables._quantized_cdf.numel() == 0:
+            raise ValueError("this model has no probability tables yet: call model.update() first")
+        cached = (key, (tables._quantized_cdf.tolist(), tables._cdf_length.tolist(), tables._offset.tolist()))
+        tables._cached_lists = cached
+    return cached[1]

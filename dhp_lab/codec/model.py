@@ -1,0 +1,235 @@
+r"""DiffusionHyperprior: a scale hyperprior and a latent diffusion model that share one bitstream.
+
+    x --g_a--> y --/Delta--> h_a --> z --entropy bottleneck--> z_hat --h_s--> mean, scale
+               |                                                             |
+               +---> q = round(y/Delta - mean) ---- Gaussian conditional ----+--> bytes
+    decoder:   y_hat = Delta (q + mean)  ->  K denoising steps from t* to 0  ->  y_tilde  --g_s-->  x_hat
+
+K = 0 decodes y_hat as it is (a mean-scale hyperprior, Minnen et al. 2018), K = 1 its posterior mean, K > 1 a sample.
+
+``gamma`` blends the two ends: 0 gives the sample as drawn, 1 the posterior mean.
+
+The hyperprior (transforms, rate, entropy coding) is ``codec.hyperprior``; the denoiser and the maths of one step are
+``codec.denoiser``; here they become a codec.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dhp_lab.checkpoints import CheckpointError, read_checkpoint, save_model
+from dhp_lab.codec.denoiser import Known, LatentDenoiser, denoise_step
+from dhp_lab.codec.hyperprior import Hyperprior
+from dhp_lab.codec.rate import lambda_code, lambda_of, quantisation_sigma
+from dhp_lab.codec.tiling import tiled
+from dhp_lab.diffusion.schedules import cosine, linear
+
+SCHEDULES = {"linear": linear, "cosine": cosine}
+
+
+@dataclass(frozen=True)
+class CodecConfig:
+    """What a model is made of.
+
+    Attributes:
+        N: width of the networks and channels of z, 4 .. 1024. M: channels of y, 1 .. 768.
+        diffusion_steps: T, the number of times in the schedule, >= 1. schedule: "linear" or "cosine".
+        transmit: "z+y" sends hyper-latents and latents, "z" hyper-latents alone.
+
+    Raises:
+        ValueError: a value outside its range.
+    """
+
+    N: int = 128
+    M: int = 128
+    diffusion_steps: int = 50
+    schedule: str = "linear"
+    transmit: str = "z+y"
+
+    def __post_init__(self) -> None:
+        if not 4 <= self.N <= 1024:
+            raise ValueError(f"N must lie in 4 .. 1024, got {self.N}")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, got '{self.schedule}'")
+        if self.transmit not in ("z+y", "z"):
+            raise ValueError(f"transmit must be 'z+y' or 'z', got '{self.transmit}'")
+
+
+class DiffusionHyperprior(Hyperprior):
+    """The codec as a CompressAI model; ``create_diffusion_hyperprior_model`` makes one, ``from_pretrained`` loads one."""
+
+    def __init__(self, config: CodecConfig) -> None:
+        super().__init__(config.N, config.M, sends_y=config.transmit == "z+y")
+        self.config = config
+        self.model_id = bytes(8)                       # of the checkpoint it was loaded from
+        self.denoiser = LatentDenoiser(config.N, config.M)
+        self.noise_schedule = SCHEDULES[config.schedule](config.diffusion_steps)
+
+    @property
+    def latent_scale(self) -> float:
+        """The latents' root mean square, which puts Delta and the schedule's sigma into one unit."""
+        return self.log2_spread.detach().double().exp2().square().mean().sqrt().item()
+
+    def start_time(self, delta: float) -> float:
+        """t*: the schedule's time at which its noise is as strong as the rounding error of step Delta."""
+        return self.noise_schedule.time_of(quantisation_sigma(delta) / self.latent_scale).item()
+
+    def forward(self, x: Tensor, lambda_rate: float = 1e-3, *, steps: int | None = None) -> dict:
+        """Encode and decode without writing bytes.
+
+        Args:
+            x: (B, 3, H, W) in [0, 1], H and W >= 16. lambda_rate: 1e-6 .. 1e-1.
+            steps: K; None is 0 in train mode and 1 in eval mode.
+
+        Returns:
+            x_hat (B, 3, H, W), y, y_hat, z, scales_hat (standard deviation of y, latent units), likelihoods {"y", "z"}.
+
+        Raises:
+            ValueError: a value out of range, or a picture that is too small or has not 3 channels.
+        """
+        _check_pictures(x)
+        steps = (0 if self.training else 1) if steps is None else steps
+        lambda_code(lambda_rate)
+        latents = self.latents(x, torch.full((len(x),), float(lambda_rate), device=x.device))
+        y_hat = self.denoise(self.known(latents), steps=steps)
+        delta = latents.log2_delta.exp2().view(-1, 1, 1, 1)
+        return {
+            "x_hat": self.synthesise(y_hat, latents.log2_delta, x.shape[-2:]),
+            "y": latents.y, "y_hat": y_hat, "z": latents.z, "scales_hat": latents.scale * delta,
+            "likelihoods": self.likelihoods(latents),
+        }
+
+    # real bytes
+
+    @torch.no_grad()
+    def compress(self, x: Tensor, lambda_rate: float = 1e-3) -> dict:
+        """Code pictures.
+
+        Args:
+            x: (B, 3, H, W) in [0, 1], H and W >= 16. lambda_rate: 1e-6 .. 1e-1, larger = fewer bytes.
+
+        Returns:
+            {"strings": [y, z, side], "shape": (H, W)}; each of y, z, side is a list of B byte strings.
+
+        Raises:
+            ValueError: a value out of range, a picture too small, or a model without probability tables.
+        """
+        _check_pictures(x)
+        was_training, code = self.training, lambda_code(lambda_rate)
+        self.eval()
+        try:
+            latents = self.latents(x, torch.full((len(x),), lambda_of(code), device=x.device))
+        finally:
+            self.train(was_training)
+        return {"strings": self.send(latents, code), "shape": tuple(x.shape[-2:])}
+
+    @torch.no_grad()
+    def decompress(self, strings: list, shape: tuple[int, int], *, steps: int = 1, gamma: float = 0.0, seed: int = 0) -> dict:
+        """Decode what ``compress`` wrote.
+
+        Args:
+            strings: [y, z, side]; y may hold None or b"" instead of bytes: the preview from z alone.
+            shape: (H, W) of the pictures. steps: K, 0 .. 1000. seed: of the noise that K > 1 draws.
+            gamma: weight of the posterior mean in the result, 0 (the sample as drawn) .. 1 (what K = 1 gives).
+
+        Returns:
+            {"x_hat": (B, 3, H, W) in [0, 1]}
+
+        Raises:
+            BitstreamError: the decoded symbols are not those that were coded. ValueError: a value out of range.
+        """
+        _check_sampling(steps, gamma)
+        known = self.receive(strings, shape)
+        y_hat = self.denoise(known, steps=steps, gamma=gamma, seed=seed)
+        return {"x_hat": self.synthesise(y_hat, known.log2_delta, shape).clamp_(0, 1)}
+
+    def denoise(self, known: Known, *, steps: int = 1, gamma: float = 0.0, seed: int = 0) -> Tensor:
+        """K denoising steps from t* (from T where z alone is known) to 0: what the decoder knows -> latents for g_s.
+
+        Returns:
+            (B, M, h, w) in latent units. Other arguments as for ``decompress``; each picture draws the same noise
+            whatever batch it is in.
+        """
+        delta = known.log2_delta.exp2().view(-1, 1, 1, 1)
+        if steps == 0:
+            return (known.symbols + known.mean) * delta
+        levels = self.noise_levels(known, steps)
+        draws = [torch.Generator().manual_seed(seed) for _ in range(len(delta))]
+
+        def noise() -> Tensor:
+            return torch.stack([torch.randn(known.mean.shape[1:], generator=draw) for draw in draws]).to(delta.device)
+
+        u = known.symbols if bool(known.decoded.all()) else torch.where(known.decoded > 0, known.symbols, levels[0] * noise())
+        for k, sigma in enumerate(levels):
+            clean, variance = self._denoise_once(u, sigma, known)
+            if k == 0:
+                posterior_mean = clean
+            if k + 1 < steps:
+                u = denoise_step(u, clean, variance, sigma, levels[k + 1], noise())
+        return (torch.lerp(clean, posterior_mean, gamma) + known.mean) * delta
+
+    def noise_levels(self, known: Known, steps: int) -> list[Tensor]:
+        """The K noise levels of a decode, each (B, 1, h, w) in quantiser steps, at equal times from the start towards 0."""
+        deltas = known.log2_delta.double().exp2().tolist()
+        near, far = [self.start_time(delta) for delta in deltas], [float(self.config.diffusion_steps)] * len(deltas)
+        return [torch.where(known.decoded > 0, *(self._sigmas(t, 1 - k / steps, known) for t in (near, far))) for k in range(steps)]
+
+    def _sigmas(self, times: list[float], share: float, known: Known) -> Tensor:
+        sigma = self.noise_schedule.sigma(torch.tensor(times) * share) * self.latent_scale
+        return (sigma.to(known.log2_delta) / known.log2_delta.exp2()).view(-1, 1, 1, 1)
+
+    def _denoise_once(self, u: Tensor, sigma: Tensor, known: Known) -> tuple[Tensor, Tensor]:
+        def part(r: slice, c: slice) -> Tensor:
+            return torch.cat(self.denoiser(u[..., r, c], sigma[..., r, c], known.window(r, c)), 1)
+
+        return tiled(part, *u.shape[-2:], 1).chunk(2, 1)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write config.json and model.safetensors, with the probability tables, to a folder.
+
+        Raises:
+            OSError: the disk's own trouble; an older checkpoint there is intact.
+        """
+        self.update()
+        save_model(folder, self)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> DiffusionHyperprior:
+        """Load a checkpoint folder, in eval mode on the CPU.
+
+        Raises:
+            CheckpointError: a file is missing, damaged, or of another kind of model.
+        """
+        config, tensors, identity = read_checkpoint(folder)
+        try:
+            model = cls(CodecConfig(**config))
+            model.load_state_dict(tensors)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(f"the checkpoint at {folder} does not fit this version of dhp_lab: {error}") from None
+        model.model_id = identity
+        return model.to(memory_format=torch.channels_last).eval()
+
+
+def create_diffusion_hyperprior_model(
+    N: int = 128, M: int = 128, diffusion_steps: int = 50, schedule: str = "linear", transmit: str = "z+y"
+) -> DiffusionHyperprior:
+    """An untrained codec that already is a lapped-transform codec; see ``CodecConfig`` for the arguments and errors."""
+    model = DiffusionHyperprior(CodecConfig(N, M, diffusion_steps, schedule, transmit))
+    model.update()
+    return model.to(memory_format=torch.channels_last)
+
+
+def _check_pictures(x: Tensor) -> None:
+    if x.ndim != 4 or x.shape[1] != 3 or min(x.shape[-2:]) < 16:
+        raise ValueError(f"pictures must have shape (B, 3, H, W) with H, W >= 16, got {tuple(x.shape)}")
+
+
+def _check_sampling(steps: int, gamma: float) -> None:
+    if not 0 <= steps <= 1000:
+        raise ValueError(f"steps must lie in 0 .. 1000, got {steps}")
+    if not 0 <= gamma <= 1:
+        raise ValueError(f"gamma must lie in [0, 1], got {gamma}")

@@ -1,0 +1,132 @@
+"""What training minimises: MSE + lambda * bpp, over pictures that each have a lambda of their own.
+
+The sum over very different lambdas is balanced by a weight lambda^-1/2 for each picture: at the optimum MSE falls about
+linearly with lambda, so without it the largest lambda would own the gradient, and with lambda^-1 the smallest.
+
+The denoiser's own loss is its squared error divided by that of the closed form it starts from, so that every rate and
+every noise level counts alike: 1 at the start, and -10 log10 of it is the gain in dB.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from dhp_lab.codec.denoiser import SIGMA_Q, Known, noised
+from dhp_lab.codec.hyperprior import Latents
+from dhp_lab.codec.model import DiffusionHyperprior
+
+LAMBDA_LOW, LAMBDA_HIGH = 1e-5, 1e-2       # the range one model serves
+LAMBDA_OFTEN = 2e-4                        # seven draws in ten lie above: files under about 1.3 bpp
+REFERENCE = 1e-3
+VALIDATION_LAMBDAS = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 2e-5)
+SHORTCUT_SHARE = 0.02                      # of the learning rate, for the lapped transforms' small weights
+SHARES = (0.5, 0.8)                        # denoiser's draws: below the first at t*, below the second lower, else unknown
+PLAIN_SHARE, CLEAN_SHARE = 0.25, 0.1       # joint stage: pictures decoded with K = 0, and from y itself
+DENOISER_WEIGHT = 0.05                     # of the denoiser's own loss in the joint stage
+
+
+class Objective(nn.Module):
+    """The codec with its loss, as one module that Accelerate can wrap."""
+
+    def __init__(self, model: DiffusionHyperprior, lambda_rate: float | None) -> None:
+        super().__init__()
+        self.model, self.lambda_rate = model, lambda_rate
+
+    def draw_lambdas(self, count: int, device: torch.device) -> Tensor:
+        """(count,) trade-offs: the one asked for, or log-uniform draws over the range."""
+        if self.lambda_rate is not None:
+            return torch.full((count,), self.lambda_rate, device=device)
+        low = torch.where(torch.rand(count) < 0.7, math.log(LAMBDA_OFTEN), math.log(LAMBDA_LOW))
+        return torch.exp(low + (math.log(LAMBDA_HIGH) - low) * torch.rand(count)).to(device)
+
+    def forward(self, x: Tensor, stage: str) -> dict[str, Tensor]:
+        """x: (B, 3, H, W) in [0, 1], sides multiples of 64. Returns scalars; "objective" is the one to minimise."""
+        lambda_rate = self.draw_lambdas(len(x), x.device)
+        with torch.set_grad_enabled(stage != "denoiser" and torch.is_grad_enabled()):
+            latents = self.model.latents(x, lambda_rate)
+        if stage == "denoiser":
+            relative = self.denoiser_loss(latents)
+            return {"objective": relative, "loss": relative.detach(), "gain in dB": -10 * relative.detach().log10()}
+        known = self.model.known(latents)
+        y_hat = self.model.denoise(known, steps=0)
+        if stage == "joint":
+            y_hat = self._mixed(latents, known, y_hat)
+        x_hat = self.model.synthesise(y_hat, latents.log2_delta, x.shape[-2:])
+        losses = rate_distortion(x_hat, x, self.model.likelihoods(latents), lambda_rate)
+        if stage == "joint":
+            losses["objective"] = losses["objective"] + DENOISER_WEIGHT * self.denoiser_loss(latents)
+        return losses
+
+    def _mixed(self, latents: Latents, known: Known, y_hat: Tensor) -> Tensor:
+        """K = 1 for most pictures, K = 0 or y itself for some. D sees detached inputs; the encoder's gradient passes
+        straight through, by way of y_hat, so that Delta still feels the rounding error."""
+        fixed = Known(known.symbols.detach(), known.decoded, known.mean.detach(), known.scale.detach(),
+                      known.log2_delta.detach(), known.std.detach())
+        one_step = self.model.denoise(fixed, steps=1) + (y_hat - y_hat.detach())
+        draw = torch.rand(len(y_hat), 1, 1, 1, device=y_hat.device)
+        mixed = torch.where(draw < PLAIN_SHARE, y_hat, one_step)
+        return torch.where(draw > 1 - CLEAN_SHARE, latents.y, mixed)
+
+    def denoiser_loss(self, latents: Latents) -> Tensor:
+        """Mean over the pictures of D's squared error against the closed form's, at noise levels drawn for each."""
+        known, rest = self.model.known(latents), latents.rest.detach()
+        draw = torch.rand(len(rest), 1, 1, 1, device=rest.device)
+        unknown = (draw >= SHARES[1]) | (known.decoded[:, :, :1, :1] == 0)
+        known = Known((known.symbols * ~unknown).detach(), known.decoded * ~unknown, known.mean.detach(), known.scale.detach(),
+                      known.log2_delta.detach(), known.std.detach())
+        sigma = self._noise_levels(draw, unknown, known).expand_as(known.decoded)
+        u = noised(rest, sigma, known, torch.randn_like(rest))
+        base = self.model.denoiser.closed_form(u, sigma, known)[0].detach()
+        clean = self.model.denoiser(u, sigma, known)[0]
+        errors = [(guess - rest).square().mean((1, 2, 3)) for guess in (clean, base)]
+        return (errors[0] / errors[1].clamp(min=1e-8)).mean()
+
+    def _noise_levels(self, draw: Tensor, unknown: Tensor, known: Known) -> Tensor:
+        lower = SIGMA_Q * torch.rand_like(draw)
+        sigma = torch.where(draw < SHARES[0], torch.full_like(draw, SIGMA_Q), lower)
+        top = self.model.noise_schedule.sigma(self.model.config.diffusion_steps).item() * self.model.latent_scale
+        top = (top / known.log2_delta.exp2()).view(-1, 1, 1, 1)
+        wide = torch.exp(math.log(0.05) + torch.rand_like(draw) * (top / 0.05).log())
+        return torch.where(unknown, wide, sigma)
+
+    @torch.no_grad()
+    def validate(self, x: Tensor, denoise: bool) -> list[dict]:
+        """One row for each validation lambda: real rounding, estimated bits, K = 1 if ``denoise`` else K = 0."""
+        x = x.to(next(self.model.parameters()).device)
+        rows = []
+        for value in VALIDATION_LAMBDAS if self.lambda_rate is None else (self.lambda_rate,) * 2:
+            lambda_rate = torch.full((len(x),), value, device=x.device)
+            out = self.model(x, value, steps=int(denoise))
+            losses = rate_distortion(out["x_hat"], x, out["likelihoods"], lambda_rate)
+            rows.append({k: float(v) for k, v in losses.items()} | {"lambda_rate": value, "x_hat": out["x_hat"]})
+        return rows
+
+    def parameter_groups(self, stage: str, lr: float) -> list[dict]:
+        """Adam's groups for a stage; the quantiles of z are found by bisection and never trained."""
+        groups: dict[float, list] = {}
+        for name, parameter in self.model.named_parameters():
+            of_denoiser = name.startswith("denoiser.")
+            wanted = {"codec": not of_denoiser, "denoiser": of_denoiser, "joint": True}[stage]
+            parameter.requires_grad_(wanted and not name.endswith("quantiles"))
+            if parameter.requires_grad:
+                groups.setdefault(SHORTCUT_SHARE if name.endswith("lapped") else 1.0, []).append(parameter)
+        return [{"params": p, "lr": share * lr, "base_lr": share * lr} for share, p in sorted(groups.items(), reverse=True)]
+
+
+def rate_distortion(x_hat: Tensor, x: Tensor, likelihoods: dict[str, Tensor], lambda_rate: Tensor) -> dict[str, Tensor]:
+    """The loss and its parts as scalars, for pictures (B, 3, H, W) in [0, 1] with trade-offs (B,)."""
+    mse = (x_hat - x).float().square().mean((1, 2, 3))                                     # (B,)
+    pixels = x.shape[-2] * x.shape[-1]
+    bpp = {name: -p.log2().sum((1, 2, 3)) / pixels for name, p in likelihoods.items()}
+    total = sum(bpp.values())
+    loss = mse + lambda_rate * total
+    return {
+        "objective": (loss * (REFERENCE / lambda_rate).sqrt()).mean() / REFERENCE,
+        "loss": loss.mean().detach(),
+        "bpp": total.mean().detach(),
+        "bpp of z": bpp["z"].mean().detach(),
+        "psnr": (-10 * mse.detach().log10()).mean(),
+    }

@@ -1,0 +1,247 @@
+r"""g_a, g_s, h_a, h_s: from picture to latents y, from y to hyper-latents z, and back (Ballé et al. 2018, fig. 4).
+
+    x --g_a--> y (M, H/16, W/16) --h_a--> z (N, H/64, W/64) --h_s--> mean, log2(scale) of y;     y_hat --g_s--> x_hat
+
+Each picture transform is a sum of two parts. The straight one is a lapped orthogonal transform (Malvar & Staelin 1989;
+32 x 32 kernels, a step of 16), orthonormal, so that at step 0 the model is already a transform codec; the curved one is
+a small residual network that starts at zero and learns what the straight part misses (cf. AuxT, Li et al. 2025).
+
+h_s decides which probability table the entropy decoder reads, so encoder and decoder must agree to the last bit. Its
+weights and activations are therefore evaluated as whole numbers held in float64 (Ballé et al. 2019, "Integer networks"):
+every sum stays far below 2^53 and is exact in any order, on any device.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dhp_lab.precision import autocast
+
+BLOCK = 16                                # one latent position for 16 x 16 pixels
+HYPER = 4                                 # one hyper-latent position for 4 x 4 latents
+COLOUR = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]]) / np.sqrt([[3], [2], [6]])   # orthonormal luma and two chromas
+COLOUR_VARIANCE = (0.20, 0.012, 0.003)    # of photographs in [0, 1], along those three axes
+WEIGHT_BITS, ACTIVATION_BITS = 12, 10     # fixed point: weights in units of 2^-12, activations of 2^-10
+ACTIVATION_LIMIT = 2.0**20                # 1024 in fixed point: 2^20 * 2^15 * 2^12 terms < 2^53
+
+
+def lapped_basis(size: int = BLOCK, correlation: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+    """The lapped orthogonal transform of an AR(1) signal (Malvar & Staelin 1989, eq. 11), largest variance first.
+
+    Returns:
+        basis (size, 2 * size): orthonormal rows, also against rows shifted by ``size``; the first half of them before
+        sorting is even, the other odd, under reversal. variance (size,): of each coefficient for a unit-variance signal.
+    """
+    k, n = np.arange(size)[:, None], np.arange(size)[None]
+    dct = np.sqrt(2 / size) * np.cos(np.pi * k * (n + 0.5) / size)
+    dct[0] /= math.sqrt(2)
+    half = (dct[0::2] - dct[1::2]) / 2
+    start = [np.hstack([half, half[:, ::-1]]), np.hstack([half, -half[:, ::-1]])]          # even rows, odd rows
+    covariance = correlation ** np.abs(np.subtract.outer(np.arange(2 * size), np.arange(2 * size)))
+    rows, variance = [], []
+    for part in start:
+        values, vectors = np.linalg.eigh(part @ covariance @ part.T)
+        rows.append(vectors.T @ part)
+        variance.append(values)
+    order = np.argsort(-np.concatenate(variance), kind="stable")
+    return np.concatenate(rows)[order], np.concatenate(variance)[order]
+
+
+def lapped_filters(channels: int) -> dict[str, Tensor]:
+    """The ``channels`` colour filters of largest variance.
+
+    Returns:
+        weight (channels, 3 * 16 * 16, 2, 2): for a convolution over the picture's 16 x 16 blocks; variance (channels,);
+        parity_h, parity_w (channels,): +1 or -1, the sign that a mirror along that axis gives the coefficient.
+
+    Raises:
+        ValueError: channels outside 1 .. 768.
+    """
+    if not 1 <= channels <= 3 * BLOCK * BLOCK:
+        raise ValueError(f"M must lie in 1 .. {3 * BLOCK * BLOCK}, the numbers in a {BLOCK} x {BLOCK} RGB block, got {channels}")
+    basis, variance = lapped_basis()
+    parity = np.sign((basis * basis[:, ::-1]).sum(1))
+    power = np.array(COLOUR_VARIANCE)[:, None, None] * variance[None, :, None] * variance[None, None]   # (3, 16, 16)
+    best = np.argsort(-power.ravel(), kind="stable")[:channels]
+    c, u, v = np.unravel_index(best, power.shape)
+    kernel = np.einsum("mc,ma,mb->mcab", COLOUR[c], basis[u], basis[v])                                 # (M, 3, 32, 32)
+    blocks = kernel.reshape(channels, 3, 2, BLOCK, 2, BLOCK).transpose(0, 1, 3, 5, 2, 4).reshape(channels, -1, 2, 2)
+    arrays = {"weight": blocks, "variance": power.ravel()[best], "parity_h": parity[u], "parity_w": parity[v]}
+    return {name: torch.tensor(a, dtype=torch.float32) for name, a in arrays.items()}
+
+
+def mirror(x: Tensor, pad: int, sign_h: Tensor | float = 1.0, sign_w: Tensor | float = 1.0) -> Tensor:
+    """Half-sample symmetric extension by ``pad`` on all four sides, each mirror image times its sign."""
+    x = torch.cat([x[..., :pad].flip(-1) * sign_w, x, x[..., -pad:].flip(-1) * sign_w], -1)
+    return torch.cat([x[..., :pad, :].flip(-2) * sign_h, x, x[..., -pad:, :].flip(-2) * sign_h], -2)
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(act(conv(act(x)))), the second convolution starting near zero (He et al. 2016)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.normal_(self.conv2.weight, std=1e-3)
+        nn.init.zeros_(self.conv2.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv1(F.leaky_relu(x, 0.1))
+        return x + self.conv2(F.leaky_relu(h, 0.1))
+
+
+def _blocks(width: int, count: int) -> nn.Sequential:
+    return nn.Sequential(*(ResidualBlock(width) for _ in range(count)))
+
+
+def silent(conv: nn.Conv2d) -> nn.Conv2d:
+    nn.init.zeros_(conv.weight)
+    nn.init.zeros_(conv.bias)
+    return conv
+
+
+def _plane(log2_delta: Tensor, like: Tensor) -> Tensor:
+    """log2(Delta) (B,) as one more input channel (B, 1, h, w), roughly in [-1, 1]."""
+    return ((log2_delta + 3.5) / 4).to(like.dtype).view(-1, 1, 1, 1).expand(-1, 1, *like.shape[-2:])
+
+
+class Analysis(nn.Module):
+    """g_a: picture (B, 3, H, W) in [0, 1], H and W multiples of 16 -> latents y (B, M, H/16, W/16) in picture units."""
+
+    def __init__(self, N: int, M: int) -> None:
+        super().__init__()
+        filters = lapped_filters(M)
+        a, b, c = widths(N)
+        self.lapped = nn.Parameter(filters["weight"])
+        self.entry = nn.Conv2d(3, a, 8, stride=4, padding=2)                              # H/4
+        self.fine = _blocks(a, 2)
+        self.middle = nn.Sequential(nn.Conv2d(a, b, 4, stride=2, padding=1), _blocks(b, 2))   # H/8
+        self.coarse = nn.Conv2d(b, c, 4, stride=2, padding=1)                                       # H/16
+        self.tail = _blocks(c, 2)
+        self.rate = nn.Conv2d(1, c, 1)
+        self.exit = silent(nn.Conv2d(c, M, 1))
+
+    def forward(self, x: Tensor, log2_delta: Tensor, std: Tensor) -> Tensor:
+        """log2_delta: (B,). std: (M,), the channels' spread, the unit in which the network speaks."""
+        x = x - 0.5
+        straight = F.conv2d(F.pixel_unshuffle(mirror(x, BLOCK // 2), BLOCK), self.lapped)
+        with autocast(x.device):
+            h = self.coarse(self.middle(self.fine(self.entry(4 * x))))
+            h = self.exit(self.tail(h + self.rate(_plane(log2_delta, h))))
+        return straight + std.view(-1, 1, 1) * h.float()
+
+
+class Synthesis(nn.Module):
+    """g_s: latents (B, M, h, w) -> picture (B, 3, 16 h, 16 w), about [0, 1]; the mirror image of g_a."""
+
+    def __init__(self, N: int, M: int) -> None:
+        super().__init__()
+        filters = lapped_filters(M)
+        a, b, c = widths(N)
+        self.lapped = nn.Parameter(filters["weight"].clone())
+        self.register_buffer("parity_h", filters["parity_h"].view(-1, 1, 1), persistent=False)
+        self.register_buffer("parity_w", filters["parity_w"].view(-1, 1, 1), persistent=False)
+        self.entry = nn.Conv2d(M + 1, c, 1)
+        self.tail = _blocks(c, 2)
+        self.middle = nn.Sequential(nn.Conv2d(c, 4 * b, 1), nn.PixelShuffle(2), _blocks(b, 2))   # H/8
+        self.fine = nn.Sequential(nn.Conv2d(b, 4 * a, 1), nn.PixelShuffle(2), _blocks(a, 2))     # H/4
+        self.exit = nn.Sequential(silent(nn.Conv2d(a, 48, 3, padding=1)), nn.PixelShuffle(4))              # H
+
+    def forward(self, y_hat: Tensor, log2_delta: Tensor, std: Tensor) -> Tensor:
+        """log2_delta: (B,). std: (M,), the channels' spread."""
+        whole = mirror(y_hat, 1, self.parity_h, self.parity_w)
+        straight = F.pixel_shuffle(F.conv_transpose2d(whole, self.lapped), BLOCK)         # (B, 3, 16 (h + 3), ...)
+        edge = BLOCK + BLOCK // 2
+        straight = straight[..., edge:-edge, edge:-edge]
+        unit = y_hat / (std.view(-1, 1, 1) + log2_delta.exp2().view(-1, 1, 1, 1))
+        with autocast(y_hat.device):
+            h = self.entry(torch.cat([unit, _plane(log2_delta, unit)], 1).contiguous(memory_format=torch.channels_last))
+            h = self.exit(self.fine(self.middle(self.tail(h))))
+        return 0.5 + straight + 0.25 * h.float()
+
+
+class HyperAnalysis(nn.Module):
+    """h_a: latents in quantiser steps, y / Delta (B, M, h, w), h and w multiples of 4 -> z (B, N, h/4, w/4)."""
+
+    def __init__(self, N: int, M: int) -> None:
+        super().__init__()
+        width = widths(N)[2]
+        self.entry = nn.Conv2d(M + 1, width, 3, padding=1)
+        self.down = nn.Conv2d(width, width, 4, stride=2, padding=1)
+        self.exit = nn.Conv2d(width, N, 4, stride=2, padding=1)
+
+    def forward(self, y_steps: Tensor, log2_delta: Tensor) -> Tensor:
+        """log2_delta: (B,)."""
+        steps = torch.asinh(y_steps)
+        with autocast(y_steps.device):
+            h = self.entry(torch.cat([steps, _plane(log2_delta, steps)], 1))
+            h = self.exit(F.leaky_relu(self.down(F.leaky_relu(h, 0.1)), 0.1))
+        return h.float()
+
+
+class HyperSynthesis(nn.Module):
+    """h_s: z_hat (B, N, h/4, w/4) -> mean and log2(scale) of the latents, (B, 2 M, h, w), in units of the channel's spread.
+
+    ``forward`` is the float network that training sees; ``exact`` is the same network in whole numbers.
+    """
+
+    def __init__(self, N: int, M: int) -> None:
+        super().__init__()
+        width = widths(N)[2]
+        self.layers = nn.ModuleList([
+            nn.Conv2d(N + 1, 4 * N, 3, padding=1),                                        # then shuffled to h/2
+            nn.Conv2d(N, 4 * N, 3, padding=1),                                            # then shuffled to h
+            nn.Conv2d(N, width, 3, padding=1),
+            silent(nn.Conv2d(width, 2 * M, 1)),
+        ])
+
+    def forward(self, z_hat: Tensor, log2_delta: Tensor) -> Tensor:
+        """log2_delta: (B,)."""
+        h = torch.cat([z_hat, _plane(log2_delta, z_hat)], 1)
+        for i, layer in enumerate(self.layers[:-1]):
+            h = layer(h)
+            h = F.relu(F.pixel_shuffle(h, 2) if i < 2 else h)
+        return self.layers[-1](h)
+
+    @torch.no_grad()
+    def exact(self, z_hat: Tensor, log2_delta: Tensor) -> Tensor:
+        """The same for z_hat in whole multiples of 2^-10 and log2_delta of 2^-16, both float64; result likewise (2^-10).
+
+        Raises:
+            ValueError: a weight of 8 or more in absolute value, which the fixed point cannot hold.
+        """
+        plane = torch.floor(_plane(log2_delta, z_hat) * 2**ACTIVATION_BITS)
+        h = torch.cat([torch.round(z_hat * 2**ACTIVATION_BITS), plane], 1)
+        for i, layer in enumerate(self.layers):
+            h = _exact_conv(h, layer)
+            if i < 3:
+                h = F.relu(F.pixel_shuffle(h, 2) if i < 2 else h)
+        return h / 2**ACTIVATION_BITS
+
+
+def _exact_conv(h: Tensor, layer: nn.Conv2d) -> Tensor:
+    """A 'same' convolution of whole numbers in float64, as one matrix product for each tap: no sum can round."""
+    h = h.clamp(-ACTIVATION_LIMIT, ACTIVATION_LIMIT)
+    weight = torch.round(layer.weight.double() * 2**WEIGHT_BITS)
+    if not bool((weight.abs() < 2 ** (WEIGHT_BITS + 3)).all()):
+        raise ValueError(f"a weight of h_s is {layer.weight.abs().max().item():g}; the exact path holds values below 8")
+    bias = torch.round(layer.bias.double() * 2 ** (WEIGHT_BITS + ACTIVATION_BITS))
+    rows, cols = h.shape[-2:]
+    reach = layer.padding[0]
+    padded = F.pad(h, (reach,) * 4)
+    total = bias.view(1, -1, 1).expand(len(h), -1, rows * cols).clone()
+    for i in range(layer.kernel_size[0]):
+        for j in range(layer.kernel_size[1]):
+            total += weight[:, :, i, j] @ padded[..., i : i + rows, j : j + cols].flatten(2)
+    return torch.floor(total.view(len(h), -1, rows, cols) / 2**WEIGHT_BITS + 0.5)
+
+
+def widths(N: int) -> tuple[int, int, int]:
+    """Channels of the networks at 1/4, 1/8 and 1/16 of the picture's sides: 3N/4, N, 3N/2, whole multiples of 4."""
+    return tuple(max(4, 4 * round(N * share / 4)) for share in (0.75, 1.0, 1.5))

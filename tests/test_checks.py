@@ -1,0 +1,165 @@
+"""dhp_lab.checks: every exercise is proved on a stub, on wrong answers and on a right one."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from dhp_lab import checks
+from dhp_lab.checks import CORRECT, NOT_ATTEMPTED, REGISTRY, WRONG, Case, Check
+
+
+def float_psnr(a, b):
+    mse = np.mean((a.astype(np.float64) - b) ** 2)
+    return 10 * np.log10(255**2 / mse) if mse else math.inf
+
+
+RIGHT = {
+    "bits_per_pixel": lambda num_bytes, height, width: 8 * num_bytes / (height * width),
+    "psnr": float_psnr,
+    "quantisation_step": lambda sigma: sigma * math.sqrt(12),
+}
+
+# For each exercise, the mistakes a reader is likely to make: (answer, words that the message must contain).
+MISTAKES = {
+    "bits_per_pixel": [
+        (lambda n, h, w: n / (h * w), "8 bits"),
+        (lambda n, h, w: 8 * n, "16 x 16 pixels"),
+        (lambda n, h, w: 8 * n // (h * w), "expected: 0.5"),
+        (lambda n, h, w: round(8 * n / (h * w), 1), "drops the fraction"),
+        (lambda n, h, w: 8 * n / (h * h), "num_bytes=24576, height=512, width=768"),
+        (lambda n, h, w: min(8.0, 8 * n / (h * w)), "three colours"),
+        (lambda n, h: 8 * n / h, "TypeError"),
+    ],
+    "psnr": [
+        (lambda a, b: 10 * np.log10(1 / np.mean((a.astype(float) - b) ** 2)), "peak is 255"),
+        (lambda a, b: 10 * np.log10(255**2 / np.mean((a - b) ** 2)), "wraps around"),
+        (lambda a, b: 20 * np.log10(255 / np.mean(np.abs(a.astype(float) - b))), "squared differences"),
+        (lambda a, b: 10 * math.log10(255**2 / float(np.mean((a.astype(float) - b) ** 2))), "ZeroDivisionError"),
+        (lambda a, b: min(float_psnr(a, b), 100.0), "math.inf"),
+    ],
+    "quantisation_step": [
+        (lambda sigma: sigma / math.sqrt(12), "variance"),
+        (lambda sigma: math.sqrt(12 * sigma), "variance"),
+        (lambda sigma: 1.0, "twice the step"),
+        (lambda sigma: 0.2 if sigma < 0.1 else sigma * math.sqrt(12), "measured"),
+    ],
+}
+
+
+def unfinished(*arguments):
+    raise NotImplementedError
+
+
+def test_every_exercise_is_proved_here():
+    assert REGISTRY.keys() == RIGHT.keys() == MISTAKES.keys()
+    assert all(getattr(checks, name) is check and check.name == name for name, check in REGISTRY.items())
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+@pytest.mark.parametrize("stub", [lambda *arguments: None, unfinished])
+def test_stub_is_not_attempted(name, stub):
+    result = REGISTRY[name](stub)
+    assert result.status == NOT_ATTEMPTED
+    assert repr(result).startswith(f"{name}: not attempted yet")
+    assert REGISTRY[name].task in result.message
+
+
+@pytest.mark.parametrize(("name", "answer", "words"), [(name, *m) for name, mistakes in MISTAKES.items() for m in mistakes])
+def test_mistake_is_explained(name, answer, words):
+    result = REGISTRY[name](answer)
+    assert result.status == WRONG
+    assert words in result.message
+    assert "expected: " in result.message
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_right_answer_is_correct(name):
+    result = REGISTRY[name](RIGHT[name])
+    assert result.status == CORRECT, result.message
+    assert repr(result) == f"{name}: correct"
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_every_case_catches_something(name):
+    """A function that is right but for one case is told about that case, hint included."""
+    for wrong_at, case in enumerate(REGISTRY[name].cases()):
+        calls = iter(range(99))
+        result = REGISTRY[name](lambda *arguments: "?" if next(calls) == wrong_at else RIGHT[name](*arguments))
+        assert (result.status, case.hint != "") == (WRONG, True)
+        assert result.message.endswith(f"your function returned '?'\nexpected: {checks._show(case.expected)}\nHint: {case.hint}")
+
+
+def make(*cases: Case) -> Check:
+    return Check("example", 0, "An example.", lambda: iter(cases))
+
+
+def test_result_of_a_call_instead_of_a_function():
+    assert "checks.example(my_function)" in make(Case({"x": 1}, 1))(1).message
+
+
+def test_arguments_are_copies():
+    values = np.ones(3)
+    check = make(Case({"x": values}, 3.0), Case({"x": values}, 3.0))
+
+    def spoils_its_input(x):
+        total = x.sum()
+        x[:] = 0
+        return total
+
+    assert check(spoils_its_input).status == CORRECT
+    assert values.sum() == 3
+
+
+def test_none_after_the_first_case_is_wrong():
+    check = make(Case({"x": 1}, 1), Case({"x": -1}, 1))
+    assert check(lambda x: x if x > 0 else None).message == "For x=-1\nyour function returned None\nexpected: 1"
+
+
+@pytest.mark.parametrize(
+    ("expected", "right", "wrong"),
+    [
+        (1.0, [1, np.float32(1), torch.tensor(1.0, dtype=torch.bfloat16), 1.00009], [1.00011, "1", [1.0], math.nan, 1j]),
+        (0.0, [0, -0.0, 9e-5], [1.1e-4, math.inf]),
+        (math.inf, [np.inf, torch.tensor(math.inf)], [1e300, -math.inf, math.nan]),
+        (np.array([100.0, 0.0]), [[100, 0], torch.tensor([100.0, 0.009])], [[100, 0.011], [[100, 0]], [100], "ab", [[1], 2]]),
+        (torch.ones(2, requires_grad=True), [np.ones(2)], [np.zeros(2)]),
+        ((1.0, "linear"), [(1, "linear"), [1, "linear"]], [(1, "cosine"), (2, "linear"), (1,), 1]),
+        (1 + 1j, [complex(1, 1)], [1]),
+    ],
+)
+def test_comparison(expected, right, wrong):
+    check = make(Case({"x": 0}, expected))
+    assert [value for value in right if check(lambda x: value).status != CORRECT] == []
+    assert [value for value in wrong if check(lambda x: value).status != WRONG] == []
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (48.13080361, "48.1308"),
+        (np.array([[1, 2]], np.uint8), "[[1, 2]] (uint8)"),
+        (torch.tensor([0.5, 0.123456789]), "[0.5, 0.12346] (float32)"),
+        (torch.zeros(1, 3, 4, 4), "float32 of shape (1, 3, 4, 4) from 0 to 0"),
+        ([1, 2], "[1, 2] (list)"),
+        ((1.5, "linear"), "(1.5, 'linear')"),
+        (None, "None"),
+    ],
+)
+def test_values_are_shown_shortly(value, text):
+    assert checks._show(value) == text
+
+
+def test_html_is_escaped_and_names_the_status():
+    page = make(Case({"x": 1}, 1))(lambda x: "<script>")._repr_html_()
+    assert "<b " in page and ">wrong</b>" in page
+    assert "<script>" not in page and "&lt;script&gt;" in page
+
+
+def test_name_is_taken_once():
+    with pytest.raises(ValueError, match="there is an exercise 'psnr' already"):
+
+        @checks.exercise(lesson=1)
+        def psnr():
+            """A second exercise of this name."""

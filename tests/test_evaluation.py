@@ -1,0 +1,324 @@
+"""dhp_lab.evaluation, its report and the classical codecs: on a codec whose bytes and pictures are known exactly."""
+
+import json
+import math
+import resource
+import struct
+import sys
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage
+import torch
+
+from dhp_lab import evaluation, report
+from dhp_lab.classical import CODECS, decode, encode, find_codec, sweep
+from dhp_lab.codec.bitstream import HEADER_BYTES
+from dhp_lab.codec.rate import lambda_code, lambda_of
+from dhp_lab.data import save_image
+from dhp_lab.evaluation import EvaluationConfig, batches, evaluate, load_pictures, run
+from dhp_lab.measurements import Measurement, average, cpu_model, peak_memory_mb
+from dhp_lab.metrics import bd_rate, decibel, ms_ssim, psnr
+
+LAMBDAS = (1e-2, 3e-3, 1e-3, 6e-4)  # steps of 30, 9, 3 and 2 of 255 in FakeModel
+
+
+def photo(height=176, width=192, shift=0):
+    """A piece of an 8-bit photo, (1, 3, height, width) in [0, 1]."""
+    pixels = skimage.data.astronaut()[shift : shift + height, shift : shift + width]
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255
+
+
+@dataclass(frozen=True)
+class FakeConfig:
+    transmit: str = "z+y"
+
+
+class FakeModel:
+    """y is the zlib stream of the picture rounded to steps that grow with lambda; K = 1 lifts every pixel by 1/255."""
+
+    model_id, config = b"fake-mdl", FakeConfig()
+
+    def __init__(self):
+        self.calls = []
+
+    def to(self, device):
+        return self
+
+    def eval(self):
+        return self
+
+    @staticmethod
+    def step(lambda_rate):
+        return max(1, round(3000 * lambda_rate))
+
+    def compress(self, x, lambda_rate):
+        self.calls.append((len(x), lambda_rate))
+        levels = (x * 255 / self.step(lambda_rate)).round().byte().numpy()
+        y = [zlib.compress(one.tobytes()) for one in levels]
+        side = struct.pack(">HII", lambda_code(lambda_rate), 0, 0)
+        return {"strings": [y, [b"z"] * len(x), [side] * len(x)], "shape": tuple(x.shape[-2:])}
+
+    def decompress(self, strings, shape, steps=1, gamma=0.0, seed=0):
+        step = self.step(lambda_of(struct.unpack(">HII", strings[2][0])[0]))
+        pixels = [np.frombuffer(zlib.decompress(y), np.uint8).reshape(3, *shape) for y in strings[0]]
+        return {"x_hat": ((torch.from_numpy(np.stack(pixels)).float() * step + steps) / 255).clamp(0, 1)}
+
+
+def expected_row(x, lambda_rate, k):
+    """Bytes of the file and the decoded picture, straight from the definition of FakeModel."""
+    step = FakeModel.step(lambda_rate)
+    levels = (x * 255 / step).round()
+    n_bytes = HEADER_BYTES + 1 + len(zlib.compress(levels[0].byte().numpy().tobytes()))
+    return n_bytes, ((levels * step + k) / 255).clamp(0, 1)
+
+
+def test_each_row_is_what_the_definitions_say():
+    x = photo()
+    result = evaluate(FakeModel(), [("a.png", x)], lambda_rates=LAMBDAS, steps=(0, 1), codecs=())
+    rows = {(row.codec, row.setting): row for row in result.measurements}
+    assert len(rows) == len(result.measurements) == 8
+    for lambda_rate in LAMBDAS:
+        for k in (0, 1):
+            n_bytes, x_hat = expected_row(x, lambda_rate, k)
+            row = rows[f"dhp K={k}", lambda_rate]
+            assert row.n_bytes == n_bytes
+            assert row.bpp == 8 * n_bytes / (176 * 192)
+            assert row.psnr == pytest.approx(psnr(x_hat, x).item(), abs=1e-9)
+            assert row.ms_ssim == pytest.approx(ms_ssim(x_hat, x).item(), abs=1e-6)
+            assert row.encode_seconds > 0 and row.decode_seconds > 0
+
+
+def test_points_are_means_over_pictures():
+    pictures = [("a.png", photo()), ("b.png", photo(192, 176, shift=64)), ("c.png", photo(shift=32))]
+    result = evaluate(FakeModel(), pictures, lambda_rates=(1e-3,), steps=(1,), codecs=())
+    (point,) = result.points
+    expected = [expected_row(x, 1e-3, 1) for _, x in pictures]
+    assert point.pictures == 3
+    assert point.bpp == pytest.approx(np.mean([8 * n / (176 * 192) for n, _ in expected]), rel=1e-12)
+    assert point.compression_ratio == pytest.approx(24 / point.bpp, rel=1e-12)
+    psnrs = [psnr(x_hat, x).item() for (_, x_hat), (_, x) in zip(expected, pictures, strict=True)]
+    assert point.psnr == pytest.approx(np.mean(psnrs), abs=1e-9)
+    assert [row.picture for row in result.measurements] == ["a.png", "b.png", "c.png"]
+
+
+def test_average_keeps_codecs_and_settings_apart():
+    row = lambda codec, n_bytes, time: Measurement(codec, 1, "p", 10, 20, n_bytes, 30.0, None, 1.0, time, time)
+    first, second = average([row("a", 100, 1.0), row("b", 50, 1.0), row("a", 200, 2.0), row("a", 600, 9.0)])
+    assert (first.codec, first.bpp, first.encode_seconds, first.ms_ssim) == ("a", 12.0, 2.0, None)
+    assert (second.codec, second.bpp, second.pictures) == ("b", 2.0, 1)
+
+
+def test_batches_hold_consecutive_pictures_of_one_size():
+    wide, tall = torch.zeros(1, 3, 16, 32), torch.zeros(1, 3, 32, 16)
+    pictures = [("a", wide), ("b", wide), ("c", wide), ("d", tall), ("e", wide)]
+    found = list(batches(pictures, 2))
+    assert [names for names, _ in found] == [["a", "b"], ["c"], ["d"], ["e"]]
+    assert [tuple(x.shape) for _, x in found] == [(2, 3, 16, 32), (1, 3, 16, 32), (1, 3, 32, 16), (1, 3, 16, 32)]
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        next(batches(pictures, 0))
+
+
+def test_batch_size_changes_no_figure():
+    pictures = [(name, photo(shift=shift)) for name, shift in (("a", 0), ("b", 20), ("c", 40))]
+    one, model = (evaluate(m := FakeModel(), pictures, lambda_rates=(1e-3,), codecs=(), batch_size=1), m)
+    assert {size for size, _ in model.calls} == {1}
+    three, model = (evaluate(m := FakeModel(), pictures, lambda_rates=(1e-3,), codecs=(), batch_size=4), m)
+    assert {size for size, _ in model.calls} == {3}
+    figures = lambda result: sorted((r.codec, r.picture, r.n_bytes, r.psnr, r.texture) for r in result.measurements)
+    assert figures(one) == figures(three)
+
+
+def test_bd_rates_are_those_of_the_averaged_curves():
+    x = photo()
+    result = evaluate(FakeModel(), [("a", x)], lambda_rates=LAMBDAS, steps=(0, 1), codecs=("jpeg",))
+    curve = lambda codec: tuple(zip(*((p.bpp, p.psnr) for p in result.points if p.codec == codec), strict=True))
+    found = {(one.test, one.anchor, one.metric): one for one in result.comparisons}
+    assert set(found) == {(f"dhp K={k}", "JPEG", metric) for k in (0, 1) for metric in ("PSNR", "MS-SSIM")}
+    assert found["dhp K=0", "JPEG", "PSNR"].result == bd_rate(curve("JPEG"), curve("dhp K=0"))
+    assert "dhp K=0    JPEG" in result.table()
+
+
+def test_too_few_points_give_a_reason_instead_of_a_figure():
+    result = evaluate(FakeModel(), [("a", photo())], lambda_rates=LAMBDAS[:3], steps=(0,), codecs=("jpeg",))
+    assert {one.result for one in result.comparisons} == {None}
+    assert all("at least 4" in one.reason for one in result.comparisons)
+
+
+def test_small_pictures_have_no_ms_ssim_and_the_report_says_so():
+    result = evaluate(FakeModel(), [("small.png", photo(100, 200)), ("a", photo())], lambda_rates=LAMBDAS, codecs=())
+    assert [point.ms_ssim for point in result.points] == [None] * 8
+    assert result.notes == ["no averages of MS-SSIM: a side is below 161 pixels in small.png"]
+
+
+def test_nothing_to_measure_is_an_error():
+    pictures = [("a", photo())]
+    with pytest.raises(ValueError, match="nothing to measure"):
+        evaluate(None, pictures, codecs=())
+    for option in ({"lambda_rates": ()}, {"steps": ()}):
+        with pytest.raises(ValueError, match="nothing to measure"):
+            evaluate(FakeModel(), pictures, **option)
+    with pytest.raises(ValueError, match="no picture could be read"):
+        evaluate(FakeModel(), [], codecs=())
+    with pytest.raises(ValueError, match="unknown codec 'gif'; choose from jpeg, webp, jpeg2000, avif"):
+        evaluate(None, [("a", photo())], codecs=("gif",))
+
+
+# ---------------------------------------------------------------------------------------------- folders and files
+
+
+def test_a_broken_picture_is_skipped_by_name(tmp_path):
+    save_image(photo(), tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:2000])
+    (tmp_path / "deeper").mkdir()
+    save_image(photo(), tmp_path / "deeper" / "c.png")
+    notes, lines = [], []
+    pictures = list(load_pictures(tmp_path, notes, lines.append))
+    assert [name for name, _ in pictures] == ["a.png", "deeper/c.png"]
+    assert len(notes) == 1 and notes[0].startswith("b.png: skipped, ") and str(tmp_path) not in notes[0]
+    assert lines == ["1/3 a.png", f"warning: {notes[0]}", "3/3 deeper/c.png"]
+
+
+def test_an_empty_folder_is_one_clear_error(tmp_path):
+    with pytest.raises(ValueError, match="holds no picture"):
+        load_pictures(tmp_path, [], str)
+
+
+@pytest.fixture
+def fake_checkpoint(monkeypatch):
+    """Make every checkpoint folder hold a FakeModel."""
+    from dhp_lab.codec.model import DiffusionHyperprior
+
+    monkeypatch.setattr(DiffusionHyperprior, "from_pretrained", lambda path: FakeModel())
+
+
+def test_run_writes_one_json_with_everything(tmp_path, fake_checkpoint):
+    folder = tmp_path / "my photos"
+    folder.mkdir()
+    save_image(photo(), folder / "a.png")
+    (folder / "b.png").write_text("not a picture")
+    config = EvaluationConfig(
+        tmp_path / "model", folder, tmp_path / "out", steps=(0, 2), lambda_rates=LAMBDAS, save_samples=True,
+        device="cpu", codecs=("jpeg",),
+    )  # fmt: skip
+    result, text = run(config, log=str), (tmp_path / "out" / "evaluation.json").read_text()
+    stored = json.loads(text)
+    assert str(tmp_path) not in text
+    assert stored["about"]["command"] == (
+        "dhp evaluate --model_path model --data_path 'my photos' --output_dir out --steps 0,2 "
+        "--lambda_rates 0.01,0.003,0.001,0.0006 --batch_size 4 --device cpu --save_samples"
+    )
+    assert stored["about"]["pictures_from"] == "my photos"
+    assert stored["about"]["model_id"] == b"fake-mdl".hex()
+    assert stored["about"]["device"] == cpu_model() and stored["about"]["threads"] == torch.get_num_threads()
+    assert stored["notes"] == ["b.png: skipped, not a picture that Pillow can read"]
+    assert len(stored["measurements"]) == 8 and len(stored["points"]) == 8 + len(CODECS["jpeg"].settings)
+    n_bytes, x_hat = expected_row(photo(), 1e-3, 2)
+    row = next(r for r in stored["measurements"] if (r["codec"], r["setting"]) == ("dhp K=2", 1e-3))
+    assert (row["picture"], row["n_bytes"]) == ("a.png", n_bytes)
+    assert row["psnr"] == pytest.approx(psnr(x_hat, photo()).item(), rel=1e-5)
+    names = {path.name for path in (tmp_path / "out" / "samples").iterdir()}
+    assert names == {"a.png", *(f"a_lambda{value:g}_K{k}.png" for value in LAMBDAS for k in (0, 2))}
+    assert [path.name for path in sorted((tmp_path / "out").iterdir())] == ["evaluation.json", "samples"]
+    assert result.points[0].codec == "dhp K=0"
+
+
+def test_samples_are_the_pictures_that_were_measured(tmp_path):
+    evaluate(FakeModel(), [("in/a.png", photo())], lambda_rates=(1e-2,), steps=(0,), codecs=(), save_samples=tmp_path)
+    read = lambda name: torch.from_numpy(skimage.io.imread(tmp_path / name)).permute(2, 0, 1)[None].float() / 255
+    assert torch.equal(read("in_a.png"), photo())
+    assert (read("in_a_lambda0.01_K0.png") - expected_row(photo(), 1e-2, 0)[1]).abs().max() < 1e-6
+
+
+def test_json_of_identical_pictures_has_no_infinity():
+    result = evaluate(FakeModel(), [("a", photo())], lambda_rates=(1e-5,), steps=(0,), codecs=())
+    assert result.points[0].psnr == math.inf
+    assert json.loads(report.to_json(result))["points"][0]["psnr"] is None
+
+
+def test_published_curves_join_only_for_kodak():
+    row = lambda number, height=512: Measurement(
+        "dhp K=0", 1.0, f"kodim{number:02d}.png", height, 768, 9, 30.0, 0.9, 1.0, 0.1, 0.1
+    )
+    kodak = [row(number) for number in range(1, 25)]
+    assert report.is_kodak(kodak)
+    assert not report.is_kodak(kodak[:23])
+    assert not report.is_kodak([*kodak[:23], row(24, 256)])
+    names = {one.anchor for one in report.make_report({}, kodak, []).comparisons}
+    assert {"jpeg (published)", "vtm (published)", "mbt2018-mean (published)"} <= names
+
+
+def test_published_anchors_are_ordered_as_the_papers_say():
+    """The newer codec saves bits: JPEG, scale hyperprior (Balle 2018), mean-scale (Minnen 2018), VTM."""
+    curves = report.published_curves()
+    names = ["jpeg", "bmshj2018-hyperprior", "mbt2018-mean", "vtm"]
+    for older, newer in zip(names, names[1:]):
+        found = bd_rate(curves[f"{older} (published)"]["PSNR"], curves[f"{newer} (published)"]["PSNR"])
+        assert found.percent < -5
+    sources = json.loads(report.ANCHORS.read_text())
+    assert all("github.com/" in entry["source"] for entry in sources.values())
+
+
+# ------------------------------------------------------------------------------------------------ classical codecs
+
+
+@pytest.mark.parametrize("key", CODECS)
+def test_classical_codec_sweeps_a_monotonic_curve(key):
+    x = photo(256, 256)
+    rows = list(sweep(find_codec(key), "astronaut", x))
+    assert [row.setting for row in rows] == list(CODECS[key].settings)
+    assert all(a.n_bytes < b.n_bytes and a.psnr < b.psnr for a, b in zip(rows, rows[1:]))
+    first = encode(CODECS[key], x, CODECS[key].settings[0])
+    assert rows[0].n_bytes == len(first)
+    assert rows[0].psnr == pytest.approx(psnr(decode(first), x).item(), abs=1e-9)
+
+
+def test_classical_files_are_of_the_format_they_say():
+    x = photo(64, 80)
+    magic = {"jpeg": b"\xff\xd8\xff", "webp": b"RIFF", "jpeg2000": b"\0\0\0\x0cjP  ", "avif": b"\0\0\0 ftypavif"}
+    for key, start in magic.items():
+        data = encode(CODECS[key], x, CODECS[key].settings[-1])
+        assert data.startswith(start)
+        assert decode(data).shape == x.shape
+        assert psnr(decode(data), x).item() > 30
+
+
+def test_jpeg2000_hits_its_target_rate():
+    x = photo(512, 512)
+    for bpp in (0.2, 1.0):
+        assert 8 * len(encode(CODECS["jpeg2000"], x, bpp)) / 512**2 == pytest.approx(bpp, rel=0.03)
+
+
+def test_classical_codecs_take_the_smallest_pictures():
+    for key in CODECS:
+        rows = list(sweep(CODECS[key], "tiny", photo(16, 17)))
+        assert all(row.ms_ssim is None and row.n_bytes > 0 for row in rows)
+
+
+def test_without_a_model_the_classical_codecs_are_measured():
+    result = evaluate(None, [("a", photo())], codecs=("jpeg", "webp"))
+    assert {point.codec for point in result.points} == {"JPEG", "WebP"}
+    assert result.measurements == [] and "model_id" not in result.about
+
+
+def test_decibel_of_the_means_not_mean_of_the_decibels():
+    row = lambda similarity: Measurement("c", 1.0, "p", 200, 200, 9, 30.0, similarity, 1.0, 0.1, 0.1)
+    (curve,) = report.curves_of(average([row(0.9), row(0.99)])).values()
+    assert curve["MS-SSIM"][1] == [pytest.approx(decibel(0.945))]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_peak_memory_lies_between_what_is_held_now_and_what_getrusage_says():
+    held_now = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
+    at_most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6  # counts the parent before exec too
+    assert held_now * 0.98 <= peak_memory_mb() <= at_most * 1.02
+
+
+def test_default_lambdas_are_evenly_spaced():
+    ratios = np.diff(np.log(evaluation.DEFAULT_LAMBDA_RATES))
+    assert len(ratios) == 7
+    assert evaluation.DEFAULT_LAMBDA_RATES[0] == 1e-2 and evaluation.DEFAULT_LAMBDA_RATES[-1] == 3e-5
+    assert np.abs(ratios - ratios.mean()).max() < 0.02
