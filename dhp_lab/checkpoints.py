@@ -89,7 +89,7 @@ def read_checkpoint(folder: str | Path) -> tuple[dict, dict[str, Tensor], bytes]
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    folder = Path(folder)
+    folder = find_checkpoint(folder)
     try:
         config_bytes, weights = (folder / CONFIG).read_bytes(), (folder / WEIGHTS).read_bytes()
     except OSError as error:
@@ -102,6 +102,33 @@ def read_checkpoint(folder: str | Path) -> tuple[dict, dict[str, Tensor], bytes]
         raise CheckpointError(f"{folder / CONFIG} does not describe a DiffusionHyperprior")
     tensors = {name: value.float() if value.dtype == torch.float16 else value for name, value in tensors.items()}
     return config, tensors, model_id(config_bytes, weights)
+
+
+def find_checkpoint(name: str | Path) -> Path:
+    """A checkpoint's folder: the path itself if it is there, else a repository of the Hugging Face hub, "owner/name".
+
+    Raises:
+        CheckpointError: there is no such folder, and the hub has no such repository or cannot be reached.
+    """
+    if Path(name).is_dir() or str(name).count("/") != 1 or str(name).startswith((".", "/", "~")):
+        return Path(name)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(str(name), allow_patterns=[CONFIG, WEIGHTS]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"{name} is neither a folder here nor a repository that the hub gives out: {reason}") from None
+
+
+def upload_checkpoint(folder: str | Path, repository: str) -> str:
+    """Upload a checkpoint folder to the Hugging Face hub, where the user is logged in; returns the address."""
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    api.create_repo(repository, exist_ok=True)
+    return api.upload_folder(repo_id=repository, folder_path=str(folder), allow_patterns=[CONFIG, WEIGHTS, "README.md"])
 
 
 def model_id(config: bytes, weights: bytes) -> bytes:
@@ -154,14 +181,17 @@ def load_training_state(path: str | Path, trainer: Trainer) -> None:
     trainer.step, trainer.best = facts["step"], facts["best"]
     if trainer.step < sum(trainer.lengths):
         trainer.enter_stage(facts["stage"])
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            if name.startswith("optimizer."):
-                _, index, key = name.split(".")
-                state.setdefault(int(index), {})[key] = value
-        packed = trainer.optimizer.state_dict()
-        trainer.optimizer.load_state_dict({**packed, "state": state})
+        trainer.optimizer.load_state_dict({**trainer.optimizer.state_dict(), "state": _optimizer_state(tensors)})
     torch.set_rng_state(tensors["random"])
     cuda = [v for k, v in sorted(tensors.items()) if k.startswith("random.cuda.")]
     if cuda and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(cuda)
+
+
+def _optimizer_state(tensors: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, key = name.split(".")
+            state.setdefault(int(index), {})[key] = value
+    return state

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import io
 import logging
-import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
+
+from dhp_lab.checkpoints import write_atomic
 
 log = logging.getLogger(__name__)
 
@@ -111,14 +113,9 @@ def save_image(x: Tensor, path: str | Path) -> None:
     suffix = path.suffix.lower()
     if suffix not in LOSSLESS:
         raise ImageError(f"{path}: cannot write '{suffix or 'no suffix'}'; use one of {', '.join(LOSSLESS)}")
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=suffix)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            Image.fromarray(to_pixels(x)).save(stream, format=Image.registered_extensions()[suffix], **LOSSLESS[suffix])
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    stream = io.BytesIO()
+    Image.fromarray(to_pixels(x)).save(stream, format=Image.registered_extensions()[suffix], **LOSSLESS[suffix])
+    write_atomic(path, stream.getvalue())
 
 
 class PhotoCrops:
@@ -156,6 +153,15 @@ class PhotoCrops:
     def __len__(self) -> int:
         return len(self.photos)
 
+    def hold_out(self, every: int) -> PhotoCrops:
+        """Take every n-th photo out of this set and return them as a set of their own; a single photo stays in both."""
+        held = copy.copy(self)
+        held.photos, held.shrinkable, held.seed = self.photos[::every], self.shrinkable[::every], 0
+        if len(self) > 1:
+            self.photos = [p for i, p in enumerate(self.photos) if i % every]
+            self.shrinkable = [s for i, s in enumerate(self.shrinkable) if i % every]
+        return held
+
     def batch(self, number: int, count: int) -> Tensor:
         """Batch ``number`` >= 0 of the stream: (count, 3, size, size) float32 in [0, 1]."""
         random = np.random.default_rng([self.seed, number])
@@ -167,7 +173,7 @@ class PhotoCrops:
         limit = min(2.0 if self.shrinkable[index] else 1.5, min(photo.shape[:2]) / self.size)
         side = round(self.size * float(random.uniform(1, limit))) if random.random() < 0.7 else self.size
         top, left = (int(random.integers(edge - side + 1)) for edge in photo.shape[:2])
-        patch = to_tensor(photo[top : top + side, left : left + side, :: 1])
+        patch = to_tensor(photo[top : top + side, left : left + side])
         if side != self.size:
             patch = F.interpolate(patch, size=(self.size, self.size), mode="bicubic", antialias=True).clamp(0, 1)
         return patch.flip(-1) if random.random() < 0.5 else patch

@@ -98,12 +98,10 @@ def run(config: EvaluationConfig, log: Log) -> EvaluationReport:
 
 
 def load_pictures(folder: Path, notes: list[str], log: Log) -> Iterator[Picture]:
-    """Return an iterator over the readable pictures of a folder, each named by its path inside it.
+    """Return an iterator over the readable pictures of a folder and those below, each named by its path inside it.
 
-    Args:
-        folder: folders below it are included.
-        notes: receives a line for each picture that is skipped or converted.
-        log: receives the same lines, and one as each picture is loaded.
+    `notes` receives a line for each picture skipped or converted; `log` those, and one as each picture is loaded.
+
     Raises:
         ImageError: the folder is missing or holds no picture.
     """

@@ -70,13 +70,17 @@ class EvaluationReport:
 
     def table(self) -> str:
         """Return the averaged figures, the BD-rates, the notes and where it was measured, as aligned text."""
-        place = "{device}, {threads} threads, peak memory {peak_memory_mb:.0f} MB".format_map(self.about)
+        place = "{device}, threads: {threads}, peak memory {peak_memory_mb:.0f} MB".format_map(self.about)
+        place = f"mean of {self.points[0].pictures} pictures, median of their times; {place}"
         parts = (points_table(self.points), comparisons_table(self.comparisons), "\n".join(self.notes), place)
         return "\n\n".join(filter(None, parts))
 
 
 def make_report(about: dict[str, object], ours: list[Measurement], classical: list[Measurement]) -> EvaluationReport:
-    """Average the measurements; compare our curves (the classical ones, if there are none) with all others."""
+    """Average the measurements; compare each of our curves with the first of them and with those of other codecs.
+
+    Without measurements of ours, the classical curves are compared with the published ones.
+    """
     everything = [*ours, *classical]
     small = sorted({one.picture for one in everything if one.ms_ssim is None})
     reason = f"no averages of MS-SSIM: a side is below {MS_SSIM_MIN_SIDE} pixels in {', '.join(small)}"
@@ -85,7 +89,8 @@ def make_report(about: dict[str, object], ours: list[Measurement], classical: li
     published = published_curves() if is_kodak(everything) and ANCHORS.exists() else {}
     if is_kodak(everything) and not published:
         notes.append(f"no published curves: data/anchors/{ANCHORS.name} is missing; work in a full clone")
-    comparisons = compare(tests, anchors | published) if tests else compare(anchors, published)
+    first = dict(list(tests.items())[:1])
+    comparisons = compare(tests, first | anchors | published) if tests else compare(anchors, published)
     return EvaluationReport(about, notes, average(everything), comparisons, ours)
 
 
@@ -122,11 +127,11 @@ def is_kodak(measurements: Sequence[Measurement]) -> bool:
 
 
 def compare(tests: Mapping[str, Curves], anchors: Mapping[str, Curves]) -> list[Comparison]:
-    """Return the BD-rate of each test curve against each anchor, by each metric that both have."""
+    """Return the BD-rate of each test curve against each other anchor, by each metric that both have."""
     return [
         _compare_one(test, anchor, metric, tests[test][metric], anchors[anchor][metric])
         for test in tests for anchor in anchors for metric in METRICS
-        if metric in tests[test] and metric in anchors[anchor]
+        if test != anchor and metric in tests[test] and metric in anchors[anchor]
     ]  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from dhp_lab import __version__
 from dhp_lab.precision import has_fast_bfloat16
 
 PROFILES = ("ci", "laptop", "gpu")
-DEVICES = ("cuda", "mps", "cpu")
+DEVICES = ("cuda", "cpu")  # not mps: the entropy decoder needs float64, which it lacks
 
 
 @dataclass(frozen=True)
@@ -71,12 +71,12 @@ def choose_profile(name: str | None = None) -> str:
 
 def available_devices() -> tuple[str, ...]:
     """Return the kinds of device this torch can use here, the fastest first; "cpu" is always the last."""
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    there = {"cuda": torch.cuda.is_available(), "cpu": True}
     return tuple(kind for kind in DEVICES if there[kind])
 
 
 def choose_device(name: str | None = None) -> torch.device:
-    """Return the device called `name` ("cpu", "mps", "cuda", "cuda:1"), or the fastest one when it is None.
+    """Return the device called `name` ("cpu", "cuda", "cuda:1"), or the fastest one when it is None.
 
     Raises:
         ValueError: the name means no device, or this torch cannot use it here.

@@ -15,8 +15,10 @@ import json
 import logging
 import math
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -30,68 +32,12 @@ from dhp_lab.checkpoints import load_training_state, save_model, save_training_s
 from dhp_lab.codec.model import DiffusionHyperprior, create_diffusion_hyperprior_model
 from dhp_lab.codec.objective import Objective
 from dhp_lab.data import PhotoCrops, list_images, save_image
+from dhp_lab.settings import choose_device
+from dhp_lab.training_config import TrainingConfig, TrainingError
 
 log = logging.getLogger(__name__)
 
 STAGES = ("codec", "denoiser", "joint")
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on; the message says why, where the last good checkpoint is, and what to try."""
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """Everything a run depends on.
-
-    Attributes:
-        data_path: folder of training photos. val_data_path: photos for the validation loss; None holds some out.
-        output_dir: receives training.log, samples/, tensorboard/, last.safetensors, best_checkpoint/, final_checkpoint/.
-        epochs, denoiser_epochs, joint_epochs: passes over the photos in each stage, 0 skips the stage.
-        lr: peak Adam step size of every stage; warm-up, then a cosine to 1 % of it.
-        lambda_rate: one trade-off to train for; None trains all of 1e-5 .. 1e-2 in one model.
-        image_size: side of the crops, a multiple of 64.
-        init_from: checkpoint folder to start from. resume: go on from output_dir/last.safetensors.
-        minutes_between_saves: of last.safetensors. validate_every: steps between validations.
-    """
-
-    data_path: str
-    val_data_path: str | None = None
-    output_dir: str = "outputs"
-    batch_size: int = 8
-    epochs: int = 100
-    denoiser_epochs: int = 20
-    joint_epochs: int = 20
-    lr: float = 1e-4
-    lambda_rate: float | None = None
-    N: int = 128
-    M: int = 128
-    diffusion_steps: int = 50
-    schedule: str = "linear"
-    transmit: str = "z+y"
-    image_size: int = 256
-    device: str | None = None
-    resume: bool = False
-    init_from: str | None = None
-    seed: int = 0
-    ema_decay: float = 0.999
-    clip: float = 2.0
-    minutes_between_saves: float = 5.0
-    validate_every: int = 1000
-
-    def __post_init__(self) -> None:
-        for name in ("batch_size", "validate_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("epochs", "denoiser_epochs", "joint_epochs"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
-        if self.epochs + self.denoiser_epochs + self.joint_epochs == 0:
-            raise ValueError("all stages have 0 epochs: nothing to train")
-        if not 0 < self.lr < 1:
-            raise ValueError(f"lr must lie in (0, 1), got {self.lr}")
-        if self.image_size < 64 or self.image_size % 64:
-            raise ValueError(f"image_size must be a multiple of 64 of at least 64, got {self.image_size}")
 
 
 def train(config: TrainingConfig) -> Path:
@@ -110,11 +56,12 @@ class Trainer:
         self.config = config
         self.out = Path(config.output_dir)
         (self.out / "samples").mkdir(parents=True, exist_ok=True)
-        self.accelerator = Accelerator(cpu=config.device == "cpu")
+        self.accelerator = Accelerator(cpu=choose_device(config.device).type == "cpu")
         self._log_to_file()
         self.crops, self.val = self._photos()
         per_epoch = math.ceil(len(self.crops) / (config.batch_size * self.accelerator.num_processes))
         self.lengths = [per_epoch * e for e in (config.epochs, config.denoiser_epochs, config.joint_epochs)]
+        self.total = sum(self.lengths)
         torch.manual_seed(config.seed + 7919 * self.accelerator.process_index)
         self.model = self._model()
         self.objective = Objective(self.model, config.lambda_rate)
@@ -124,27 +71,41 @@ class Trainer:
             self._resume()
 
     def run(self) -> Path:
-        total, saved = sum(self.lengths), time.monotonic()
+        """Go on from the current step to the end; returns the folder of the best checkpoint."""
         board = SummaryWriter(self.out / "tensorboard") if self.accelerator.is_main_process else None
-        log.info("%d steps: %s; %s", total, dict(zip(STAGES, self.lengths, strict=True)), json.dumps(asdict(self.config)))
-        with ThreadPoolExecutor(1) as reader, tqdm(total=total, initial=self.step, disable=board is None) as bar:
+        log.info("%d steps: %s; %s", self.total, dict(zip(STAGES, self.lengths, strict=True)), json.dumps(asdict(self.config)))
+        try:
+            self._loop(board)
+            self._export("final_checkpoint")
+        except OSError as error:
+            raise TrainingError(
+                f"cannot write to {self.out}: {error.strerror or error}; the last good checkpoint there is intact. "
+                "Make room, then go on with --resume"
+            ) from None
+        except KeyboardInterrupt:
+            self._save()
+            raise TrainingError(f"stopped at step {self.step}; go on with --resume") from None
+        finally:
+            if board:
+                board.close()
+        return self.out / "best_checkpoint"
+
+    def _loop(self, board: SummaryWriter | None) -> None:
+        saved = time.monotonic()
+        with ThreadPoolExecutor(1) as reader, tqdm(total=self.total, initial=self.step, disable=board is None) as bar:
             ahead = reader.submit(self._batch, self.step)
-            while self.step < total:
+            while self.step < self.total:
                 x, ahead = ahead.result(), reader.submit(self._batch, self.step + 1)
                 report = self._train_step(x)
                 self.step += 1
                 bar.update()
                 if self.step % 50 == 0 and board:
                     self._report(board, bar, report)
-                if self.step % self.config.validate_every == 0 or self.step == total:
+                if self.step % self.config.validate_every == 0 or self.step == self.total:
                     self._validate(board)
-                if time.monotonic() - saved > 60 * self.config.minutes_between_saves or self.step == total:
+                if time.monotonic() - saved > 60 * self.config.minutes_between_saves or self.step == self.total:
                     self._save()
                     saved = time.monotonic()
-        if board:
-            board.close()
-            self._export("final_checkpoint")
-        return self.out / "best_checkpoint"
 
     # one step
 
@@ -172,6 +133,7 @@ class Trainer:
         if stage == self.stage:
             return
         self.stage = stage
+        self.objective.zero_grad(set_to_none=True)                           # gradients of parts that now rest
         groups = self.objective.parameter_groups(stage, self.config.lr)
         self.wrapped, self.optimizer = self.accelerator.prepare(self.objective, torch.optim.Adam(groups, foreach=True))
         log.info("stage '%s' from step %d", stage, self.step)
@@ -217,37 +179,39 @@ class Trainer:
             save_image(sheet, self.out / "samples" / f"step_{self.step:07d}.png")
             if score < self.best:
                 self.best = score
-                self._write(lambda: save_model(self.out / "best_checkpoint", model))
+                save_model(self.out / "best_checkpoint", model)
 
     def _export(self, name: str) -> None:
-        with self._averaged() as model:
-            self._write(lambda: save_model(self.out / name, model))
-
-    def _averaged(self):
-        return _Averaged(self.model, self.ema)
+        if self.accelerator.is_main_process:
+            with self._averaged() as model:
+                save_model(self.out / name, model)
 
     def _save(self) -> None:
         if self.accelerator.is_main_process:
-            self._write(lambda: save_training_state(self.out / "last.safetensors", self))
+            save_training_state(self.out / "last.safetensors", self)
 
-    def _write(self, write) -> None:
+    @contextmanager
+    def _averaged(self) -> Iterator[DiffusionHyperprior]:
+        """The model with its averaged weights and tables made for them, in eval mode; all is put back at the end."""
+        self.ema.store(self.model.parameters())
+        self.ema.copy_to(self.model.parameters())
+        self.model.eval()
         try:
-            write()
-        except OSError as error:
-            raise TrainingError(f"cannot write a checkpoint to {self.out}: {error}; the last good one there is intact") from None
+            self.model.update(force=True, update_quantiles=True)
+            yield self.model
+        finally:
+            self.ema.restore(self.model.parameters())
+            self.model.train()
 
     # start
 
     def _photos(self) -> tuple[PhotoCrops, Tensor]:
         config = self.config
-        files = list_images(config.data_path)
+        crops = PhotoCrops(list_images(config.data_path), config.image_size, config.seed)
         if config.val_data_path:
-            held = list_images(config.val_data_path)
+            validation = PhotoCrops(list_images(config.val_data_path), config.image_size, seed=0)
         else:
-            held = files[:: max(2, len(files) // 16)][:16] if len(files) > 1 else files
-            files = [f for f in files if f not in held] or files
-        crops = PhotoCrops(files, config.image_size, config.seed)
-        validation = PhotoCrops(held, config.image_size, seed=0)
+            validation = crops.hold_out(every=max(20, len(crops) // 16))
         log.info("%d photos to train on, %d to validate", len(crops), len(validation))
         return crops, validation.batch(0, 8)
 
@@ -275,21 +239,3 @@ class Trainer:
         handler = logging.FileHandler(self.out / "training.log")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         root.addHandler(handler)
-
-
-class _Averaged:
-    """The model with its averaged weights, tables made, in eval mode; everything is put back at the end."""
-
-    def __init__(self, model: DiffusionHyperprior, ema: EMAModel) -> None:
-        self.model, self.ema = model, ema
-
-    def __enter__(self) -> DiffusionHyperprior:
-        self.ema.store(self.model.parameters())
-        self.ema.copy_to(self.model.parameters())
-        self.model.eval()
-        self.model.update(force=True, update_quantiles=True)
-        return self.model
-
-    def __exit__(self, *_) -> None:
-        self.ema.restore(self.model.parameters())
-        self.model.train()

@@ -93,6 +93,7 @@ def test_decompress_writes_what_the_model_says(checkpoint, coded, tmp_path, opti
     assert os.listdir(tmp_path) == ["a.png"]
 
 
+@pytest.mark.slow
 def test_another_process_gives_the_identical_picture(checkpoint, coded, tmp_path):
     options = ["--model_path", checkpoint, "--device", "cpu", "--steps", "2", "--seed", "3"]
     assert dhp("decompress", coded, tmp_path / "here.png", *options).exit_code == 0

@@ -15,7 +15,6 @@ def cuda(monkeypatch):
     def pretend(count: int) -> None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
-        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
 
     return pretend
 
@@ -63,10 +62,10 @@ def test_device_asked_for_is_the_device_given(cuda):
     ("count", "name", "message"),
     [
         (0, "cuda", "device is 'cuda', but torch .* finds only cpu here"),
-        (0, "mps", "device is 'mps', but torch .* finds only cpu here"),
+        (0, "mps", "device is 'mps'; choose one of cuda, cpu"),
         (2, "cuda:2", "device is 'cuda:2', but torch .* finds only cuda:0 .. cuda:1, cpu here"),
         (0, "cpu:1", "device is 'cpu:1', but"),
-        (0, "gpu", "device is 'gpu'; choose one of cuda, mps, cpu"),
+        (0, "gpu", "device is 'gpu'; choose one of cuda, cpu"),
         (1, "cuda:x", "device is 'cuda:x'; choose one of"),
     ],
 )

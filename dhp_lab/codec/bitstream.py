@@ -122,7 +122,9 @@ def write(
     Raises:
         ValueError: an argument that the format cannot hold.
     """
-    (y, z, side), (height, width) = _one_picture(strings), shape
+    if len(strings) != 3 or any(len(batch) != 1 for batch in strings):
+        raise ValueError(f"a file holds one picture, [[y], [z], [side]]; got lists of {[len(b) for b in strings]}")
+    ((y,), (z,), (side,)), (height, width) = strings, shape
     if transmit not in TRANSMIT:
         raise ValueError(f"transmit must be one of {TRANSMIT}, got {transmit!r}")
     for name, value, size in (("y", y, None), ("z", z, None), ("side", side, 10), ("model_id", model_id, 8)):
@@ -188,13 +190,6 @@ def check_model(file: DhpFile, model_id: bytes) -> None:
             f"wrong model: the file was written by model {file.model_id.hex()} (byte 14), this one is "
             f"{model_id.hex()}: give the folder of the right one with --model_path"
         )
-
-
-def _one_picture(strings: list[list[bytes]]) -> list[bytes]:
-    """The three streams of a batch of one."""
-    if len(strings) != 3 or any(len(batch) != 1 for batch in strings):
-        raise ValueError(f"a file holds one picture, [[y], [z], [side]]; got lists of {[len(b) for b in strings]}")
-    return [batch[0] for batch in strings]
 
 
 def _read_header(data: bytes) -> _Header:

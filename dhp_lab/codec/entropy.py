@@ -50,12 +50,16 @@ def scale_indexes(log2_scale: Tensor, log2_spread: Tensor, log2_delta: int) -> T
 
 
 def pack(symbols: Tensor, indexes: Tensor, tables: EntropyModel) -> bytes:
-    """rANS-code whole numbers with the tables' rows ``indexes``; both (n,) int32 on any device."""
+    """rANS-code whole numbers with the tables' rows ``indexes``; both (n,) int32 on any device. No numbers, no bytes."""
+    if not len(symbols):                             # the coder itself crashes on an empty list
+        return b""
     return ans.RansEncoder().encode_with_indexes(symbols.tolist(), indexes.tolist(), *_lists(tables))
 
 
 def unpack(data: bytes, indexes: Tensor, tables: EntropyModel) -> Tensor:
     """The inverse of ``pack``: (n,) int32 on the CPU. Damaged data gives wrong symbols, never an error: check a CRC."""
+    if not len(indexes):
+        return torch.zeros(0, dtype=torch.int32)
     padded = data + bytes(-len(data) % 4 + 64)       # the coder reads 4-byte words and does not look for the end
     values = ans.RansDecoder().decode_with_indexes(padded, indexes.tolist(), *_lists(tables))
     return torch.from_numpy(np.array(values, dtype=np.int32))

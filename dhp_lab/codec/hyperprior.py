@@ -139,18 +139,20 @@ class Hyperprior(CompressionModel):
         return mean * octaves.exp2(), (log2_scale + octaves).clamp(-20, 20).exp2()
 
     def latents(self, x: Tensor, lambda_rate: Tensor) -> Latents:
-        """Encode pictures with a lambda each (B,): differentiable in train mode, the coder's own numbers in eval mode."""
-        if self.training:
-            log2_delta = self.gain(lambda_rate)
-        else:
-            codes = [lambda_code(value) for value in lambda_rate.tolist()]
-            log2_delta = x.new_tensor([self.gain.fixed_point(code) / 2**FRACTION_BITS for code in codes])
+        """Encode pictures with a trade-off each, (B,): differentiable, with training's stand-in for rounding."""
+        return self._latents(x, self.gain(lambda_rate), None)
+
+    def encode(self, x: Tensor, codes: list[int]) -> Latents:
+        """Encode pictures with a lambda code each: the numbers that the entropy coder sends. For eval mode."""
+        return self._latents(x, x.new_tensor([self.gain.fixed_point(code) / 2**FRACTION_BITS for code in codes]), codes)
+
+    def _latents(self, x: Tensor, log2_delta: Tensor, codes: list[int] | None) -> Latents:
         y = self.analyse(x, log2_delta)
         z = self.hyper_analyse(y, log2_delta)
         medians = self.medians().float()
         z_symbols = round_through(z - medians)
         z_likelihood = self.entropy_bottleneck(z)[1]
-        if self.training:
+        if codes is None:
             out = self.h_s(z_symbols + medians, log2_delta)[..., : y.shape[-2], : y.shape[-1]]
             (mean, scale), indexes = self._in_steps(*out.chunk(2, 1), log2_delta), None
         else:
@@ -197,14 +199,22 @@ class Hyperprior(CompressionModel):
             _check_crc("z", symbol_crc(z_symbols), z_crc)
             mean, scale, indexes = self.predict(z_symbols.to(device), [code], size)
             symbols = torch.zeros(indexes.shape, dtype=torch.int32)
-            if y_bytes:
-                sent = indexes.cpu() > 0
+            sent = indexes.cpu() > 0
+            has_y = self.sends_y and y_bytes is not None and (len(y_bytes) > 0 or not bool(sent.any()))
+            if has_y:
                 symbols[sent] = unpack(y_bytes, indexes.cpu()[sent], self.gaussian_conditional)
                 _check_crc("y", symbol_crc(symbols[sent]), y_crc)
-            decoded = torch.full((1, 1, *size), float(bool(y_bytes)))
+            decoded = torch.full((1, 1, *size), float(has_y))
             log2_delta = self.gain.fixed_point(code) / 2**FRACTION_BITS
             parts.append((symbols.float(), decoded, mean, scale, torch.tensor([log2_delta], dtype=torch.float32)))
         return Known(*(torch.cat(tensors).to(device) for tensors in zip(*parts, strict=True)), self.log2_spread.detach().exp2())
+
+    def load_state_dict(self, state_dict: dict[str, Tensor], strict: bool = True):
+        """As in torch; probability tables of any size are taken over as they are stored."""
+        for tables in (self.entropy_bottleneck, self.gaussian_conditional):
+            for name in ("_quantized_cdf", "_offset", "_cdf_length"):
+                setattr(tables, name, torch.IntTensor().to(self.log2_spread.device))
+        return super().load_state_dict(state_dict, strict)
 
     def update(self, scale_table=None, force: bool = False, update_quantiles: bool = False) -> bool:
         """Make the probability tables, as CompressAI's ``update`` does; the Gaussian ones never depend on the weights."""

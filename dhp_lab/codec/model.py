@@ -15,16 +15,17 @@ The hyperprior (transforms, rate, entropy coding) is ``codec.hyperprior``; the d
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from dhp_lab.checkpoints import CheckpointError, read_checkpoint, save_model
+from dhp_lab.checkpoints import CheckpointError, read_checkpoint, save_model, upload_checkpoint
 from dhp_lab.codec.denoiser import Known, LatentDenoiser, denoise_step
 from dhp_lab.codec.hyperprior import Hyperprior
-from dhp_lab.codec.rate import lambda_code, lambda_of, quantisation_sigma
+from dhp_lab.codec.rate import lambda_code, quantisation_sigma
 from dhp_lab.codec.tiling import tiled
 from dhp_lab.diffusion.schedules import cosine, linear
 
@@ -93,8 +94,9 @@ class DiffusionHyperprior(Hyperprior):
         """
         _check_pictures(x)
         steps = (0 if self.training else 1) if steps is None else steps
-        lambda_code(lambda_rate)
-        latents = self.latents(x, torch.full((len(x),), float(lambda_rate), device=x.device))
+        code = lambda_code(lambda_rate)
+        trade_off = torch.full((len(x),), float(lambda_rate), device=x.device)
+        latents = self.latents(x, trade_off) if self.training else self.encode(x, [code] * len(x))
         y_hat = self.denoise(self.known(latents), steps=steps)
         delta = latents.log2_delta.exp2().view(-1, 1, 1, 1)
         return {
@@ -122,7 +124,7 @@ class DiffusionHyperprior(Hyperprior):
         was_training, code = self.training, lambda_code(lambda_rate)
         self.eval()
         try:
-            latents = self.latents(x, torch.full((len(x),), lambda_of(code), device=x.device))
+            latents = self.encode(x, [code] * len(x))
         finally:
             self.train(was_training)
         return {"strings": self.send(latents, code), "shape": tuple(x.shape[-2:])}
@@ -132,7 +134,7 @@ class DiffusionHyperprior(Hyperprior):
         """Decode what ``compress`` wrote.
 
         Args:
-            strings: [y, z, side]; y may hold None or b"" instead of bytes: the preview from z alone.
+            strings: [y, z, side]; None in the place of y's bytes gives the preview from z alone.
             shape: (H, W) of the pictures. steps: K, 0 .. 1000. seed: of the noise that K > 1 draws.
             gamma: weight of the posterior mean in the result, 0 (the sample as drawn) .. 1 (what K = 1 gives).
 
@@ -175,8 +177,9 @@ class DiffusionHyperprior(Hyperprior):
     def noise_levels(self, known: Known, steps: int) -> list[Tensor]:
         """The K noise levels of a decode, each (B, 1, h, w) in quantiser steps, at equal times from the start towards 0."""
         deltas = known.log2_delta.double().exp2().tolist()
-        near, far = [self.start_time(delta) for delta in deltas], [float(self.config.diffusion_steps)] * len(deltas)
-        return [torch.where(known.decoded > 0, *(self._sigmas(t, 1 - k / steps, known) for t in (near, far))) for k in range(steps)]
+        starts = [self.start_time(delta) for delta in deltas], [float(self.config.diffusion_steps)] * len(deltas)
+        shares = [1 - k / steps for k in range(steps)]
+        return [torch.where(known.decoded > 0, *(self._sigmas(times, share, known) for times in starts)) for share in shares]
 
     def _sigmas(self, times: list[float], share: float, known: Known) -> Tensor:
         sigma = self.noise_schedule.sigma(torch.tensor(times) * share) * self.latent_scale
@@ -197,9 +200,15 @@ class DiffusionHyperprior(Hyperprior):
         self.update()
         save_model(folder, self)
 
+    def push_to_hub(self, repository: str) -> str:
+        """Upload config.json and model.safetensors to "owner/name" on the Hugging Face hub; returns the address."""
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return upload_checkpoint(folder, repository)
+
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> DiffusionHyperprior:
-        """Load a checkpoint folder, in eval mode on the CPU.
+        """Load a checkpoint, a folder or "owner/name" on the Hugging Face hub, in eval mode on the CPU.
 
         Raises:
             CheckpointError: a file is missing, damaged, or of another kind of model.

@@ -1,6 +1,7 @@
 """JupyterLab in a browser: start it, run a notebook, look at its outputs, move its sliders by keyboard."""
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import nbformat
 from playwright.sync_api import Locator, Page
 
 # Debian's Chromium as root, without a display, asking nothing of the network.
@@ -58,17 +60,18 @@ def _wait_for(server: subprocess.Popen, address: str, log: Path, seconds: float 
     raise RuntimeError(f"JupyterLab did not answer at {address}:\n{log.read_text()[-3000:]}")
 
 
-def run_all(page: Page, address: str, notebook: str, seconds: float = 60) -> list[str]:
+def run_all(page: Page, address: str, notebook: Path, seconds: float = 60) -> list[str]:
     """Open a notebook without outputs, run all its cells, and return the texts of errors and warnings."""
-    page.goto(f"{address}/lab/tree/{notebook}")
-    page.locator(".jp-Notebook .jp-CodeCell").first.wait_for(timeout=40_000)
-    page.locator(".jp-NotebookPanel .jp-Notebook-ExecutionIndicator[data-status='idle']").wait_for(timeout=40_000)
+    cells = nbformat.read(notebook, as_version=4).cells
+    to_run = sum(cell.cell_type == "code" and bool(cell.source.strip()) for cell in cells)
+    page.goto(f"{address}/lab/tree/{notebook.name}")
+    kernel_is_ready = re.compile(r"^(?!No Kernel).* \| Idle$")
+    page.locator("#jp-main-statusbar").get_by_text(kernel_is_ready).wait_for(timeout=40_000)
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-    not_run = """() => [...document.querySelectorAll('.jp-CodeCell')].filter(cell =>
-        cell.querySelector('.cm-content').innerText.trim() &&
-        !/\\[\\d+\\]/.test(cell.querySelector('.jp-InputPrompt').innerText)).length"""
-    page.wait_for_function(f"({not_run})() === 0 || document.querySelector(\"{ERRORS}\")", timeout=1000 * seconds)
+    numbered = "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].filter(e => /\\d/.test(e.innerText))"
+    ended = f'{numbered}.length === {to_run} || document.querySelector("{ERRORS}")'
+    page.wait_for_function(ended, timeout=1000 * seconds)
     return page.locator(ERRORS).all_inner_texts()
 
 

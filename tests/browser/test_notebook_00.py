@@ -26,11 +26,12 @@ def test_sliders_change_picture_and_text(tmp_path):
             cell.update(outputs=[], execution_count=None)
     folder = tmp_path / "notebooks"
     folder.mkdir()
-    nbformat.write(notebook, folder / NOTEBOOK.name)
+    copy = folder / NOTEBOOK.name
+    nbformat.write(notebook, copy)
     with jupyterlab(folder, tmp_path) as address, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
         page = browser.new_page(viewport={"width": 1300, "height": 1000})
-        assert run_all(page, address, NOTEBOOK.name) == []
+        assert run_all(page, address, copy) == []
         explorer = page.locator(".dhp-explorer")
         explorer.locator("img.dhp-picture[src]").wait_for()
         assert all(look(explorer))

@@ -1,8 +1,6 @@
-"""The program ``dhp``: photo -> .dhp file -> photo, a look into files, training, evaluation, data sets.
+"""``dhp compress``, ``decompress`` and ``info``: photo -> .dhp file -> photo, and a look into a file.
 
-Only this module prints. Everything heavy is imported inside the command that needs it, so that ``dhp --help`` and
-``dhp info`` answer at once. An expected error (a damaged file, a full disk, a bad option) ends in one line on stderr
-and exit code 1; output files appear whole or not at all.
+Output files appear whole or not at all.
 """
 
 from __future__ import annotations
@@ -15,47 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer.core import TyperGroup
+
+from dhp_lab.cli.app import Device, Force, ModelPath, app
 
 if TYPE_CHECKING:
     from dhp_lab.codec.bitstream import DhpFile
     from dhp_lab.codec.model import DiffusionHyperprior
-
-
-class _Commands(TyperGroup):
-    """The commands, with expected errors turned into one line and exit code 1."""
-
-    def invoke(self, ctx):
-        try:
-            return super().invoke(ctx)
-        except BrokenPipeError:                          # `dhp info x.dhp | head -1`: typer ends quietly
-            raise
-        except (ValueError, OSError, MemoryError, RuntimeError) as error:
-            if (message := _expected(error)) is None:
-                raise
-            typer.echo(f"dhp: {' '.join(message.split())}", err=True)
-            raise typer.Exit(1) from None
-
-
-def _expected(error: Exception) -> str | None:
-    """The message for a user; None for what only a traceback explains."""
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):
-        return f"not enough memory, take a smaller picture or another --device: {error or type(error).__name__}"
-    return None if isinstance(error, RuntimeError) else str(error)
-
-
-app = typer.Typer(
-    cls=_Commands, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
-    help="Compress photos with a hyperprior and a latent diffusion model.",
-)  # fmt: skip
-
-ModelPath = Annotated[
-    str | None, typer.Option("--model_path", metavar="DIR", help="A checkpoint's folder; the shipped one if not given.")
-]
-Device = Annotated[str | None, typer.Option("--device", help="cpu, mps, cuda, cuda:1; the fastest one if not given.")]
-Force = Annotated[bool, typer.Option("--force", help="Overwrite the output file.")]
 
 
 @app.command()
@@ -151,15 +114,6 @@ def info(
         check_model(file, model_id)
 
 
-@app.command()
-def download(name: Annotated[str, typer.Argument(metavar="kodak|fashion-mnist", help="The data set.")]) -> None:
-    """Fetch a data set to the folder DHP_DATA, resumed and checked."""
-    from dhp_lab import data
-
-    folder = data.download(name, report=typer.echo)
-    typer.echo(f"{name}: complete in {folder}")
-
-
 def _check_within(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
         raise ValueError(f"--{name} must lie in {low:g} .. {high:g}, got {value}")
@@ -239,7 +193,3 @@ def _size_notes(height: int, width: int) -> list[str]:
     """What decompress will ask for because of the picture's size."""
     megapixels = -(-height * width // 1_000_000)
     return [f"decompress needs --max_megapixels {megapixels}"] if height * width > 100_000_000 else []
-
-
-if __name__ == "__main__":
-    app()

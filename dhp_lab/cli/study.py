@@ -1,0 +1,89 @@
+"""``dhp train``, ``evaluate`` and ``download``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dhp_lab.cli.app import Device, ModelPath, app
+
+
+def _option(name: str, help: str):
+    return typer.Option(f"--{name}", help=help)
+
+
+@app.command()
+def train(
+    data_path: Annotated[str, _option("data_path", "Folder of training photos, folders below included.")],
+    val_data_path: Annotated[str | None, _option("val_data_path", "Photos to validate on; else some are held out.")] = None,
+    output_dir: Annotated[str, _option("output_dir", "Receives checkpoints, training.log, samples/, tensorboard/.")] = "outputs",
+    batch_size: Annotated[int, _option("batch_size", "Crops in a step.")] = 8,
+    epochs: Annotated[int, _option("epochs", "Passes over the photos for the codec.")] = 100,
+    denoiser_epochs: Annotated[int, _option("denoiser_epochs", "Then for the denoiser, the codec frozen.")] = 20,
+    joint_epochs: Annotated[int, _option("joint_epochs", "Then for both together.")] = 20,
+    lr: Annotated[float, _option("lr", "Peak step size of Adam.")] = 1e-4,
+    lambda_rate: Annotated[float | None, _option("lambda_rate", "One trade-off; all of 1e-5 .. 1e-2 if not given.")] = None,
+    N: Annotated[int, _option("N", "Width of the networks.")] = 128,
+    M: Annotated[int, _option("M", "Channels of the latents.")] = 128,
+    diffusion_steps: Annotated[int, _option("diffusion_steps", "Times in the noise schedule.")] = 50,
+    schedule: Annotated[str, _option("schedule", "linear or cosine.")] = "linear",
+    transmit: Annotated[str, _option("transmit", "z+y or z.")] = "z+y",
+    image_size: Annotated[int, _option("image_size", "Side of the crops, a multiple of 64.")] = 256,
+    init_from: Annotated[str | None, _option("init_from", "Checkpoint folder to start from.")] = None,
+    seed: Annotated[int, _option("seed", "Of everything random.")] = 0,
+    validate_every: Annotated[int, _option("validate_every", "Steps between validations.")] = 1000,
+    device: Device = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last state in output_dir.")] = False,
+) -> None:
+    """Train a codec and its denoiser."""
+    settings = dict(locals())
+    from dhp_lab.training import train as run
+    from dhp_lab.training_config import TrainingConfig
+
+    best = run(TrainingConfig(**settings))
+    typer.echo(f"best checkpoint: {best}")
+
+
+@app.command()
+def evaluate(
+    data_path: Annotated[Path, _option("data_path", "Folder of pictures, folders below included.")],
+    model_path: ModelPath = None,
+    output_dir: Annotated[Path, _option("output_dir", "Receives evaluation.json and samples/.")] = Path("evaluation_results"),
+    batch_size: Annotated[int, _option("batch_size", "Pictures of one size coded together.")] = 4,
+    save_samples: Annotated[bool, typer.Option("--save_samples", help="Write some pictures, original and decoded.")] = False,
+    steps: Annotated[str, _option("steps", "Numbers of diffusion steps K, separated by commas.")] = "0,1",
+    lambda_rates: Annotated[str | None, _option("lambda_rates", "Trade-offs, separated by commas; else eight of them.")] = None,
+    gamma: Annotated[float, _option("gamma", "0 .. 1: 0 the sample, 1 the posterior mean.")] = 0.0,
+    seed: Annotated[int, _option("seed", "Of the noise that K > 1 draws.")] = 0,
+    device: Device = None,
+) -> None:
+    """Measure a codec on real files, beside JPEG, WebP, JPEG 2000 and AVIF."""
+    from dhp_lab.checkpoints import default_checkpoint
+    from dhp_lab.evaluation import DEFAULT_LAMBDA_RATES, EvaluationConfig, run
+
+    config = EvaluationConfig(
+        model_path=Path(model_path or default_checkpoint()), data_path=data_path, output_dir=output_dir,
+        batch_size=batch_size, save_samples=save_samples, device=device, gamma=gamma, seed=seed,
+        steps=_numbers("steps", steps, int),
+        lambda_rates=_numbers("lambda_rates", lambda_rates, float) if lambda_rates else DEFAULT_LAMBDA_RATES,
+    )  # fmt: skip
+    report = run(config, log=lambda line: typer.echo(line, err=True))
+    typer.echo(report.table())
+
+
+@app.command()
+def download(name: Annotated[str, typer.Argument(metavar="kodak|fashion-mnist", help="The data set.")]) -> None:
+    """Fetch a data set to the folder DHP_DATA, resumed and checked."""
+    from dhp_lab.download import download as fetch
+
+    folder = fetch(name, report=typer.echo)
+    typer.echo(f"{name}: complete in {folder}")
+
+
+def _numbers(name: str, text: str, kind: type) -> tuple:
+    try:
+        return tuple(kind(word) for word in text.split(","))
+    except ValueError:
+        raise ValueError(f"--{name} takes numbers separated by commas, such as 0,1,4; got '{text}'") from None
