@@ -330,7 +330,7 @@ def test_default_lambdas_are_evenly_spaced():
 
 
 def test_the_real_codec_through_real_files():
-    """An untrained model is a lapped-transform codec: its curve is monotonic, and each file is what the codec writes."""
+    """An untrained model is a lapped-transform codec: its curve is monotonic, its files are what the codec writes."""
     from dhp_lab.codec.bitstream import write
     from dhp_lab.codec.model import create_diffusion_hyperprior_model
 

@@ -22,6 +22,7 @@ LAMBDA_LOW, LAMBDA_HIGH = 1e-5, 1e-2       # the range one model serves
 LAMBDA_OFTEN = 2e-4                        # seven draws in ten lie above: files under about 1.3 bpp
 REFERENCE = 1e-3
 VALIDATION_LAMBDAS = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 2e-5)
+STAGE_SHARE = {"codec": 1.0, "denoiser": 1.0, "joint": 0.4}     # of the learning rate
 SHORTCUT_SHARE = 0.02                      # of the learning rate, for the lapped transforms' small weights
 SHARES = (0.5, 0.8)                        # denoiser's draws: below the first at t*, below the second lower, else unknown
 PLAIN_SHARE, CLEAN_SHARE = 0.25, 0.1       # joint stage: pictures decoded with K = 0, and from y itself
@@ -112,7 +113,8 @@ class Objective(nn.Module):
             wanted = {"codec": not of_denoiser, "denoiser": of_denoiser, "joint": True}[stage]
             parameter.requires_grad_(wanted and not name.endswith("quantiles"))
             if parameter.requires_grad:
-                groups.setdefault(SHORTCUT_SHARE if name.endswith("lapped") else 1.0, []).append(parameter)
+                share = STAGE_SHARE[stage] * (SHORTCUT_SHARE if name.endswith("lapped") else 1.0)
+                groups.setdefault(share, []).append(parameter)
         return [{"params": p, "lr": share * lr, "base_lr": share * lr} for share, p in sorted(groups.items(), reverse=True)]
 
 
