@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 DEFAULT_LAMBDA_RATES = (1e-2, 4.4e-3, 1.9e-3, 8.3e-4, 3.6e-4, 1.6e-4, 6.9e-5, 3e-5)  # evenly spaced on a log scale
 REPORT_NAME = "evaluation.json"
 SAMPLE_PICTURES = 4  # sixteen PNG files each, at 8 lambdas and 2 numbers of steps
-
 Log = Callable[[str], None]
 Picture = tuple[str, Tensor]  # its file's name, (1, 3, H, W) in [0, 1]
 
@@ -66,7 +65,9 @@ class EvaluationConfig:
             words += [f"--{name}", getattr(self, name).resolve().name]
         for name in ("steps", "lambda_rates"):
             words += [f"--{name}", ",".join(f"{value:g}" for value in getattr(self, name))]
-        words += ["--batch_size", str(self.batch_size), "--device", str(choose_device(self.device))]
+        for name in ("gamma", "seed", "batch_size"):
+            words += [f"--{name}", str(getattr(self, name))]
+        words += ["--device", str(choose_device(self.device))]
         return shlex.join([*words, *(["--save_samples"] if self.save_samples else [])])
 
 

@@ -3,10 +3,10 @@
     def render(*, size: int, photo: str) -> Rendered: ...            # pure: the same position, the same picture
     Explorer(render, [Slider("size", "size", 1, 9, 1, 3), Choice("photo", "photo", ["cat", "cup"])], height=400)
 
-Positions seen before come from a cache. A control acts when it is let go, not on the way. Whatever `render` raises is
-shown in place of the text and raised again. `explorer.still()` is the first position for a page without a kernel.
+Positions seen before come from a cache. A control acts when it is let go, not on the way. What `render` raises is shown
+in place of the text and raised again. `explorer.still()` is the first position for a page without a kernel.
 
-`start_here` is the explorer of lesson 00, on `PhotoCodec`, which compresses a photo once for each lambda.
+`CodecExplorer` is the one of lesson 00; `PhotoCodec`, which knows no widgets, does its work.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from pathlib import Path
 from time import perf_counter
 
 import ipywidgets as widgets
-import numpy as np
 import torch.nn.functional as F
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from dhp_lab import classical, metrics
+from dhp_lab import classical
 from dhp_lab.codec import bitstream
 from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.codec.rate import quantisation_sigma
-from dhp_lab.data import ImageError, load_image, to_pixels, to_tensor
-from dhp_lab.plots import Html, img_tag, photos_figure, picture_bytes, table_html
+from dhp_lab.data import ImageError, load_image, to_pixels
+from dhp_lab.metrics import bits_per_pixel, gradient_energy_ratio, psnr
+from dhp_lab.plots import PHOTOS, Html, busiest, img_tag, load_photo, photos_figure, picture_bytes, table_html
 
-PHOTOS = ("astronaut", "chelsea", "coffee", "rocket", "motorcycle", "china", "flower")
-WHOLE, DETAIL = "whole picture", "detail, 3 x 3 times larger"
+WHOLE, DETAIL = "whole picture", "detail, 3 times as large"
 DETAIL_SIDE = 114                      # pixels; three details beside each other are as wide as two photos of 512
 KEPT = 128                             # positions that a cache holds, up to 1 MB each
-NARROW = {"description_width": "7em"}
+LABELS = {"description_width": "6em"}
 
 
 @dataclass(frozen=True)
@@ -51,93 +51,71 @@ class Rendered:
     text: str
 
 
-class Slider:
-    """A number: a slider, a box to type it into, and its unit.
+@dataclass(frozen=True)
+class Control:
+    """What a reader moves: the parameter's name, the widget that holds its value, and the row of widgets to show."""
+
+    name: str
+    holder: widgets.ValueWidget
+    row: widgets.Widget
+
+
+def Slider(
+    name: str, label: str, low: float, high: float, step: float, value: float, *, unit: str = "", log: bool = False
+) -> Control:
+    """A slider, a box to type the number into, and its unit. The number is whole if all four given are.
 
     Args:
-        name: the parameter of `render`. label: its name for the reader. low, high, value: all whole for a whole number.
-        step: of the slider; in decades where log=True spaces its positions logarithmically. unit: shown behind the box.
+        name: the parameter of `render`. label: its name for the reader. unit: shown behind the box.
+        step: of the slider; in decades with log=True, which spaces the positions logarithmically.
     """
+    whole = all(isinstance(number, int) for number in (low, high, step, value))
+    kind = widgets.FloatLogSlider if log else widgets.IntSlider if whole else widgets.FloatSlider
+    box_kind = widgets.BoundedIntText if whole else widgets.BoundedFloatText
+    ends = {"min": math.log10(low), "max": math.log10(high)} if log else {"min": low, "max": high}
+    slider = kind(value=value, step=step, **ends, description=label, readout=False, continuous_update=False, style=LABELS,
+                  layout=widgets.Layout(width="30em"))  # fmt: skip
+    slider.add_class("dhp-slider")
+    box = box_kind(value=value, min=low, max=high, step=None if log else step, layout=widgets.Layout(width="7em"))
 
-    def __init__(
-        self, name: str, label: str, low: float, high: float, step: float, value: float, *, unit: str = "", log: bool = False
-    ) -> None:
-        self.name, self.whole = name, all(isinstance(number, int) for number in (low, high, step, value))
-        look = {"description": label, "readout": False, "continuous_update": False, "value": value, "style": NARROW}
-        kind = widgets.FloatLogSlider if log else widgets.IntSlider if self.whole else widgets.FloatSlider
-        ends = (math.log10(low), math.log10(high)) if log else (low, high)
-        self.slider = kind(min=ends[0], max=ends[1], step=step, layout=widgets.Layout(width="28em"), **look)
-        self.slider.add_class("dhp-slider")
-        box = widgets.BoundedIntText if self.whole else widgets.BoundedFloatText
-        self.box = box(min=low, max=high, step=None if log else step, value=value, layout=widgets.Layout(width="7em"))
-        self.slider.observe(lambda change: setattr(self.box, "value", self._rounded(change.new)), "value")
-        self.box.observe(lambda change: setattr(self.slider, "value", change.new), "value")
-        self.row = widgets.HBox([self.slider, self.box, widgets.Label(unit)])
-
-    @property
-    def value(self) -> float:
-        """The number in the box: three significant digits where it came from the slider."""
-        return self.box.value
-
-    def observe(self, handler: Callable) -> None:
-        """Call the handler whenever the number has changed."""
-        self.box.observe(handler, "value")
-
-    def _rounded(self, number: float) -> float:
-        return number if self.whole else float(f"{number:.3g}")
+    slider.observe(lambda change: box.set_trait("value", change.new if whole else float(f"{change.new:.3g}")), "value")
+    box.observe(lambda change: slider.set_trait("value", change.new), "value")
+    return Control(name, box, widgets.HBox([slider, box, widgets.Label(unit)]))
 
 
-class Choice:
-    """One of several names, in a menu. name: the parameter of `render`. value: the first option if not given."""
-
-    def __init__(self, name: str, label: str, options: Sequence[str], value: str | None = None) -> None:
-        self.name = name
-        self.row = widgets.Dropdown(description=label, options=list(options), value=value or options[0], style=NARROW)
-
-    @property
-    def value(self) -> str:
-        """The chosen name."""
-        return self.row.value
-
-    def observe(self, handler: Callable) -> None:
-        """Call the handler whenever another name is chosen."""
-        self.row.observe(handler, "value")
-
-    def add(self, option: str) -> None:
-        """Add a name to the menu and choose it."""
-        self.row.options = [*self.row.options, option]
-        self.row.value = option
+def Choice(name: str, label: str, options: Sequence[str], value: str | None = None) -> Control:
+    """A menu of names; value is the one chosen first, else the first of them."""
+    menu = widgets.Dropdown(description=label, options=list(options), value=value or options[0], style=LABELS)
+    return Control(name, menu, menu)
 
 
 class Explorer(widgets.VBox):
-    """Controls, a picture and a line of text that follow `render`.
+    """Controls, a picture and a text that follow `render`.
 
     Args:
-        render: takes each control's value by its name; pure. controls: `Slider` and `Choice`.
+        render: takes each control's value by its name. controls: from `Slider` and `Choice`.
         height: of the picture's place in pixels, so that the page does not jump. beside: widgets beside the menus.
     """
 
     def __init__(
-        self, render: Callable[..., Rendered], controls: Sequence[Slider | Choice], *, height: int,
-        beside: Sequence[widgets.Widget] = (),
-    ) -> None:  # fmt: skip
-        self.render, self.controls = lru_cache(maxsize=KEPT)(render), list(controls)
+        self, render: Callable[..., Rendered], controls: Sequence[Control], *, height: int, beside: Sequence[widgets.Widget] = ()
+    ) -> None:
+        self.render, self.controls = lru_cache(maxsize=KEPT)(render), {control.name: control.holder for control in controls}
         self.picture = widgets.HTML(layout=widgets.Layout(min_height=f"{height}px"))
         self.text = widgets.HTML()
         self.text.add_class("dhp-text")
-        menus = [control.row for control in controls if isinstance(control, Choice)]
-        sliders = [control.row for control in controls if isinstance(control, Slider)]
-        top = [widgets.HBox([*menus, *beside], layout=widgets.Layout(flex_flow="row wrap"))] if menus or beside else []
-        super().__init__([*top, *sliders, self.picture, self.text])
+        menus = [control.row for control in controls if control.row is control.holder]
+        sliders = [control.row for control in controls if control.row is not control.holder]
+        super().__init__([widgets.HBox([*menus, *beside]), *sliders, self.picture, self.text])
         self.add_class("dhp-explorer")
         self.start = self.position()
         for control in controls:
-            control.observe(lambda change: self.draw())
+            control.holder.observe(lambda change: self.draw(), "value")
         self.draw()
 
     def position(self) -> dict[str, float | str]:
         """The controls' values by name."""
-        return {control.name: control.value for control in self.controls}
+        return {name: holder.value for name, holder in self.controls.items()}
 
     def draw(self) -> None:
         """Show what `render` gives for the controls' position."""
@@ -159,26 +137,6 @@ class Explorer(widgets.VBox):
         return Html(f"<div>{img_tag(file.getvalue(), shown.alt, 'dhp-still')}{shown.text}</div>")
 
 
-def load_photo(name: str, side: int = 512) -> Tensor:
-    """One of `PHOTOS`, which come with scikit-image and scikit-learn: its middle, (1, 3, H, W) in [0, 1], H, W <= side.
-
-    Raises:
-        ValueError: another name.
-    """
-    if name not in PHOTOS:
-        raise ValueError(f"there is no photo {name!r}; choose one of {', '.join(PHOTOS)}")
-    if name in ("china", "flower"):
-        from sklearn.datasets import load_sample_image
-
-        pixels = load_sample_image(f"{name}.jpg")
-    else:
-        import skimage.data
-
-        pixels = skimage.data.stereo_motorcycle()[0] if name == "motorcycle" else getattr(skimage.data, name)()
-    top, left = (max(0, length - side) // 2 for length in pixels.shape[:2])
-    return to_tensor(pixels[top : top + side, left : left + side])
-
-
 def jpeg_within(x: Tensor, n_bytes: int) -> bytes:
     """The best JPEG file of (1, 3, H, W) in [0, 1] that has at most n_bytes; the smallest one where none has."""
     jpeg = classical.find_codec("jpeg")
@@ -186,29 +144,19 @@ def jpeg_within(x: Tensor, n_bytes: int) -> bytes:
     return classical.encode(jpeg, x, max(quality, 1))
 
 
-def busiest(x: Tensor, side: int = DETAIL_SIDE) -> tuple[slice, slice]:
-    """Rows and columns of the square of (1, 3, H, W) whose neighbouring pixels differ most, side pixels or less."""
-    grey = F.pad(x.mean(1, keepdim=True), (0, 1, 0, 1), mode="replicate")
-    change = grey[..., 1:, :-1].sub(grey[..., :-1, :-1]).abs() + grey[..., :-1, 1:].sub(grey[..., :-1, :-1]).abs()
-    size = tuple(min(side, length) for length in x.shape[-2:])
-    means = F.avg_pool2d(change, size, stride=4)[0, 0]
-    top, left = (4 * int(i) for i in divmod(int(means.argmax()), means.shape[1]))
-    return slice(top, top + size[0]), slice(left, left + size[1])
-
-
 class PhotoCodec:
-    """A model and photos: each file is written once, each decode is made once. side: largest of a picture, in pixels."""
+    """A model and photos: each file is written once, each picture decoded once. side: a photo's largest, in pixels."""
 
     def __init__(self, model: DiffusionHyperprior, side: int) -> None:
         self.model, self.side, self.own = model, side, {}
-        self.photo = lru_cache(maxsize=None)(lambda name: self.own[name] if name in self.own else load_photo(name, side))
-        self.encode, self.decode, self.jpeg = (lru_cache(KEPT)(f) for f in (self._encode, self._decode, self._jpeg))
+        self.photo = lru_cache(maxsize=len(PHOTOS))(self._photo)
+        self.encode, self.decode = lru_cache(maxsize=KEPT)(self._encode), lru_cache(maxsize=KEPT)(self._decode)
 
-    def add(self, name: str, data: bytes) -> tuple[str, list[str]]:
-        """Take in the reader's picture file; returns the name it goes by and what had to be converted.
+    def add(self, name: str, data: bytes) -> str:
+        """Take in the reader's own picture file and return the name it goes by, with what had to be converted.
 
         Raises:
-            ImageError: not a picture, or too small.
+            ImageError: not a picture, or one too small.
         """
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / (Path(name).name or "picture")
@@ -221,18 +169,39 @@ class PhotoCodec:
         if (scale := self.side / max(height, width)) < 1:
             size = [max(16, round(scale * length)) for length in (height, width)]
             x = F.interpolate(x, size=size, mode="bicubic", antialias=True).clamp(0, 1)
-            notes = [*notes, f"shrunk from {width} x {height} pixels, so that the sliders stay quick"]
-        key = f"{len(self.own) + 1}: {path.name}"
+            notes.append(f"shrunk from {width} x {height} pixels")
+        key = f"yours, {len(self.own) + 1}: " + ", ".join([path.name, *notes])
         self.own[key] = x
-        return key, notes
+        return key
 
-    def _encode(self, photo: str, lambda_rate: float) -> tuple[bytes, float]:
-        x = self.photo(photo).to(self.model.log2_spread.device)
+    def render(self, *, photo: str, view: str, lambda_rate: float, steps: int) -> Rendered:
+        """The photo through our codec and, at the same number of bytes, through JPEG."""
+        x, (data, jpeg, encode_seconds) = self.photo(photo), self.encode(photo, lambda_rate)
+        ours, decode_seconds = self.decode(photo, lambda_rate, steps)
+        theirs = classical.decode(jpeg)
+        times = f"{1000 * encode_seconds:.0f} ms + {1000 * decode_seconds:.0f} ms"
+        rows = [_row(f"ours, K = {steps}", data, ours, x, times), _row("JPEG", jpeg, theirs, x, "")]
+        table = table_html(rows, ["", "bytes", "bits per pixel", "PSNR, dB", "texture kept", "encode + decode"]).text
+        note = "" if len(jpeg) <= len(data) else "<p>No JPEG of this picture is as small: this is its smallest.</p>"
+        figure = _panels(x, {f"ours, {len(data)} bytes": ours, f"JPEG, {len(jpeg)} bytes": theirs}, view)
+        alt = f"{photo}, {view}: ours in {len(data)} bytes (λ = {lambda_rate:g}, K = {steps}), JPEG in {len(jpeg)} bytes"
+        return Rendered(picture_bytes(figure, compress_level=1), alt, self._chain(lambda_rate) + table + note)
+
+    def _chain(self, lambda_rate: float) -> str:
+        delta = self.model.step_size(lambda_rate)
+        sigma, time, last = quantisation_sigma(delta), self.model.start_time(delta), self.model.config.diffusion_steps
+        return f"<p>λ = {lambda_rate:g} → Δ = {delta:.4f} → σ<sub>q</sub> = {sigma:.4f} → t* = {time:.2f} of {last}</p>"
+
+    def _photo(self, name: str) -> Tensor:
+        return self.own[name] if name in self.own else load_photo(name, self.side)
+
+    def _encode(self, photo: str, lambda_rate: float) -> tuple[bytes, bytes, float]:
+        x, model = self.photo(photo), self.model
         start = perf_counter()
-        coded = self.model.compress(x, lambda_rate=lambda_rate)
+        coded = model.compress(x.to(model.log2_spread.device), lambda_rate=lambda_rate)
         seconds = perf_counter() - start
-        model_id, transmit = self.model.model_id, self.model.config.transmit
-        return bitstream.write(coded["strings"], coded["shape"], model_id=model_id, transmit=transmit), seconds
+        data = bitstream.write(coded["strings"], coded["shape"], model_id=model.model_id, transmit=model.config.transmit)
+        return data, jpeg_within(x, len(data)), seconds
 
     def _decode(self, photo: str, lambda_rate: float, steps: int) -> tuple[Tensor, float]:
         file = bitstream.read(self.encode(photo, lambda_rate)[0])
@@ -240,5 +209,39 @@ class PhotoCodec:
         x_hat = self.model.decompress(file.strings, file.shape, steps=steps)["x_hat"].cpu()
         return x_hat, perf_counter() - start
 
-    def _jpeg(self, photo: str, n_bytes: int) -> bytes:
-        return jpeg_within(self.photo(photo), n_bytes)
+
+def _row(name: str, data: bytes, x_hat: Tensor, x: Tensor, times: str) -> list[str]:
+    rate, texture = bits_per_pixel(len(data), *x.shape[-2:]), gradient_energy_ratio(x_hat, x).item()
+    return [name, str(len(data)), f"{rate:.3f}", f"{psnr(x_hat, x).item():.2f}", f"{texture:.2f}", times]
+
+
+def _panels(x: Tensor, coded: dict[str, Tensor], view: str) -> Figure:
+    if view == WHOLE:
+        return photos_figure({title: to_pixels(picture) for title, picture in coded.items()})
+    rows, cols = busiest(to_pixels(x), DETAIL_SIDE)
+    return photos_figure({t: to_pixels(p)[rows, cols] for t, p in {"original": x, **coded}.items()}, zoom=3)
+
+
+class CodecExplorer(Explorer):
+    """Lambda and K on photos of up to side x side pixels, or the reader's own; JPEG at as many bytes beside ours."""
+
+    def __init__(self, model: DiffusionHyperprior, *, photo: str = "astronaut", side: int = 512) -> None:
+        self.codec = PhotoCodec(model, side)
+        self.upload = widgets.FileUpload(accept="image/*", description="your own picture")
+        self.upload.observe(self._take_in, "value")
+        super().__init__(self.codec.render, [
+            Choice("photo", "photo", PHOTOS, photo), Choice("view", "show", [WHOLE, DETAIL]),
+            Slider("lambda_rate", "λ", 1e-5, 1e-2, 0.1, 3e-3, unit="larger: smaller file", log=True),
+            Slider("steps", "steps K", 0, 8, 1, 1, unit="0: no diffusion, 1: best PSNR, more: texture"),
+        ], height=side + 40, beside=[self.upload])  # fmt: skip
+
+    def _take_in(self, change) -> None:
+        if not change.new:
+            return
+        name, data = change.new[0]["name"], bytes(change.new[0]["content"])
+        self.upload.value = ()                        # the picture stays in the kernel, and out of the notebook
+        menu = self.controls["photo"]
+        try:
+            menu.options = [self.codec.add(name, data), *menu.options]       # a menu with new options takes the first
+        except ImageError as error:
+            self.say(str(error))

@@ -3,8 +3,9 @@
 No figure touches pyplot, so none is kept, shown twice or changed by another. Photos are drawn pixel for pixel: what a
 figure of them shows at 96 dots an inch are the values of the array.
 
-| function              | what it draws                                                           |
+| function              | what it gives                                                           |
 |-----------------------|-------------------------------------------------------------------------|
+| `load_photo`          | one of the photos that come with scikit-image and scikit-learn          |
 | `photos_figure`       | pictures beside each other, or details of them enlarged                 |
 | `file_figure`         | the parts of a file as lengths of one bar                               |
 | `noise_level_figure`  | lambda -> Delta -> sigma_q -> t*, one panel for each arrow              |
@@ -26,13 +27,19 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 from PIL import Image
+from torch import Tensor
+
+from dhp_lab.data import to_tensor
+
+PHOTOS = ("astronaut", "chelsea", "coffee", "rocket", "motorcycle", "china", "flower")
 
 # Okabe & Ito 2008, "Color universal design": told apart whatever the reader's colour vision.
 BLUE, ORANGE, GREEN, SKY, GREY = "#0072B2", "#D55E00", "#009E73", "#56B4E9", "#57606a"
 CSS_DPI = 96                  # a browser's pixels an inch
 CHART_DPI = 144               # charts stay sharp on screens with small pixels
-GAP, TITLE, MIN_WIDTH = 16, 44, 150              # pixels between photos, above them, and of the narrowest column
+GAP, LINE, MIN_WIDTH = 16, 20, 150               # pixels between photos, of a line of their titles, of a column at least
 
 
 def style() -> AbstractContextManager:
@@ -45,11 +52,14 @@ def style() -> AbstractContextManager:
     })  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Html:
     """HTML that a notebook shows when it is a cell's last value or is given to `display`."""
 
     text: str
+
+    def __repr__(self) -> str:
+        return f"<HTML of {len(self.text)} characters>"
 
     def _repr_html_(self) -> str:
         return self.text
@@ -90,16 +100,48 @@ def picture_bytes(figure: Figure, format: str = "PNG", **options: object) -> byt
 
 
 def table_html(rows: Sequence[Sequence[object]], header: Sequence[str] = ()) -> Html:
-    """Rows of cells as an HTML table; numbers stand to the right, and the first cell of a row names it."""
-    head = "".join(f'<th style="text-align: {"right" if i else "left"}">{html.escape(h)}</th>' for i, h in enumerate(header))
-    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
-    return Html(f"<table>{f'<thead><tr>{head}</tr></thead>' if header else ''}<tbody>{body}</tbody></table>")
+    """Rows of cells as an HTML table; under a header all but the first column stand to the right, as numbers do."""
+
+    def line(tag: str, cells: Sequence[object]) -> str:
+        sides = ["right" if header and column else "left" for column in range(len(cells))]
+        return "".join(f'<{tag} style="text-align: {s}">{html.escape(str(c))}</{tag}>' for s, c in zip(sides, cells))
+
+    head = f"<thead><tr>{line('th', header)}</tr></thead>" if header else ""
+    body = "".join(f"<tr>{line('td', row)}</tr>" for row in rows)
+    return Html(f"<table>{head}<tbody>{body}</tbody></table>")
 
 
-def _cell(value: object) -> str:
-    text = str(value)
-    side = "right" if text[:1].isdigit() or text[:1] in "-+∞" else "left"
-    return f'<td style="text-align: {side}">{html.escape(text)}</td>'
+def load_photo(name: str, side: int = 512) -> Tensor:
+    """The middle of one of `PHOTOS`: (1, 3, H, W) in [0, 1], H and W at most `side`.
+
+    Raises:
+        ValueError: another name.
+    """
+    if name not in PHOTOS:
+        raise ValueError(f"there is no photo {name!r}; choose one of {', '.join(PHOTOS)}")
+    if name in ("china", "flower"):
+        from sklearn.datasets import load_sample_image  # here, because it loads much else
+
+        pixels = load_sample_image(f"{name}.jpg")
+    else:
+        import skimage.data
+
+        pixels = skimage.data.stereo_motorcycle()[0] if name == "motorcycle" else getattr(skimage.data, name)()
+    top, left = (max(0, length - side) // 2 for length in pixels.shape[:2])
+    return to_tensor(pixels[top : top + side, left : left + side])
+
+
+def busiest(pixels: np.ndarray, side: int) -> tuple[slice, slice]:
+    """Rows and columns of the square, side pixels or less, in which neighbours differ most; pixels (H, W, 3)."""
+    grey = pixels.astype(np.int64).sum(2)
+    change = np.zeros_like(grey)
+    change[1:] += np.abs(np.diff(grey, axis=0))
+    change[:, 1:] += np.abs(np.diff(grey, axis=1))
+    rows, cols = (min(side, length) for length in grey.shape)
+    corner = np.pad(change.cumsum(0).cumsum(1), ((1, 0), (1, 0)))              # sums of all above and to the left
+    sums = corner[rows:, cols:] - corner[:-rows, cols:] - corner[rows:, :-cols] + corner[:-rows, :-cols]
+    top, left = map(int, np.unravel_index(sums.argmax(), sums.shape))
+    return slice(top, top + rows), slice(left, left + cols)
 
 
 def photos_figure(pictures: Mapping[str, np.ndarray], *, zoom: int = 1) -> Figure:
@@ -119,15 +161,16 @@ def photos_figure(pictures: Mapping[str, np.ndarray], *, zoom: int = 1) -> Figur
         raise ValueError("no picture to draw; give at least one")
     columns = [max(MIN_WIDTH, zoom * pixels.shape[1]) for pixels in pictures.values()]
     width = sum(columns) + GAP * (len(columns) - 1)
-    height = TITLE + zoom * max(pixels.shape[0] for pixels in pictures.values())
+    above = 10 + LINE * max(title.count("\n") + 1 for title in pictures)
+    height = above + zoom * max(pixels.shape[0] for pixels in pictures.values())
     figure = Figure(figsize=((width + 0.01) / CSS_DPI, (height + 0.01) / CSS_DPI), dpi=CSS_DPI)
     left = 0
     for (title, pixels), column in zip(pictures.items(), columns):
         rows, cols = (zoom * side for side in pixels.shape[:2])
-        axes = figure.add_axes([left / width, (height - TITLE - rows) / height, cols / width, rows / height])
+        axes = figure.add_axes([left / width, (height - above - rows) / height, cols / width, rows / height])
         axes.imshow(np.repeat(np.repeat(pixels, zoom, 0), zoom, 1), interpolation="none", aspect="auto")
         axes.set_axis_off()
-        figure.text(left / width, (height - TITLE + 6) / height, title, fontsize=10, va="bottom", linespacing=1.3)
+        figure.text(left / width, (height - above + 7) / height, title, fontsize=11, va="bottom", linespacing=1.3)
         left += column + GAP
     return figure
 
@@ -172,12 +215,15 @@ def noise_level_figure(
         figure = Figure(figsize=(10.4, 3.3), dpi=CHART_DPI, layout="constrained")
         step, noise, clock = figure.subplots(1, 3)
         step.loglog(lambdas, deltas, color=BLUE)
-        step.set(title="1. λ sets the step Δ", xlabel="λ, what a bit may cost", ylabel="quantisation step Δ")
+        step.set(title="1. λ sets the step Δ", xlabel="λ, what a bit costs", ylabel="quantisation step Δ")
+        step.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        step.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+        step.yaxis.set_minor_locator(NullLocator())
         _point_out(step, lambda_rate, delta, f"Δ = {delta:.3f}")
         _error_panel(noise, errors, delta)
         inside = sigmas > 0
         clock.semilogy(times[inside], sigmas[inside], color=BLUE)
-        clock.set(title="3. The noise sets the time t*", xlabel="diffusion time t", ylabel="noise level σ(t)")
+        clock.set(title="3. The noise sets the time t*", xlabel="diffusion time t", ylabel="noise level σ(t), latents = 1")
         _point_out(clock, time, sigma, f"t* = {time:.2f}")
     return figure
 
@@ -188,8 +234,8 @@ def _error_panel(axes: Axes, errors: np.ndarray, delta: float) -> None:
     at = np.linspace(-4 * sigma, 4 * sigma, 200)
     axes.hist(errors, bins=np.linspace(-delta / 2, delta / 2, 26), density=True, color=SKY, label="measured error")
     gauss = np.exp(-(at**2) / (2 * sigma**2)) / (sigma * math.sqrt(2 * math.pi))
-    axes.plot(at, gauss, color=ORANGE, label=f"Gaussian, σ = {sigma:.3f}")
-    axes.set(title="2. The step sets the noise σ", xlabel="rounding error of a latent", ylabel="density")
+    axes.plot(at, gauss, color=ORANGE, label=f"Gaussian, σ$_q$ = {sigma:.3f}")
+    axes.set(title="2. The step sets the noise σ$_q$", xlabel="rounding error of a latent", ylabel="how often (density)")
     axes.set_ylim(top=1.55 * axes.get_ylim()[1])
     axes.legend(loc="upper left", handlelength=1.2)
 

@@ -211,7 +211,7 @@ def test_run_writes_one_json_with_everything(tmp_path, fake_checkpoint):
     assert str(tmp_path) not in text
     assert stored["about"]["command"] == (
         "dhp evaluate --model_path model --data_path 'my photos' --output_dir out --steps 0,2 "
-        "--lambda_rates 0.01,0.003,0.001,0.0006 --batch_size 4 --device cpu --save_samples"
+        "--lambda_rates 0.01,0.003,0.001,0.0006 --gamma 0.0 --seed 0 --batch_size 4 --device cpu --save_samples"
     )
     assert stored["about"]["pictures_from"] == "my photos"
     assert stored["about"]["model_id"] == b"fake-mdl".hex()

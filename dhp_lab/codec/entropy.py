@@ -29,6 +29,7 @@ from dhp_lab.codec.rate import FRACTION_BITS
 LOG2_SCALE_MIN = -3                                  # the smallest scale of the table, 1/8 of a quantiser step
 PER_OCTAVE = 8
 LEVELS = 11 * PER_OCTAVE + 1                         # 1/8 .. 256 quantiser steps
+SYMBOL_LIMIT = 2**26                                 # the coder's escape for large symbols breaks at 2^27
 SCALES = [2.0 ** (LOG2_SCALE_MIN + i / PER_OCTAVE) for i in range(LEVELS)]
 
 
@@ -50,9 +51,16 @@ def scale_indexes(log2_scale: Tensor, log2_spread: Tensor, log2_delta: int) -> T
 
 
 def pack(symbols: Tensor, indexes: Tensor, tables: EntropyModel) -> bytes:
-    """rANS-code whole numbers with the tables' rows ``indexes``; both (n,) int32 on any device. No numbers, no bytes."""
+    """rANS-code whole numbers with the tables' rows ``indexes``; both (n,) int32 on any device. No numbers, no bytes.
+
+    Raises:
+        ValueError: a symbol beyond 2^26, which only a picture or a weight that is not finite makes; or no tables yet.
+    """
     if not len(symbols):                             # the coder itself crashes on an empty list
         return b""
+    if int(symbols.min()) < -SYMBOL_LIMIT or int(symbols.max()) > SYMBOL_LIMIT:         # the coder would never return
+        raise ValueError(f"symbols must lie within {SYMBOL_LIMIT}, got {int(symbols.min())} .. {int(symbols.max())}: "
+                         "is every pixel and every weight finite?")
     return ans.RansEncoder().encode_with_indexes(symbols.tolist(), indexes.tolist(), *_lists(tables))
 
 
@@ -60,7 +68,7 @@ def unpack(data: bytes, indexes: Tensor, tables: EntropyModel) -> Tensor:
     """The inverse of ``pack``: (n,) int32 on the CPU. Damaged data gives wrong symbols, never an error: check a CRC."""
     if not len(indexes):
         return torch.zeros(0, dtype=torch.int32)
-    padded = data + bytes(-len(data) % 4 + 64)       # the coder reads 4-byte words and does not look for the end
+    padded = data + bytes(-len(data) % 4 + 64 + 4 * (len(indexes) + 4 * len(data)))   # the coder does not look for the end
     values = ans.RansDecoder().decode_with_indexes(padded, indexes.tolist(), *_lists(tables))
     return torch.from_numpy(np.array(values, dtype=np.int32))
 
@@ -72,11 +80,12 @@ def symbol_crc(symbols: Tensor) -> int:
 
 def _lists(tables: EntropyModel) -> tuple[list, list, list]:
     """The tables as the Python lists that the coder takes, made once for each set of tables."""
-    key = (tables._quantized_cdf.data_ptr(), tables._quantized_cdf._version)
+    sources = (tables._quantized_cdf, tables._cdf_length, tables._offset)
     cached = getattr(tables, "_cached_lists", None)
-    if cached is None or cached[0] != key:
+    if cached is None or any(a is not b or a._version != v for a, b, v in zip(sources, *cached[:2], strict=True)):
         if tables._quantized_cdf.numel() == 0:
             raise ValueError("this model has no probability tables yet: call model.update() first")
-        cached = (key, (tables._quantized_cdf.tolist(), tables._cdf_length.tolist(), tables._offset.tolist()))
+        # the tensors themselves are kept: a new one may lie where an old one was freed
+        cached = (sources, [t._version for t in sources], tuple(t.tolist() for t in sources))
         tables._cached_lists = cached
-    return cached[1]
+    return cached[2]

@@ -55,14 +55,14 @@ def lambda_code(lambda_rate: float) -> int:
 
 
 def lambda_of(code: int) -> float:
-    """The trade-off that a code stands for, 2^(code/2048 - 20).
+    """The trade-off that a code stands for, 2^(code/2048 - 20), in [1e-6, 1e-1].
 
     Raises:
         ValueError: a code outside those of [1e-6, 1e-1].
     """
     if not (CODE_MIN <= code <= CODE_MAX):
         raise ValueError(f"a lambda code must lie in [{CODE_MIN}, {CODE_MAX}], got {code}")
-    return 2.0 ** (code / CODES_PER_OCTAVE - OCTAVE_OFFSET)
+    return min(max(2.0 ** (code / CODES_PER_OCTAVE - OCTAVE_OFFSET), LAMBDA_MIN), LAMBDA_MAX)   # both ends are rounded codes
 
 
 CODE_MIN = lambda_code(LAMBDA_MIN)

@@ -83,7 +83,7 @@ class NoiseSchedule:
 
     def snr(self, t: float | Tensor) -> Tensor:
         """Signal-to-noise ratio alpha_bar / (1 - alpha_bar) = 1/sigma^2; infinite at t = 0 (Kingma et al. 2021)."""
-        return 1.0 / torch.expm1(-self.log_alpha_bar(t))
+        return 1.0 / self.sigma(t).square()
 
     def time_of(self, sigma: float | Tensor) -> Tensor:
         """The real time t in [0, T] at which the chain's noise has this standard deviation: the inverse of ``sigma(t)``.

@@ -1,0 +1,67 @@
+"""`dhp train` and `dhp evaluate` as a user calls them."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from dhp_lab.cli import app
+
+TRAIN = "--batch_size 2 --epochs 1 --denoiser_epochs 1 --joint_epochs 1 --N 8 --M 16 --diffusion_steps 10 --image_size 64 --device cpu"
+
+
+@pytest.fixture(scope="module")
+def studied(tmp_path_factory):
+    """Photos, a checkpoint trained on them by the command, and its evaluation on them by the command."""
+    folder, random = tmp_path_factory.mktemp("study"), np.random.default_rng(0)
+    (folder / "photos").mkdir()
+    for i in range(4):
+        coarse = Image.fromarray(random.integers(0, 256, (12, 12, 3), dtype=np.uint8))
+        coarse.resize((176, 176), Image.Resampling.BICUBIC).save(folder / "photos" / f"{i}.png")
+    trained = call(f"train --data_path {folder}/photos --output_dir {folder}/outputs {TRAIN}")
+    assert trained.exit_code == 0, trained.output
+    options = f"--data_path {folder}/photos --output_dir {folder}/results --device cpu --lambda_rates 1e-2,1e-3,1e-4,1e-5"
+    evaluated = call(f"evaluate --model_path {folder}/outputs/best_checkpoint {options} --steps 0,1,2 --save_samples")
+    assert evaluated.exit_code == 0, evaluated.output
+    return folder, trained, evaluated
+
+
+def call(line: str):
+    return CliRunner().invoke(app, line.split())
+
+
+@pytest.mark.slow
+def test_training_leaves_a_checkpoint_that_evaluates(studied):
+    folder, trained, evaluated = studied
+    assert f"best checkpoint: {folder}/outputs/best_checkpoint" in trained.stdout
+    found = json.loads((folder / "results" / "evaluation.json").read_text())
+    codecs = {(point["codec"], point["setting"]) for point in found["points"]}
+    assert {("dhp K=2", 1e-4), ("dhp K=0", 1e-2)} <= codecs
+    for name in ("dhp K=1", "JPEG", "WebP"):
+        assert name in evaluated.stdout
+    assert list((folder / "results" / "samples").glob("*.png"))
+
+
+@pytest.mark.slow
+def test_training_goes_on_where_it_stopped(studied):
+    folder = studied[0]
+    again = call(f"train --data_path {folder}/photos --output_dir {folder}/outputs {TRAIN} --resume")
+    assert again.exit_code == 0, again.output
+
+
+@pytest.mark.parametrize("line, message", [
+    ("train --data_path nowhere", "nowhere is not a folder"),
+    ("train --data_path . --lr 0", "lr must lie in"),
+    ("train --data_path . --schedule sine --image_size 64", "holds no picture"),
+    ("evaluate --data_path nowhere --model_path nowhere", "nowhere is not a folder"),
+    ("evaluate --data_path . --model_path nowhere --steps one", "--steps takes numbers separated by commas"),
+])
+def test_bad_options_end_in_one_line(tmp_path, monkeypatch, line, message):
+    monkeypatch.chdir(tmp_path)
+    result = call(line)
+    assert result.exit_code == 1 and result.stderr.startswith("dhp: ") and message in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1

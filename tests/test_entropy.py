@@ -1,0 +1,175 @@
+"""Symbols to bytes and back: CompressAI's bytes, the ideal code's length, and what happens to anything odd."""
+
+from __future__ import annotations
+
+import math
+import zlib
+
+import dhp_lab  # noqa: F401  (stands in line before compressai, which imports torchvision)
+import numpy as np
+import pytest
+import torch
+from compressai.entropy_models import EntropyBottleneck, GaussianConditional
+from models import untrained
+from scipy.stats import norm
+
+from dhp_lab.codec.entropy import LEVELS, SCALES, SYMBOL_LIMIT, _lists, pack, scale_indexes, symbol_crc, unpack
+
+
+@pytest.fixture(scope="module")
+def tables() -> GaussianConditional:
+    gaussian = GaussianConditional(SCALES, scale_bound=SCALES[0])
+    gaussian.update()
+    return gaussian
+
+
+def drawn(levels: torch.Tensor, seed: int = 0) -> torch.Tensor:
+    """Rounded Gaussian numbers with the scales of these rows of the table."""
+    noise = torch.randn(levels.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return (noise * torch.tensor(SCALES, dtype=torch.float64)[levels]).round().int()
+
+
+def any_levels(count: int) -> torch.Tensor:
+    return torch.randint(LEVELS, (count,), generator=torch.Generator().manual_seed(1), dtype=torch.int32)
+
+
+# pack and unpack
+
+
+def test_round_trip(tables):
+    levels = any_levels(20_000)
+    symbols = drawn(levels)
+    back = unpack(pack(symbols, levels, tables), levels, tables)
+    assert torch.equal(back, symbols) and back.dtype == torch.int32
+
+
+def test_round_trip_of_symbols_far_outside_the_tables(tables):
+    """The table's rows end at 6.1 scales: everything beyond is escaped."""
+    far = [sign * (2**power + more) for power in range(26) for more in (-1, 0) for sign in (-1, 1)] + [SYMBOL_LIMIT, -SYMBOL_LIMIT]
+    symbols = torch.tensor(far * 3, dtype=torch.int32)
+    levels = torch.tensor([0, 40, LEVELS - 1], dtype=torch.int32).repeat_interleave(len(far))
+    assert torch.equal(unpack(pack(symbols, levels, tables), levels, tables), symbols)
+
+
+@pytest.mark.parametrize("symbol", [SYMBOL_LIMIT + 1, -SYMBOL_LIMIT - 1, 2**31 - 1, -(2**31)])
+def test_symbols_that_the_coder_cannot_escape_are_refused(tables, symbol):
+    """A pixel or weight that is not a number becomes -2^31, on which CompressAI's coder never returns."""
+    with pytest.raises(ValueError, match=f"{symbol}.*finite"):
+        pack(torch.tensor([0, symbol], dtype=torch.int32), torch.tensor([40, 40]), tables)
+
+
+def test_bytes_are_those_of_compressai(tables):
+    levels = any_levels(5000)
+    symbols = drawn(levels)
+    symbols[::500] *= 1000
+    ours = pack(symbols, levels, tables)
+    assert [ours] == tables.compress(symbols[None].float(), levels[None])
+    assert torch.equal(tables.decompress([ours], levels[None])[0].int(), symbols)
+
+
+@pytest.mark.parametrize("level", [4, 16, 24, 40, 64, LEVELS - 1, None])
+def test_code_length_is_the_entropy(tables, level):
+    """Within 1 % and 8 bytes of the ideal code for the true Gaussian, from 1/6 of a quantiser step up; None mixes all rows."""
+    levels = any_levels(50_000) if level is None else torch.full((50_000,), level, dtype=torch.int32)
+    symbols = drawn(levels)
+    q, scale = np.abs(symbols.numpy()), np.array(SCALES)[levels.numpy()]
+    ideal = -np.log2(norm.cdf((0.5 - q) / scale) - norm.cdf((-0.5 - q) / scale)).sum() / 8
+    assert ideal - 8 < len(pack(symbols, levels, tables)) < 1.01 * ideal + 8
+
+
+def test_nothing_takes_no_bytes(tables):
+    nothing = torch.zeros(0, dtype=torch.int32)
+    assert pack(nothing, nothing, tables) == b"" and torch.equal(unpack(b"", nothing, tables), nothing)
+
+
+def test_a_stream_that_ends_early_reads_zeros_and_nothing_else(tables):
+    """The coder does not look for the end of its input, so the input must not end before the symbols do."""
+    levels = any_levels(20_000)
+    stream = pack(drawn(levels), levels, tables)
+    for short in (b"", b"\xff" * 44, stream[:100], stream[:101]):
+        assert torch.equal(unpack(short, levels, tables), unpack(short + bytes(-len(short) % 4 + 200_000), levels, tables))
+
+
+def test_damage_changes_the_symbols_and_raises_nothing(tables):
+    levels = any_levels(500)
+    symbols = drawn(levels)
+    stream = pack(symbols, levels, tables)
+    for place in range(0, len(stream), 7):
+        damaged = stream[:place] + bytes([stream[place] ^ 0x10]) + stream[place + 1 :]
+        assert symbol_crc(unpack(damaged, levels, tables)) != symbol_crc(symbols)
+
+
+# the tables
+
+
+def test_a_coder_without_tables_says_what_to_do():
+    with pytest.raises(ValueError, match=r"call model.update\(\) first"):
+        pack(torch.tensor([1]), torch.tensor([0]), EntropyBottleneck(2))
+
+
+def test_new_tables_are_seen_wherever_they_lie_in_memory():
+    """Loading frees the old tables and may put the new ones in their place."""
+    weights = [untrained().state_dict() for _ in range(2)]
+    weights[1] = {k: v.flip(0) if k == "entropy_bottleneck._quantized_cdf" else v for k, v in weights[1].items()}
+    model = untrained()
+    for turn in range(10):
+        model.load_state_dict(weights[turn % 2])
+        assert _lists(model.entropy_bottleneck)[0] == weights[turn % 2]["entropy_bottleneck._quantized_cdf"].tolist()
+
+
+@pytest.mark.parametrize("name", ["_quantized_cdf", "_cdf_length", "_offset"])
+def test_a_change_in_place_is_seen(name):
+    bottleneck = untrained().entropy_bottleneck
+    _lists(bottleneck)
+    getattr(bottleneck, name).add_(1)
+    assert _lists(bottleneck) == tuple(getattr(bottleneck, n).tolist() for n in ("_quantized_cdf", "_cdf_length", "_offset"))
+
+
+def test_lists_are_made_once(tables):
+    assert _lists(tables) is _lists(tables)
+
+
+def test_scales_are_eight_to_the_octave():
+    assert SCALES[0] == 1 / 8 and SCALES[-1] == 256 and len(SCALES) == LEVELS
+    assert np.abs(np.diff(np.log2(SCALES)) - 1 / 8).max() < 1e-12
+
+
+def test_row_zero_is_almost_surely_zero():
+    assert 2 * norm.sf(0.5 / SCALES[0]) < 1e-4
+
+
+# scale indexes
+
+
+def test_scale_indexes_are_the_nearest_rows():
+    generator = torch.Generator().manual_seed(0)
+    log2_scale = torch.randint(-6000, 6000, (2, 5, 8, 9), generator=generator, dtype=torch.float64) / 1024
+    spread, delta = torch.randn(5, generator=generator), -217_531
+    reference = (log2_scale + spread.double().view(-1, 1, 1) - delta / 2**16 + 3) * 8
+    clear = (reference - reference.floor() - 0.5).abs() > 2**-10         # spreads are rounded to 2^-16 octaves
+    found = scale_indexes(log2_scale, spread, delta)
+    assert clear.double().mean() > 0.99 and found.dtype == torch.int32
+    assert torch.equal(found[clear], reference.round().clamp(0, LEVELS - 1).int()[clear])
+    assert found.min() == 0 and found.max() == LEVELS - 1
+
+
+def test_ties_go_up():
+    log2_scale = torch.tensor([1 / 16, 3 / 16, -1 / 16], dtype=torch.float64).view(1, 1, 1, 3)
+    assert scale_indexes(log2_scale, torch.zeros(1), -3 * 2**16 - 0 * 8).flatten().tolist() == [49, 50, 48]
+    below = log2_scale - 2.0**-10
+    assert scale_indexes(below, torch.zeros(1), -3 * 2**16).flatten().tolist() == [48, 49, 47]
+
+
+# the CRC
+
+
+def test_crc_is_zlibs_over_little_endian_numbers_in_logical_order():
+    symbols = drawn(any_levels(2 * 3 * 4 * 5)).view(2, 3, 4, 5)
+    expected = zlib.crc32(b"".join(int(v).to_bytes(4, "little", signed=True) for v in symbols.flatten()))
+    assert symbol_crc(symbols) == symbol_crc(symbols.contiguous(memory_format=torch.channels_last)) == expected
+    assert symbol_crc(symbols.long()) == expected and symbol_crc(symbols[:0]) == 0
+
+
+def test_crc_sees_one_symbol():
+    symbols = torch.zeros(1000, dtype=torch.int32)
+    assert len({symbol_crc(symbols.index_fill(0, torch.tensor(i), math.copysign(1, i - 500))) for i in range(0, 1000, 50)}) == 20

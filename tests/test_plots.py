@@ -1,0 +1,171 @@
+"""dhp_lab.plots: photos pixel for pixel, bars and points where the numbers are, alternative texts always."""
+
+import base64
+import io
+import math
+import re
+
+import matplotlib
+import numpy as np
+import pytest
+import skimage.data
+from PIL import Image
+
+from dhp_lab import plots
+from dhp_lab.data import to_pixels
+
+
+def noise(height, width, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def drawn(figure):
+    return np.asarray(Image.open(io.BytesIO(plots.picture_bytes(figure))))
+
+
+def holds(canvas, picture, left):
+    """Whether the picture stands in the canvas, its left edge at this column, its lower edge at the bottom or above."""
+    rows, cols = picture.shape[:2]
+    part = canvas[:, left : left + cols]
+    return any(np.array_equal(part[top : top + rows], picture) for top in range(len(canvas) - rows + 1))
+
+
+@pytest.mark.parametrize("zoom", [1, 3])
+def test_photos_are_drawn_pixel_for_pixel(zoom):
+    wide, tall = noise(60, 181), noise(97, 170, seed=1)
+    canvas = drawn(plots.photos_figure({"wide": wide, "tall": tall}, zoom=zoom))
+    large = [np.kron(p, np.ones((zoom, zoom, 1), np.uint8)) for p in (wide, tall)]
+    assert holds(canvas, large[0], 0)
+    assert holds(canvas, large[1], 181 * zoom + plots.GAP)
+    assert canvas.shape[1] == (181 + 170) * zoom + plots.GAP
+
+
+def test_titles_stand_above_the_photos_and_take_no_pixel_of_them():
+    photo = noise(40, 200)
+    one = drawn(plots.photos_figure({"a": photo}))
+    two = drawn(plots.photos_figure({"a\nb": photo}))
+    assert len(two) - len(one) == plots.LINE
+    for canvas in (one, two):
+        assert np.array_equal(canvas[-40:], photo)
+        assert (canvas[:-40] != 255).any(), "there is no title"
+
+
+@pytest.mark.parametrize("pixels", [noise(20, 20).astype(float), noise(20, 20)[..., 0], noise(20, 20)[..., :2]])
+def test_photos_of_another_kind_are_refused(pixels):
+    with pytest.raises(ValueError, match=re.escape("'cat' must be (H, W, 3) uint8")):
+        plots.photos_figure({"cat": pixels})
+
+
+def test_no_photo_is_refused():
+    with pytest.raises(ValueError, match="at least one"):
+        plots.photos_figure({})
+
+
+def test_figure_html_holds_every_pixel_and_the_alt_text():
+    photo = noise(30, 160)
+    figure = plots.photos_figure({"a": photo})
+    shown = plots.figure_html(figure, 'A "noisy" cat < a dog')._repr_html_()
+    assert 'alt="A &quot;noisy&quot; cat &lt; a dog"' in shown
+    assert "width: 160px" in shown
+    data = base64.b64decode(re.search(r"data:image/png;base64,([^\"]+)", shown)[1])
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(data)))[-30:], photo)
+
+
+def test_figure_html_shrinks_with_a_quality_and_keeps_its_size():
+    figure = plots.photos_figure({"a": to_pixels(plots.load_photo("coffee", 256))})
+    exact, small = (plots.figure_html(figure, "A cup of coffee", quality=quality).text for quality in (None, 80))
+    assert len(small) < len(exact) / 3
+    with Image.open(io.BytesIO(base64.b64decode(re.search(r"data:image/webp;base64,([^\"]+)", small)[1]))) as image:
+        assert (image.format, image.width) == ("WEBP", 256)
+
+
+@pytest.mark.parametrize("alt", ["", "  "])
+def test_an_empty_alt_text_is_refused(alt):
+    with pytest.raises(ValueError, match="alt is empty"):
+        plots.figure_html(plots.file_figure({"z": 1}), alt)
+
+
+def test_what_a_notebook_stores_beside_the_html_is_short():
+    assert len(repr(plots.Html("x" * 100_000))) < 60
+
+
+def test_table_html():
+    text = plots.table_html([["K = 0", 31.5], ["a<b", "-"]], ["", "PSNR"]).text
+    rows = re.findall(r"<tr>(.*?)</tr>", text)
+    assert [re.findall(r">([^<]*)</t[dh]>", row) for row in rows] == [["", "PSNR"], ["K = 0", "31.5"], ["a&lt;b", "-"]]
+    assert [re.findall("align: ([a-z]+)", row) for row in rows] == [["left", "right"]] * 3
+    assert "right" not in plots.table_html([["torch", "2.13"]]).text
+
+
+@pytest.mark.parametrize("name", plots.PHOTOS)
+def test_photos_come_with_the_libraries(name):
+    x = plots.load_photo(name, 200)
+    assert x.shape == (1, 3, 200, 200)
+    assert 0 <= x.min() < 0.3 and 0.7 < x.max() <= 1
+
+
+def test_a_photo_is_the_middle_of_the_file():
+    assert np.array_equal(to_pixels(plots.load_photo("astronaut", 100)), skimage.data.astronaut()[206:306, 206:306])
+    assert np.array_equal(to_pixels(plots.load_photo("chelsea", 400)), skimage.data.chelsea()[:, 25:425])
+
+
+def test_an_unknown_photo_is_refused():
+    with pytest.raises(ValueError, match="no photo 'lena'; choose one of astronaut"):
+        plots.load_photo("lena")
+
+
+@pytest.mark.parametrize(("height", "width", "side"), [(23, 31, 7), (12, 9, 20), (10, 30, 12), (16, 16, 16)])
+def test_busiest_against_brute_force(height, width, side):
+    pixels = noise(height, width)
+    grey = pixels.astype(int).sum(2)
+    change = np.zeros_like(grey)
+    for i in range(height):
+        for j in range(width):
+            change[i, j] += abs(grey[i, j] - grey[i - 1, j]) if i else 0
+            change[i, j] += abs(grey[i, j] - grey[i, j - 1]) if j else 0
+    rows, cols = min(side, height), min(side, width)
+    sums = {
+        (i, j): change[i : i + rows, j : j + cols].sum() for i in range(height - rows + 1) for j in range(width - cols + 1)
+    }
+    top, left = max(sums, key=sums.get)
+    assert plots.busiest(pixels, side) == (slice(top, top + rows), slice(left, left + cols))
+
+
+def test_file_figure_has_a_bar_of_each_parts_length():
+    figure = plots.file_figure({"header": 48, "z": 336, "y": 3456})
+    bars = [(bar.get_x(), bar.get_width()) for bar in figure.axes[0].patches]
+    assert bars == [(0, 48), (48, 336), (384, 3456)]
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert texts == ["header: 48 bytes (1.2%)", "z: 336 bytes (8.8%)", "y: 3456 bytes (90.0%)"]
+
+
+@pytest.mark.parametrize("parts", [{}, {"z": -1}])
+def test_impossible_parts_are_refused(parts):
+    with pytest.raises(ValueError, match="parts must be numbers of bytes"):
+        plots.file_figure(parts)
+
+
+def test_noise_level_figure_shows_the_numbers_it_is_given():
+    delta, sigma = 0.3, 0.3 / math.sqrt(12)
+    lambdas, times = np.geomspace(1e-5, 1e-2, 20), np.linspace(0, 50, 101)
+    errors = np.random.default_rng(0).uniform(-delta / 2, delta / 2, 50_000)
+    figure = plots.noise_level_figure(
+        lambdas=lambdas, deltas=5 * np.sqrt(lambdas), errors=errors, times=times, sigmas=times**2 / 100,
+        chosen=(3.6e-3, delta, 4.0, 0.16),
+    )  # fmt: skip
+    step, noise_panel, clock = figure.axes
+    assert np.array_equal(step.lines[0].get_xydata(), np.c_[lambdas, 5 * np.sqrt(lambdas)])
+    assert step.lines[-1].get_xydata().tolist() == [[3.6e-3, delta]]
+    assert clock.lines[-1].get_xydata().tolist() == [[4.0, 0.16]]
+    heights = np.array([bar.get_height() for bar in noise_panel.patches])
+    assert np.abs(heights * delta - 1).max() < 0.12, "even errors fill the step evenly, at density 1/Delta"
+    at, gauss = noise_panel.lines[0].get_xydata().T
+    assert abs(np.trapz(gauss, at) - 1) < 1e-3
+    assert abs(math.sqrt(np.trapz(gauss * at**2, at)) - sigma) < 1e-3 * sigma
+    assert all(axes.get_xlabel() and axes.get_ylabel() and axes.get_title(loc="left") for axes in figure.axes)
+
+
+def test_the_look_does_not_leak_into_other_figures():
+    before = matplotlib.rcParams.copy()
+    plots.file_figure({"z": 1})
+    assert matplotlib.rcParams == before

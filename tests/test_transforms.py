@@ -1,0 +1,282 @@
+"""The lapped transform against its definition, h_s in whole numbers against integer arithmetic and against itself."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from models import M, N, picture, untrained, woken
+
+from dhp_lab import precision
+from dhp_lab.codec import transforms
+from dhp_lab.codec.transforms import Analysis, HyperSynthesis, Synthesis, lapped_basis, lapped_filters, mirror, widths
+
+LOG2_DELTA = torch.tensor([-3.0])
+ALL = 3 * 16 * 16
+
+
+def largest(difference) -> float:
+    return float(abs(difference).max())
+
+
+@pytest.fixture(scope="module")
+def complete() -> tuple[Analysis, Synthesis, torch.Tensor]:
+    """Untrained g_a and g_s with all 768 channels, and the channels' spread."""
+    return Analysis(4, ALL), Synthesis(4, ALL), torch.ones(ALL)
+
+
+# the lapped transform
+
+
+@pytest.mark.parametrize("size", [2, 4, 16])
+def test_basis_is_orthonormal_also_against_its_shift(size):
+    basis = lapped_basis(size)
+    assert basis.shape == (size, 2 * size)
+    assert largest(basis @ basis.T - np.eye(size)) < 1e-12
+    assert largest(basis[:, size:] @ basis[:, :size].T) < 1e-12
+
+
+def test_basis_rows_are_even_or_odd_and_fall_in_variance():
+    basis = lapped_basis()
+    parity = (basis * basis[:, ::-1]).sum(1)
+    assert largest(np.abs(parity) - 1) < 1e-12 and parity.sum().round() == 0
+    covariance = 0.95 ** np.abs(np.subtract.outer(np.arange(32), np.arange(32)))
+    assert np.all(np.diff(np.diag(basis @ covariance @ basis.T)) < 0)
+
+
+def test_basis_gains_more_than_the_dct():
+    """Coding gain for AR(1), 0.95, and 16 bands: 9.5 dB for the DCT, up to 9.85 dB with one overlap (Malvar 1992)."""
+    def gain(rows):
+        n = np.arange(rows.shape[1])
+        variance = np.diag(rows @ 0.95 ** np.abs(np.subtract.outer(n, n)) @ rows.T)
+        return 10 * np.log10(variance.mean() / np.exp(np.log(variance).mean()))
+
+    k, n = np.arange(16)[:, None], np.arange(16)[None]
+    dct = np.sqrt(2 / 16) * np.cos(np.pi * k * (n + 0.5) / 16) * np.where(k == 0, math.sqrt(0.5), 1)
+    assert gain(dct) == pytest.approx(9.46, abs=0.02)
+    assert gain(lapped_basis()) > gain(dct) + 0.2
+
+
+def test_filters_are_orthonormal_and_their_variances_those_of_the_model_of_photos():
+    filters = lapped_filters(ALL)
+    rows = filters["weight"].double().flatten(1)
+    assert largest(rows @ rows.T - torch.eye(ALL)) < 1e-6
+    some = torch.arange(0, ALL, 13)
+    kernels = filters["weight"].double()[some].view(-1, 3, 16, 16, 2, 2).permute(0, 1, 4, 2, 5, 3).reshape(-1, 3, 32, 32)
+    planes = torch.einsum("ec,mcij->emij", torch.from_numpy(transforms.COLOUR), kernels)
+    distance = (torch.arange(32)[:, None] - torch.arange(32)).abs().double()
+    variance = sum(
+        power * (plane * (r**distance @ plane @ r**distance)).sum((1, 2))
+        for power, r, plane in zip(transforms.COLOUR_VARIANCE, transforms.COLOUR_CORRELATION, planes, strict=True)
+    )
+    assert largest(filters["variance"][some] / variance - 1) < 1e-4
+    assert bool((filters["variance"].diff() <= 0).all())
+    assert torch.equal(lapped_filters(40)["weight"], filters["weight"][:40])
+
+
+@pytest.mark.parametrize("channels", [0, -1, 769])
+def test_a_number_of_channels_that_does_not_exist_is_refused(channels):
+    with pytest.raises(ValueError, match=f"M must lie in 1 .. 768, .* got {channels}"):
+        lapped_filters(channels)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [(16, 16), (16, 48), (48, 16), (80, 112)])
+def test_all_channels_give_the_picture_back(complete, size):
+    g_a, g_s, std = complete
+    x = picture(*size, count=2)
+    delta = LOG2_DELTA.expand(2)
+    assert largest(g_s(g_a(x, delta, std), delta, std) - x) < 1e-5
+
+
+@torch.no_grad()
+def test_energy_is_kept_even_at_the_border(complete):
+    """Parseval: the mirrored transform is orthonormal as a whole."""
+    g_a, _, std = complete
+    x = torch.rand(1, 3, 48, 80, generator=torch.Generator().manual_seed(0))
+    assert g_a(x, LOG2_DELTA, std).square().sum().item() == pytest.approx((x - 0.5).square().sum().item(), rel=1e-5)
+
+
+@torch.no_grad()
+def test_noise_on_the_latents_is_noise_of_the_same_power_on_the_picture(complete):
+    _, g_s, std = complete
+    noise = torch.randn(1, ALL, 3, 5, generator=torch.Generator().manual_seed(0))
+    assert (g_s(noise, LOG2_DELTA, std) - 0.5).square().sum().item() == pytest.approx(noise.square().sum().item(), rel=1e-5)
+
+
+@torch.no_grad()
+def test_a_mirrored_picture_has_mirrored_latents_with_the_parities(complete):
+    g_a, g_s, std = complete
+    x = picture(48, 80)
+    y = g_a(x, LOG2_DELTA, std)
+    assert largest(g_a(x.flip(-1), LOG2_DELTA, std) - y.flip(-1) * g_s.parity_w) < 1e-5
+    assert largest(g_a(x.flip(-2), LOG2_DELTA, std) - y.flip(-2) * g_s.parity_h) < 1e-5
+    assert set(g_s.parity_h.unique().tolist()) == set(g_s.parity_w.unique().tolist()) == {-1.0, 1.0}
+
+
+def test_mirror_is_numpys_symmetric_padding_with_signs():
+    x = torch.arange(24.0).view(1, 1, 4, 6)
+    assert np.array_equal(mirror(x, 3)[0, 0], np.pad(x[0, 0], 3, mode="symmetric"))
+    signed = mirror(x, 1, -torch.ones(1, 1, 1), torch.ones(1, 1, 1))[0, 0]
+    assert torch.equal(signed[0, 1:-1], -x[0, 0, 0]) and torch.equal(signed[1:-1, 0], x[0, 0, :, 0])
+
+
+@torch.no_grad()
+def test_shapes():
+    model, x = untrained(), picture(64, 128, count=2)
+    std, delta = torch.ones(M), LOG2_DELTA.expand(2)
+    y = model.g_a(x, delta, std)
+    z = model.h_a(y, delta)
+    assert y.shape == (2, M, 4, 8) and z.shape == (2, N, 1, 2)
+    assert model.h_s(z, delta).shape == (2, 2 * M, 4, 8) and model.g_s(y, delta, std).shape == x.shape
+
+
+@torch.no_grad()
+def test_an_untrained_codec_knows_nothing_but_the_variances():
+    """h_s starts silent: mean 0 and scale 2^0 in units of the channels' spread."""
+    assert largest(untrained().h_s(torch.randn(1, N, 2, 2), LOG2_DELTA)) == 0
+
+
+def test_widths_are_multiples_of_four():
+    assert widths(128) == (96, 128, 192) and widths(16) == (12, 16, 24) and widths(4) == (4, 4, 8)
+    assert all(width % 4 == 0 for n in range(4, 300) for width in widths(n))
+
+
+# h_s in whole numbers
+
+
+@pytest.fixture(scope="module")
+def h_s() -> HyperSynthesis:
+    """One whose weights are as large as after training."""
+    return woken().h_s
+
+
+def whole(count: int = 2, rows: int = 3, cols: int = 5, spread: float = 3.0) -> tuple[torch.Tensor, torch.Tensor]:
+    """z_hat and log2(Delta) as the decoder holds them."""
+    generator = torch.Generator().manual_seed(0)
+    z_hat = torch.randn(count, N, rows, cols, generator=generator, dtype=torch.float64).mul(spread).round() + 307 / 1024
+    return z_hat, torch.arange(count, dtype=torch.float64).mul(-12345 / 65536) - 1
+
+
+def in_integers(h_s: HyperSynthesis, z_hat: torch.Tensor, log2_delta: torch.Tensor) -> np.ndarray:
+    """The network as its definition says, in int64 with numpy: no floating point after the first line."""
+    h = np.rint(z_hat.numpy() * 2**10).astype(np.int64)
+    plane = np.floor((log2_delta.numpy() + 3.5) / 4 * 2**10).astype(np.int64)
+    h = np.concatenate([h, np.broadcast_to(plane[:, None, None, None], (len(h), 1, *h.shape[2:]))], 1)
+    for i, layer in enumerate(h_s.layers):
+        weight = np.rint(layer.weight.detach().double().numpy() * 2**12).astype(np.int64)
+        bias = np.rint(layer.bias.detach().double().numpy() * 2**22).astype(np.int64)
+        reach = weight.shape[-1] // 2
+        padded = np.pad(np.clip(h, -(2**20), 2**20), ((0, 0), (0, 0), (reach, reach), (reach, reach)))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, weight.shape[2:], (2, 3))
+        h = (np.einsum("bchwij,ocij->bohw", windows, weight) + bias[:, None, None] + 2**11) >> 12
+        if i < 2:
+            b, c, rows, cols = h.shape
+            h = h.reshape(b, c // 4, 2, 2, rows, cols).transpose(0, 1, 4, 2, 5, 3).reshape(b, c // 4, 2 * rows, 2 * cols)
+        if i < 3:
+            h = np.maximum(h, 0)
+    return h / 2**10
+
+
+@pytest.mark.parametrize("spread", [3.0, 4000.0])
+def test_exact_is_integer_arithmetic(h_s, spread):
+    """Also where activations run into their limit."""
+    z_hat, log2_delta = whole(spread=spread)
+    assert np.array_equal(h_s.exact(z_hat, log2_delta).numpy(), in_integers(h_s, z_hat, log2_delta))
+
+
+@torch.no_grad()
+def test_exact_is_the_trained_network_up_to_the_fixed_point(h_s):
+    """Weights are rounded to 2^-12 and activations to 2^-10; the largest difference seen here is 0.004 of values up to 4."""
+    z_hat, log2_delta = whole()
+    exact, trained = h_s.exact(z_hat, log2_delta), h_s(z_hat.float(), log2_delta.float())
+    assert exact.dtype == torch.float64 and exact.shape == (2, 2 * M, 12, 20)
+    assert largest(exact - trained) < 0.01 < 1 < largest(trained)
+
+
+def _convolved(h, layer):
+    """`_exact_conv` through torch's convolution in float64: other algorithms, other orders of summation."""
+    h = h.clamp(-transforms.ACTIVATION_LIMIT, transforms.ACTIVATION_LIMIT)
+    weight, bias = torch.round(layer.weight.double() * 2**12), torch.round(layer.bias.double() * 2**22)
+    return torch.floor(F.conv2d(h, weight, bias, padding=layer.padding) / 2**12 + 0.5)
+
+
+def _shuffled(h, layer):
+    """The same with the input channels in another order."""
+    order = torch.randperm(h.shape[1], generator=torch.Generator().manual_seed(3))
+    other = torch.nn.Conv2d(h.shape[1], layer.out_channels, layer.kernel_size, padding=layer.padding)
+    other.weight, other.bias = torch.nn.Parameter(layer.weight[:, order].clone()), layer.bias
+    return _convolved(h[:, order], other)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("other", [_convolved, _shuffled])
+@pytest.mark.parametrize("onednn", [True, False])
+def test_exact_does_not_depend_on_the_order_of_sums(h_s, other, onednn, monkeypatch):
+    z_hat, log2_delta = whole()
+    expected = h_s.exact(z_hat, log2_delta)
+    monkeypatch.setattr(transforms, "_exact_conv", other)
+    with torch.backends.mkldnn.flags(enabled=onednn):
+        assert torch.equal(h_s.exact(z_hat, log2_delta), expected)
+
+
+def test_exact_does_not_depend_on_layout_threads_batch_or_onednn(h_s):
+    z_hat, log2_delta = whole()
+    expected = h_s.exact(z_hat, log2_delta)
+    assert torch.equal(h_s.exact(z_hat.contiguous(memory_format=torch.channels_last), log2_delta), expected)
+    assert all(torch.equal(h_s.exact(z_hat[i : i + 1], log2_delta[i : i + 1])[0], expected[i]) for i in range(2))
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert torch.equal(h_s.exact(z_hat, log2_delta), expected)
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            assert torch.equal(h_s.exact(z_hat, log2_delta), expected)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_exact_is_the_same_on_a_gpu():
+    h_s = woken().h_s
+    z_hat, log2_delta = whole(rows=24, cols=32)
+    expected = h_s.exact(z_hat, log2_delta)
+    assert torch.equal(h_s.cuda().exact(z_hat.cuda(), log2_delta.cuda()).cpu(), expected)
+
+
+def test_no_sum_of_the_exact_path_can_round():
+    """The largest layer (N = 1024, one more plane, 3 x 3 taps), every activation and weight at its limit."""
+    largest_weight = 2 ** (transforms.WEIGHT_BITS + 3)
+    assert transforms.ACTIVATION_LIMIT * largest_weight * 9 * 1025 < 2**53
+
+
+@pytest.mark.parametrize("value", [8.0, -9.5])
+def test_a_weight_beyond_the_fixed_point_is_refused(value):
+    h_s = HyperSynthesis(4, 4)
+    with torch.no_grad():
+        h_s.layers[1].weight[0, 0, 0, 0] = value
+    with pytest.raises(ValueError, match=f"a weight of h_s is {abs(value):g}; the exact path holds values below 8"):
+        h_s.exact(torch.zeros(1, 4, 1, 1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64))
+
+
+# the networks' precision
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("fast", [True, False])
+def test_convolutions_run_in_bfloat16_where_that_is_fast(fast, monkeypatch):
+    seen = []
+    monkeypatch.setattr(precision, "has_fast_bfloat16", lambda device_type: fast)
+    model = untrained()
+    hooks = [m.register_forward_hook(lambda module, inputs, out: seen.append(out.dtype)) for m in (model.g_a.exit, model.g_s.exit)]
+    out = model(picture(32, 32))
+    assert len(hooks) == 2 and seen == [torch.bfloat16 if fast else torch.float32] * 2
+    assert out["x_hat"].dtype == out["y"].dtype == torch.float32
+
+
+def test_gpus_without_bfloat16_are_left_alone():
+    assert precision.has_fast_bfloat16("mps") is False
+    assert isinstance(precision.has_fast_bfloat16("cpu"), bool)
