@@ -18,7 +18,7 @@ from codec_speed import mosaic
 from dhp_lab.checkpoints import write_atomic
 from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.codec.rate import lambda_code
-from dhp_lab.codec.transforms import BLOCK
+from dhp_lab.codec.lapped import BLOCK
 
 ROOT = Path(__file__).resolve().parents[1]
 LAMBDA_RATES = (1e-2, 1e-3, 1e-4)

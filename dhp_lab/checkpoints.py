@@ -96,9 +96,9 @@ def read_checkpoint(folder: str | Path) -> tuple[dict, dict[str, Tensor], bytes]
         raise CheckpointError(f"no checkpoint at {folder}: {error.strerror}: {error.filename}") from None
     try:
         config, tensors = json.loads(config_bytes), load(weights)
-    except (json.JSONDecodeError, SafetensorError) as error:
+    except (ValueError, SafetensorError) as error:
         raise CheckpointError(f"the checkpoint at {folder} is damaged: {error}; fetch it again") from None
-    if config.pop("model", None) != "DiffusionHyperprior":
+    if not isinstance(config, dict) or config.pop("model", None) != "DiffusionHyperprior":
         raise CheckpointError(f"{folder / CONFIG} does not describe a DiffusionHyperprior")
     tensors = {name: value.float() if value.dtype == torch.float16 else value for name, value in tensors.items()}
     return config, tensors, model_id(config_bytes, weights)

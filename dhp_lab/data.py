@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".avif", ".jp2"}
 LOSSLESS = {".png": {}, ".webp": {"lossless": True}, ".bmp": {}, ".tif": {}, ".tiff": {}, ".ppm": {}}
 MIN_SIDE = 16
+PHOTOS = ("astronaut", "chelsea", "coffee", "rocket", "motorcycle", "china", "flower")
 
 
 class ImageError(ValueError):
@@ -61,7 +62,7 @@ def load_image(path: str | Path) -> tuple[Tensor, list[str]]:
         raise ImageError(f"{path}: no such file") from None
     except UnidentifiedImageError:
         raise ImageError(f"{path}: not a picture that Pillow can read") from None
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except Exception as error:           # on damaged files Pillow's plugins raise whatever they met: TypeError, RuntimeError, ...
         raise ImageError(f"{path}: cannot be read ({error})") from None
     if min(pixels.shape[:2]) < MIN_SIDE:
         raise ImageError(f"{path}: {pixels.shape[1]} x {pixels.shape[0]} pixels; both sides must be at least {MIN_SIDE}")
@@ -116,6 +117,26 @@ def save_image(x: Tensor, path: str | Path) -> None:
     stream = io.BytesIO()
     Image.fromarray(to_pixels(x)).save(stream, format=Image.registered_extensions()[suffix], **LOSSLESS[suffix])
     write_atomic(path, stream.getvalue())
+
+
+def load_photo(name: str, side: int = 512) -> Tensor:
+    """The middle of one of `PHOTOS`: (1, 3, H, W) in [0, 1], H and W at most `side`.
+
+    Raises:
+        ValueError: another name.
+    """
+    if name not in PHOTOS:
+        raise ValueError(f"there is no photo {name!r}; choose one of {', '.join(PHOTOS)}")
+    if name in ("china", "flower"):
+        from sklearn.datasets import load_sample_image  # here, because it loads much else
+
+        pixels = load_sample_image(f"{name}.jpg")
+    else:
+        import skimage.data
+
+        pixels = skimage.data.stereo_motorcycle()[0] if name == "motorcycle" else getattr(skimage.data, name)()
+    top, left = (max(0, length - side) // 2 for length in pixels.shape[:2])
+    return to_tensor(pixels[top : top + side, left : left + side])
 
 
 class PhotoCrops:

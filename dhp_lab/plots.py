@@ -5,7 +5,6 @@ figure of them shows at 96 dots an inch are the values of the array.
 
 | function              | what it gives                                                           |
 |-----------------------|-------------------------------------------------------------------------|
-| `load_photo`          | one of the photos that come with scikit-image and scikit-learn          |
 | `photos_figure`       | pictures beside each other, or details of them enlarged                 |
 | `file_figure`         | the parts of a file as lengths of one bar                               |
 | `noise_level_figure`  | lambda -> Delta -> sigma_q -> t*, one panel for each arrow              |
@@ -29,11 +28,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 from PIL import Image
-from torch import Tensor
 
-from dhp_lab.data import to_tensor
-
-PHOTOS = ("astronaut", "chelsea", "coffee", "rocket", "motorcycle", "china", "flower")
 
 # Okabe & Ito 2008, "Color universal design": told apart whatever the reader's colour vision.
 BLUE, ORANGE, GREEN, SKY, GREY = "#0072B2", "#D55E00", "#009E73", "#56B4E9", "#57606a"
@@ -63,6 +58,15 @@ class Html:
 
     def _repr_html_(self) -> str:
         return self.text
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """One position: `picture`, the bytes of a PNG; `alt`, what is to be seen; `text`, the result as HTML."""
+
+    picture: bytes
+    alt: str
+    text: str
 
 
 def figure_html(figure: Figure, alt: str, *, quality: int | None = None) -> Html:
@@ -103,41 +107,21 @@ def table_html(rows: Sequence[Sequence[object]], header: Sequence[str] = ()) -> 
     """Rows of cells as an HTML table; under a header all but the first column stand to the right, as numbers do."""
 
     def line(tag: str, cells: Sequence[object]) -> str:
-        sides = ["right" if header and column else "left" for column in range(len(cells))]
-        return "".join(f'<{tag} style="text-align: {s}">{html.escape(str(c))}</{tag}>' for s, c in zip(sides, cells))
+        styles = [f"padding: 0.2em 0.7em; text-align: {'right' if header and i else 'left'}" for i in range(len(cells))]
+        return "".join(f'<{tag} style="{s}">{html.escape(str(c))}</{tag}>' for s, c in zip(styles, cells))
 
     head = f"<thead><tr>{line('th', header)}</tr></thead>" if header else ""
     body = "".join(f"<tr>{line('td', row)}</tr>" for row in rows)
     return Html(f"<table>{head}<tbody>{body}</tbody></table>")
 
 
-def load_photo(name: str, side: int = 512) -> Tensor:
-    """The middle of one of `PHOTOS`: (1, 3, H, W) in [0, 1], H and W at most `side`.
-
-    Raises:
-        ValueError: another name.
-    """
-    if name not in PHOTOS:
-        raise ValueError(f"there is no photo {name!r}; choose one of {', '.join(PHOTOS)}")
-    if name in ("china", "flower"):
-        from sklearn.datasets import load_sample_image  # here, because it loads much else
-
-        pixels = load_sample_image(f"{name}.jpg")
-    else:
-        import skimage.data
-
-        pixels = skimage.data.stereo_motorcycle()[0] if name == "motorcycle" else getattr(skimage.data, name)()
-    top, left = (max(0, length - side) // 2 for length in pixels.shape[:2])
-    return to_tensor(pixels[top : top + side, left : left + side])
-
-
-def busiest(pixels: np.ndarray, side: int) -> tuple[slice, slice]:
-    """Rows and columns of the square, side pixels or less, in which neighbours differ most; pixels (H, W, 3)."""
+def busiest(pixels: np.ndarray, height: int, width: int) -> tuple[slice, slice]:
+    """Rows and columns of the height x width rectangle, or less, in which neighbours differ most; pixels (H, W, 3)."""
     grey = pixels.astype(np.int64).sum(2)
     change = np.zeros_like(grey)
     change[1:] += np.abs(np.diff(grey, axis=0))
     change[:, 1:] += np.abs(np.diff(grey, axis=1))
-    rows, cols = (min(side, length) for length in grey.shape)
+    rows, cols = min(height, grey.shape[0]), min(width, grey.shape[1])
     corner = np.pad(change.cumsum(0).cumsum(1), ((1, 0), (1, 0)))              # sums of all above and to the left
     sums = corner[rows:, cols:] - corner[:-rows, cols:] - corner[rows:, :-cols] + corner[:-rows, :-cols]
     top, left = map(int, np.unravel_index(sums.argmax(), sums.shape))

@@ -38,6 +38,7 @@ from dhp_lab.training_config import TrainingConfig, TrainingError
 log = logging.getLogger(__name__)
 
 STAGES = ("codec", "denoiser", "joint")
+REPORT_EVERY = 50                          # steps between TensorBoard scalars; training.log gets every fourth
 
 
 def train(config: TrainingConfig) -> Path:
@@ -99,7 +100,7 @@ class Trainer:
                 report = self._train_step(x)
                 self.step += 1
                 bar.update()
-                if self.step % 50 == 0 and board:
+                if self.step % REPORT_EVERY == 0 and board:
                     self._report(board, bar, report)
                 if self.step % self.config.validate_every == 0 or self.step == self.total:
                     self._validate(board)
@@ -156,8 +157,8 @@ class Trainer:
         for name, value in values.items():
             board.add_scalar(f"train/{name}", value, self.step)
         board.add_scalar("train/learning rate", self.optimizer.param_groups[0]["lr"], self.step)
-        bar.set_postfix(stage=self.stage, loss=f"{values['loss']:.5f}", bpp=f"{values['bpp']:.3f}", psnr=f"{values['psnr']:.2f}")
-        if self.step % 200 == 0:
+        bar.set_postfix(stage=self.stage, **{name: f"{value:.4g}" for name, value in values.items()})
+        if self.step % (4 * REPORT_EVERY) == 0:
             log.info("step %d %s", self.step, " ".join(f"{name} {value:.5g}" for name, value in values.items()))
 
     @torch.no_grad()

@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from dhp_lab import training
 from dhp_lab.checkpoints import CheckpointError
 from dhp_lab.codec import objective
 from dhp_lab.codec.model import DiffusionHyperprior
@@ -36,11 +37,12 @@ def photos(tmp_path_factory) -> Path:
 
 
 class Recorder(Trainer):
-    """A trainer that notes every loss and can be interrupted before a step."""
+    """A trainer that notes every loss, reports every step, and can be interrupted before a step."""
 
     def __init__(self, config: TrainingConfig, stop_at: int | None = None) -> None:
         super().__init__(config)
         self.losses, self.stop_at = [], stop_at
+        training.REPORT_EVERY = 1
 
     def _train_step(self, x):
         if self.step == self.stop_at:

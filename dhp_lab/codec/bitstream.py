@@ -116,8 +116,7 @@ def write(
         strings: [[y], [z], [side]] as ``model.compress`` gives them for a batch of one; side has 10 bytes.
         shape: (H, W) in pixels, each at least 16.
         model_id: the 8 bytes of ``model.model_id``.
-        transmit: "z+y", or "z" with an empty y.
-        passes: entropy passes over y, 1..255.
+        transmit: "z+y", or "z" with an empty y. passes: entropy passes over y, 1..255.
 
     Raises:
         ValueError: an argument that the format cannot hold.

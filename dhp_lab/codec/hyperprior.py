@@ -27,18 +27,10 @@ from torch import Tensor, nn
 from dhp_lab.codec.bitstream import BitstreamError
 from dhp_lab.codec.denoiser import Known
 from dhp_lab.codec.entropy import SCALES, pack, scale_indexes, symbol_crc, unpack
+from dhp_lab.codec.lapped import BLOCK, lapped_filters
 from dhp_lab.codec.rate import FRACTION_BITS, GainCurve, lambda_code
 from dhp_lab.codec.tiling import TILE, tiled
-from dhp_lab.codec.transforms import (
-    ACTIVATION_BITS,
-    BLOCK,
-    HYPER,
-    Analysis,
-    HyperAnalysis,
-    HyperSynthesis,
-    Synthesis,
-    lapped_filters,
-)
+from dhp_lab.codec.transforms import ACTIVATION_BITS, HYPER, Analysis, HyperAnalysis, HyperSynthesis, Synthesis
 
 SIDE = struct.Struct(">HII")               # lambda code, CRC32 of z's symbols, CRC32 of y's symbols
 

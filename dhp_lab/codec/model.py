@@ -217,7 +217,7 @@ class DiffusionHyperprior(Hyperprior):
         try:
             model = cls(CodecConfig(**config))
             model.load_state_dict(tensors)
-        except (TypeError, ValueError, RuntimeError) as error:
+        except (TypeError, ValueError, KeyError, RuntimeError) as error:
             raise CheckpointError(f"the checkpoint at {folder} does not fit this version of dhp_lab: {error}") from None
         model.model_id = identity
         return model.to(memory_format=torch.channels_last).eval()
@@ -233,7 +233,7 @@ def create_diffusion_hyperprior_model(
 
 
 def _check_pictures(x: Tensor) -> None:
-    if x.ndim != 4 or x.shape[1] != 3 or min(x.shape[-2:]) < 16:
+    if x.ndim != 4 or len(x) == 0 or x.shape[1] != 3 or min(x.shape[-2:]) < 16:
         raise ValueError(f"pictures must have shape (B, 3, H, W) with H, W >= 16, got {tuple(x.shape)}")
 
 

@@ -13,78 +13,16 @@ every sum stays far below 2^53 and is exact in any order, on any device.
 
 from __future__ import annotations
 
-import math
-
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dhp_lab.codec.lapped import BLOCK, lapped_filters, mirror
 from dhp_lab.precision import autocast
 
-BLOCK = 16                                # one latent position for 16 x 16 pixels
 HYPER = 4                                 # one hyper-latent position for 4 x 4 latents
-COLOUR = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]]) / np.sqrt([[3], [2], [6]])   # orthonormal luma and two chromas
-COLOUR_VARIANCE = (0.19, 0.0095, 0.0019)  # of photographs in [0, 1] along those axes, and how alike neighbouring pixels
-COLOUR_CORRELATION = (0.90, 0.97, 0.97)   # are: fitted to the energies of 23 training photos
 WEIGHT_BITS, ACTIVATION_BITS = 12, 10     # fixed point: weights in units of 2^-12, activations of 2^-10
 ACTIVATION_LIMIT = 2.0**20                # 1024 in fixed point: 2^20 * 2^15 * 2^12 terms < 2^53
-
-
-def lapped_basis(size: int = BLOCK, correlation: float = 0.95) -> np.ndarray:
-    """The lapped orthogonal transform of an AR(1) signal (Malvar & Staelin 1989, eq. 11), largest variance first.
-
-    Returns:
-        (size, 2 * size): orthonormal rows, also against rows shifted by ``size``; each is even or odd under reversal.
-    """
-    k, n = np.arange(size)[:, None], np.arange(size)[None]
-    dct = np.sqrt(2 / size) * np.cos(np.pi * k * (n + 0.5) / size)
-    dct[0] /= math.sqrt(2)
-    half = (dct[0::2] - dct[1::2]) / 2
-    rows = []
-    for start in (np.hstack([half, half[:, ::-1]]), np.hstack([half, -half[:, ::-1]])):      # even rows, odd rows
-        rows.append(np.linalg.eigh(start @ _ar1(2 * size, correlation) @ start.T)[1].T @ start)
-    basis = np.concatenate(rows)
-    return basis[np.argsort(-_variances(basis, correlation), kind="stable")]
-
-
-def _ar1(size: int, correlation: float) -> np.ndarray:
-    return correlation ** np.abs(np.subtract.outer(np.arange(size), np.arange(size)))
-
-
-def _variances(basis: np.ndarray, correlation: float) -> np.ndarray:
-    """Of each coefficient, for a signal of variance 1."""
-    return np.einsum("ka,ab,kb->k", basis, _ar1(basis.shape[1], correlation), basis)
-
-
-def lapped_filters(channels: int) -> dict[str, Tensor]:
-    """The ``channels`` colour filters of largest variance.
-
-    Returns:
-        weight (channels, 3 * 16 * 16, 2, 2): for a convolution over the picture's 16 x 16 blocks; variance (channels,);
-        parity_h, parity_w (channels,): +1 or -1, the sign that a mirror along that axis gives the coefficient.
-
-    Raises:
-        ValueError: channels outside 1 .. 768.
-    """
-    if not 1 <= channels <= 3 * BLOCK * BLOCK:
-        raise ValueError(f"M must lie in 1 .. {3 * BLOCK * BLOCK}, the numbers in a {BLOCK} x {BLOCK} RGB block, got {channels}")
-    basis = lapped_basis()
-    parity = np.sign((basis * basis[:, ::-1]).sum(1))
-    lines = [_variances(basis, correlation) for correlation in COLOUR_CORRELATION]
-    power = np.stack([v * np.outer(line, line) for v, line in zip(COLOUR_VARIANCE, lines, strict=True)])   # (3, 16, 16)
-    best = np.argsort(-power.ravel(), kind="stable")[:channels]
-    c, u, v = np.unravel_index(best, power.shape)
-    kernel = np.einsum("mc,ma,mb->mcab", COLOUR[c], basis[u], basis[v])                                 # (M, 3, 32, 32)
-    blocks = kernel.reshape(channels, 3, 2, BLOCK, 2, BLOCK).transpose(0, 1, 3, 5, 2, 4).reshape(channels, -1, 2, 2)
-    arrays = {"weight": blocks, "variance": power.ravel()[best], "parity_h": parity[u], "parity_w": parity[v]}
-    return {name: torch.tensor(a, dtype=torch.float32) for name, a in arrays.items()}
-
-
-def mirror(x: Tensor, pad: int, sign_h: Tensor | float = 1.0, sign_w: Tensor | float = 1.0) -> Tensor:
-    """Half-sample symmetric extension by ``pad`` on all four sides, each mirror image times its sign."""
-    x = torch.cat([x[..., :pad].flip(-1) * sign_w, x, x[..., -pad:].flip(-1) * sign_w], -1)
-    return torch.cat([x[..., :pad, :].flip(-2) * sign_h, x, x[..., -pad:, :].flip(-2) * sign_h], -2)
 
 
 class ResidualBlock(nn.Module):

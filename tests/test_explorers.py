@@ -1,0 +1,312 @@
+"""dhp_lab.explorers: controls reach render, positions are cached, errors are loud, and the codec's figures are true."""
+
+import io
+from datetime import UTC, datetime
+
+import ipywidgets as widgets
+import numpy as np
+import pytest
+import torch
+from models import untrained
+from PIL import Image
+
+from dhp_lab import classical, explorers
+from dhp_lab.codec import bitstream
+from dhp_lab.data import ImageError, load_photo, to_pixels
+from dhp_lab.explorers import Choice, CodecExplorer, Explorer, Slider
+from dhp_lab.metrics import psnr
+from dhp_lab.photo_codec import PhotoCodec, jpeg_within
+from dhp_lab.plots import Rendered
+
+SIDE = 64
+
+
+@pytest.fixture(scope="module")
+def model():
+    return untrained()
+
+
+@pytest.fixture(scope="module")
+def codec(model):
+    return PhotoCodec(model, SIDE)
+
+
+def png(image):
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+DOT = png(Image.new("RGB", (8, 8), "red"))
+
+
+def slider_of(control):
+    return control.row.children[0]
+
+
+class Recorder:
+    """A render function that remembers what it was asked for."""
+
+    def __init__(self):
+        self.asked = []
+
+    def __call__(self, **position):
+        self.asked.append(position)
+        return Rendered(DOT, f"a dot at {position}", f"text for {sorted(position.items())}")
+
+
+# Controls
+
+
+def test_slider_and_box_follow_each_other():
+    control = Slider("amount", "amount", 0.0, 1.0, 0.1, 0.5, unit="%")
+    slider, box, unit = control.row.children
+    slider.value = 0.7
+    assert box.value == 0.7
+    box.value = 0.25
+    assert slider.value == 0.25
+    assert (slider.description, unit.value) == ("amount", "%")
+    assert not slider.continuous_update and not slider.readout
+
+
+def test_whole_numbers_stay_whole():
+    control = Slider("steps", "steps", 0, 8, 1, 1)
+    slider_of(control).value = 3
+    assert (control.holder.value, type(control.holder.value)) == (3, int)
+    assert isinstance(slider_of(control), widgets.IntSlider)
+
+
+def test_logarithmic_positions_are_rounded_to_three_digits():
+    control = Slider("rate", "rate", 1e-5, 1e-2, 0.1, 1e-3, log=True)
+    slider_of(control).value = 10**-2.9
+    assert control.holder.value == slider_of(control).value == 0.00126
+    for end in (1e-5, 1e-2):
+        control.holder.value = end
+        assert slider_of(control).value == pytest.approx(end, rel=1e-12) and control.holder.value == end
+
+
+def test_a_number_beyond_the_ends_is_moved_to_the_end():
+    control = Slider("rate", "rate", 1e-5, 1e-2, 0.1, 1e-3, log=True)
+    control.holder.value = 5.0
+    assert control.holder.value == 1e-2
+
+
+# Explorer
+
+
+def test_controls_reach_render_once_for_each_move():
+    render, rate = Recorder(), Slider("rate", "rate", 1e-5, 1e-2, 0.1, 1e-3, log=True)
+    steps, photo = Slider("steps", "steps", 0, 8, 1, 1), Choice("photo", "photo", ["cat", "cup"])
+    explorer = Explorer(render, [rate, steps, photo], size=(100, 100))
+    slider_of(rate).value = 10**-2.5
+    slider_of(steps).value = 4
+    photo.holder.value = "cup"
+    rate.holder.value = 0.001
+    assert render.asked == [
+        {"rate": 0.001, "steps": 1, "photo": "cat"},
+        {"rate": 0.00316, "steps": 1, "photo": "cat"},
+        {"rate": 0.00316, "steps": 4, "photo": "cat"},
+        {"rate": 0.00316, "steps": 4, "photo": "cup"},
+        {"rate": 0.001, "steps": 4, "photo": "cup"},
+    ]
+    assert explorer.position() == render.asked[-1]
+
+
+def test_positions_seen_before_come_from_the_cache():
+    render, steps = Recorder(), Slider("steps", "steps", 0, 8, 1, 1)
+    explorer = Explorer(render, [steps], size=(100, 100))
+    first = explorer.render(steps=1)
+    for value in (2, 1, 2, 1):
+        slider_of(steps).value = value
+    assert len(render.asked) == 2
+    assert explorer.render(steps=1) is first
+
+
+def test_what_a_page_and_the_browser_test_look_for():
+    control = Slider("steps", "steps", 0, 8, 1, 1)
+    explorer = Explorer(Recorder(), [control, Choice("photo", "photo", ["cat"])], size=(321, 123))
+    assert "dhp-explorer" in explorer._dom_classes and "dhp-text" in explorer.text._dom_classes
+    assert "dhp-slider" in slider_of(control)._dom_classes
+    assert '<img class="dhp-picture" alt="a dot at {' in explorer.picture.value
+    assert "max-width: 321px; aspect-ratio: 321/123" in explorer.picture.value
+    assert explorer.text.value == "text for [('photo', 'cat'), ('steps', 1)]"
+
+
+def test_the_still_is_the_first_position():
+    control = Slider("steps", "steps", 0, 8, 1, 1)
+    explorer = Explorer(Recorder(), [control], size=(100, 100))
+    slider_of(control).value = 5
+    text = explorer.still().text
+    assert "text for [('steps', 1)]" in text and 'alt="a dot at {' in text and "image/webp" in text
+
+
+def test_an_error_is_shown_and_raised():
+    def render(*, steps):
+        if steps == 3:
+            raise RuntimeError("no <third> step")
+        return Rendered(DOT, "a dot", "fine")
+
+    control = Slider("steps", "steps", 0, 8, 1, 1)
+    explorer = Explorer(render, [control], size=(100, 100))
+    with pytest.raises(RuntimeError, match="no <third> step"):
+        slider_of(control).value = 3
+    assert explorer.text.value == "<b>RuntimeError: no &lt;third&gt; step</b>"
+    slider_of(control).value = 4
+    assert explorer.text.value == "fine"
+
+
+def test_an_error_at_the_first_position_is_raised():
+    with pytest.raises(ZeroDivisionError):
+        Explorer(lambda *, steps: 1 // 0, [Slider("steps", "steps", 0, 8, 1, 1)], size=(100, 100))
+
+
+# JPEG beside it
+
+
+def test_jpeg_within_is_the_best_that_fits():
+    x = load_photo("chelsea", SIDE)
+    sizes = [len(classical.encode(classical.find_codec("jpeg"), x, quality)) for quality in range(1, 101)]
+    for budget in (sizes[10], sizes[49] - 1, sizes[90] + 3, max(sizes) + 100):
+        data = jpeg_within(x, budget)
+        assert len(data) <= budget
+        assert len(data) == max(size for size in sizes if size <= budget)
+    assert len(jpeg_within(x, 1)) == min(sizes)
+
+
+# The codec's figures
+
+
+def test_the_file_is_the_models(codec, model):
+    data, jpeg, seconds = codec.encode("coffee", 1e-4)
+    strings = model.compress(load_photo("coffee", SIDE), lambda_rate=1e-4)["strings"]
+    assert bitstream.read(data).strings == strings
+    assert len(jpeg) <= len(data) and seconds > 0
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3])
+def test_the_picture_is_what_the_model_decodes(codec, model, steps):
+    x_hat, seconds = codec.decode("coffee", 1e-3, steps)
+    coded = model.compress(load_photo("coffee", SIDE), lambda_rate=1e-3)
+    assert torch.equal(x_hat, model.decompress(coded["strings"], coded["shape"], steps=steps)["x_hat"])
+    assert seconds > 0
+
+
+def test_a_move_of_k_writes_no_new_file(model, monkeypatch):
+    codec, calls, compress = PhotoCodec(model, SIDE), [], model.compress
+    monkeypatch.setattr(model, "compress", lambda *args, **options: calls.append(options) or compress(*args, **options))
+    for steps in (0, 1, 2, 1):
+        codec.render(photo="coffee", view=explorers.WHOLE, lambda_rate=1e-3, steps=steps)
+    assert calls == [{"lambda_rate": 1e-3}]
+    assert codec.decode.cache_info().misses == 3
+
+
+def test_the_text_tells_bytes_and_psnr_of_both(codec):
+    text = codec.render(photo="coffee", view=explorers.WHOLE, lambda_rate=1e-4, steps=1).text
+    x, (data, jpeg, _) = load_photo("coffee", SIDE), codec.encode("coffee", 1e-4)
+    x_hat, _ = codec.decode("coffee", 1e-4, 1)
+    for size, picture in ((len(data), x_hat), (len(jpeg), classical.decode(jpeg))):
+        assert f">{size}<" in text and f">{8 * size / SIDE**2:.3f}<" in text and f">{psnr(picture, x).item():.2f}<" in text
+    assert f"t* = {codec.model.start_time(codec.model.step_size(1e-4)):.2f} of 10" in text
+    assert "no JPEG" not in text
+
+
+def test_the_text_says_when_no_jpeg_is_as_small(codec):
+    data, jpeg, _ = codec.encode("coffee", 1e-2)
+    assert len(jpeg) > len(data)
+    shown = codec.render(photo="coffee", view=explorers.WHOLE, lambda_rate=1e-2, steps=1)
+    assert "no JPEG of this picture is as small" in shown.text
+
+
+def test_the_panel_shows_our_picture_and_the_jpeg(codec):
+    shown = codec.render(photo="coffee", view=explorers.WHOLE, lambda_rate=1e-4, steps=0)
+    canvas = np.asarray(Image.open(io.BytesIO(shown.picture)))
+    ours, jpeg = codec.decode("coffee", 1e-4, 0)[0], classical.decode(codec.encode("coffee", 1e-4)[1])
+    ours, jpeg = to_pixels(ours), to_pixels(jpeg)
+    assert np.array_equal(canvas[-SIDE:, :SIDE], ours)
+    assert any(np.array_equal(canvas[-SIDE:, left : left + SIDE], jpeg) for left in range(SIDE, canvas.shape[1] - SIDE + 1))
+    assert "coffee" in shown.alt and "K = 0" in shown.alt and "λ = 0.0001" in shown.alt
+
+
+def test_the_detail_shows_the_original_too(codec):
+    shown = codec.render(photo="coffee", view=explorers.DETAIL, lambda_rate=1e-4, steps=0)
+    canvas = np.asarray(Image.open(io.BytesIO(shown.picture)))
+    original = np.kron(to_pixels(load_photo("coffee", SIDE)), np.ones((3, 3, 1), np.uint8))      # smaller than a detail
+    assert np.array_equal(canvas[-3 * SIDE :, : 3 * SIDE], original)
+
+
+# The reader's own picture
+
+RGB = Image.fromarray(to_pixels(load_photo("rocket", 90)))
+FILES = {
+    "colour": (RGB, ""),
+    "grey": (RGB.convert("L"), "grey picture (mode L) coded as RGB"),
+    "grey16": (Image.fromarray(np.asarray(RGB.convert("L")).astype(np.uint16) * 257), "grey picture (mode I;16)"),
+    "transparent": (RGB.convert("RGBA"), "transparency dropped: drawn on white"),
+    "palette": (RGB.convert("P"), "mode P converted to RGB"),
+    "long": (RGB.resize((400, 40)), "shrunk from 400 x 40 pixels"),
+    "tiny": (RGB.resize((16, 17)), ""),
+}
+
+
+@pytest.fixture
+def explorer(model):
+    return CodecExplorer(model, photo="coffee", side=SIDE)
+
+
+def upload(explorer, name, content):
+    """What the browser does once the reader has chosen a file."""
+    file = {"name": name, "type": "", "size": len(content), "content": memoryview(content), "last_modified": datetime.now(UTC)}
+    explorer.upload.value = (file,)
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_own_pictures_of_any_kind(explorer, kind):
+    image, note = FILES[kind]
+    drawn = explorer.render.cache_info().misses
+    upload(explorer, f"{kind}.png", png(image))
+    chosen = explorer.position()["photo"]
+    assert chosen == f"yours, 1: {kind}.png"
+    assert f'alt="{chosen}, whole picture' in explorer.picture.value and note in explorer.text.value
+    assert explorer.render.cache_info().misses == drawn + 1
+    assert max(explorer.codec.photo(chosen)[0].shape) <= SIDE
+    assert explorer.upload.value == (), "the picture must not stay in the widget's state"
+
+
+def test_two_own_pictures_of_one_name_are_two(explorer):
+    for colour in ("red", "blue"):
+        upload(explorer, "a.png", png(Image.new("RGB", (32, 32), colour)))
+    red, blue = (explorer.codec.photo(f"yours, {i}: a.png")[0] for i in (1, 2))
+    assert red[0, 0].mean() == blue[0, 2].mean() == 1 and red[0, 2].max() == 0
+    assert explorer.position()["photo"] == "yours, 2: a.png"
+    assert list(explorer.controls["photo"].options[:3]) == ["yours, 2: a.png", "yours, 1: a.png", "astronaut"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("notes.txt", b"hello", "notes.txt: not a picture that Pillow can read"),
+        ("../<b>.png", png(RGB)[:500], "&lt;b&gt;.png: cannot be read"),
+        ("small.png", png(Image.new("RGB", (8, 8))), "small.png: 8 x 8 pixels; both sides must be at least 16"),
+    ],
+    ids=["text", "cut off", "small"],
+)
+def test_a_file_that_is_no_picture_is_named_and_changes_nothing(explorer, name, content, message):
+    before = explorer.position(), explorer.controls["photo"].options
+    upload(explorer, name, content)
+    assert explorer.text.value.startswith(f"<b>{message}")
+    assert (explorer.position(), explorer.controls["photo"].options) == before
+
+
+def test_add_raises_without_the_folder_of_this_machine(codec):
+    with pytest.raises(ImageError, match="^x.png: not a picture"):
+        codec.add("some/folder/x.png", b"")
+
+
+def test_the_sliders_of_lesson_00(explorer):
+    assert list(explorer.position()) == ["photo", "view", "lambda_rate", "steps"]
+    before = explorer.picture.value, explorer.text.value
+    for name, value in (("lambda_rate", 1e-4), ("steps", 3), ("view", explorers.DETAIL), ("photo", "rocket")):
+        explorer.controls[name].value = value
+        after = explorer.picture.value, explorer.text.value
+        assert after[0] != before[0] and (name == "view" or after[1] != before[1])
+        before = after

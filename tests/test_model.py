@@ -1,0 +1,468 @@
+"""The codec as a whole: what is decoded is what was coded, for any picture, rate, size, batch and process."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from models import M, N, picture, untrained, woken
+
+import dhp_lab
+from dhp_lab import precision
+from dhp_lab.checkpoints import CONFIG, WEIGHTS
+from dhp_lab.codec.bitstream import BitstreamError
+from dhp_lab.codec.denoiser import SIGMA_Q
+from dhp_lab.codec.model import DiffusionHyperprior, create_diffusion_hyperprior_model
+from dhp_lab.codec.rate import lambda_code, lambda_of, quantisation_sigma
+
+SIZES = [(16, 16), (17, 31), (64, 64), (100, 77), (131, 200)]
+LAMBDAS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-6)
+
+
+def largest(difference: torch.Tensor) -> float:
+    return difference.abs().max().item()
+
+
+def parts(coded: dict) -> tuple[bytes, bytes, bytes]:
+    """y, z and side of a single picture."""
+    return tuple(strings[0] for strings in coded["strings"])
+
+
+def size(coded: dict) -> int:
+    return sum(len(s) for strings in coded["strings"] for s in strings)
+
+
+@pytest.fixture(scope="module")
+def model() -> DiffusionHyperprior:
+    return woken()
+
+
+@pytest.fixture(scope="module")
+def z_model() -> DiffusionHyperprior:
+    return woken(transmit="z")
+
+
+@pytest.fixture(scope="module")
+def coded(model) -> dict:
+    return model.compress(picture(64, 96), 1e-3)
+
+
+@pytest.fixture
+def in_float32(monkeypatch):
+    """Convolutions in float32 on every machine, so that their rounding is 2^-24 and not 2^-9."""
+    monkeypatch.setattr(precision, "has_fast_bfloat16", lambda device_type: False)
+
+
+# what is decoded is what was coded
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("height, width", SIZES)
+def test_forward_is_compress_and_decompress_to_the_last_bit(model, height, width):
+    x = picture(height, width)
+    coded = model.compress(x, 1e-3)
+    assert coded["shape"] == (height, width)
+    for steps in (0, 1, 3):
+        decoded = model.decompress(coded["strings"], coded["shape"], steps=steps)["x_hat"]
+        assert decoded.shape == x.shape and decoded.dtype == torch.float32
+        assert 0 <= decoded.min() and decoded.max() <= 1
+        assert torch.equal(decoded, model(x, 1e-3, steps=steps)["x_hat"].clamp(0, 1))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("lambda_rate", LAMBDAS)
+@pytest.mark.parametrize("kind", ["flat", "noise", "saturated"])
+def test_odd_pictures_at_extreme_rates(model, kind, lambda_rate):
+    random = torch.rand(1, 3, 48, 33, generator=torch.Generator().manual_seed(0))
+    x = {"flat": torch.full_like(random, 0.3), "noise": random, "saturated": (random > 0.5).float()}[kind]
+    coded = model.compress(x, lambda_rate)
+    decoded = model.decompress(coded["strings"], coded["shape"])["x_hat"]
+    assert torch.equal(decoded, model(x, lambda_rate)["x_hat"].clamp(0, 1)) and bool(decoded.isfinite().all())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("lambda_rate", [1e-6, 1e-5, 1e-4])
+def test_with_all_channels_the_error_is_that_of_rounding(lambda_rate):
+    """Orthonormal transforms and a uniform quantiser: the picture's MSE is Delta^2/12 (2 % is four standard errors)."""
+    model, x = untrained(N=4, M=768), 0.1 + 0.8 * torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    model.log2_spread.clamp_(min=-4)              # white noise: every channel is as strong
+    coded = model.compress(x, lambda_rate)
+    error = model.decompress(coded["strings"], coded["shape"], steps=0)["x_hat"] - x
+    assert error.square().mean().item() == pytest.approx(quantisation_sigma(model.step_size(lambda_rate)) ** 2, rel=0.02)
+
+
+def test_larger_lambdas_give_smaller_files(model):
+    x, codec = picture(96, 96), untrained()
+    lambdas = [lambda_of(code) for code in range(lambda_code(1e-6), lambda_code(1e-1), 2048)]
+    sizes = [size(codec.compress(x, value)) for value in lambdas]
+    assert all(more > fewer for more, fewer in zip(sizes, sizes[1:], strict=False)) and sizes[0] > 5 * sizes[-1]
+    assert size(model.compress(x, 1e-2)) < size(model.compress(x, 1e-3)) < size(model.compress(x, 1e-4))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("lambda_rate", [1e-5, 1e-4, 1e-3])
+def test_likelihoods_estimate_the_bytes(lambda_rate):
+    """White Gaussian noise, and a prior that knows it: the bytes, the estimate and log2(sigma sqrt(2 pi e) / Delta) agree."""
+    model, noise = untrained(N=4, M=768), torch.randn(1, 3, 96, 128, generator=torch.Generator().manual_seed(0))
+    model.log2_spread.fill_(math.log2(0.1))
+    x, delta = 0.5 + 0.1 * noise, model.step_size(lambda_rate)
+    coded, likelihoods = model.compress(x, lambda_rate), model(x, lambda_rate)["likelihoods"]
+    for name, stream in zip("yz", coded["strings"], strict=False):
+        bits = -likelihoods[name].log2().sum().item()
+        assert abs(8 * len(stream[0]) - bits) < 0.01 * bits + 64, "within 1 % and the coder's 8 bytes"
+    if delta < 0.1:
+        fine = x.numel() * math.log2(0.1 * math.sqrt(2 * math.pi * math.e) / delta)
+        assert 8 * len(parts(coded)[0]) == pytest.approx(fine, rel=0.01)
+
+
+def test_forward_returns_what_compressai_models_return(model):
+    out = model(picture(64, 80), 1e-3)
+    assert set(out) == {"x_hat", "y", "y_hat", "z", "scales_hat", "likelihoods"}
+    assert out["y"].shape == out["y_hat"].shape == out["scales_hat"].shape == out["likelihoods"]["y"].shape == (1, M, 4, 5)
+    assert out["z"].shape == out["likelihoods"]["z"].shape == (1, N, 1, 2)
+    assert bool((out["scales_hat"] > 0).all())
+
+
+# batches
+
+
+def test_a_batch_is_coded_as_its_pictures_are(model, in_float32):
+    x = picture(50, 70, count=3)
+    together, alone = model.compress(x, 1e-3), [model.compress(x[i : i + 1], 1e-3) for i in range(3)]
+    for k in range(3):
+        assert together["strings"][k] == [one["strings"][k][0] for one in alone]
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3])
+def test_a_batch_is_decoded_as_its_pictures_are(model, in_float32, steps):
+    """Symbols are the same whatever the batch; the pictures differ by float32 rounding only, also in what K = 3 draws."""
+    coded = model.compress(picture(50, 70, count=3), 1e-3)
+    together = model.receive(coded["strings"], coded["shape"])
+    x_hat = model.decompress(coded["strings"], coded["shape"], steps=steps)["x_hat"]
+    for i in range(3):
+        strings = [part[i : i + 1] for part in coded["strings"]]
+        alone = model.receive(strings, coded["shape"])
+        assert torch.equal(alone.symbols[0], together.symbols[i]) and torch.equal(alone.scale[0], together.scale[i])
+        assert largest(model.decompress(strings, coded["shape"], steps=steps)["x_hat"][0] - x_hat[i]) < 1e-5
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2])
+def test_a_batch_may_mix_rates_and_previews(model, in_float32, steps):
+    """Each picture's side carries its own lambda."""
+    x = picture(48, 48, count=2)
+    fine, coarse = model.compress(x[:1], 1e-4), model.compress(x[1:], 1e-2)
+    strings = [a + b for a, b in zip(fine["strings"], coarse["strings"], strict=True)]
+    mixed = model.decompress([[strings[0][0], None], *strings[1:]], (48, 48), steps=steps)["x_hat"]
+    assert largest(mixed[0] - model.decompress(fine["strings"], (48, 48), steps=steps)["x_hat"][0]) < 1e-5
+    preview = model.decompress([[None], *coarse["strings"][1:]], (48, 48), steps=steps)["x_hat"]
+    assert largest(mixed[1] - preview[0]) < 1e-5
+
+
+# K, gamma, seed
+
+
+def test_k_changes_the_picture_and_seeds_matter_from_two_on(model, coded):
+    def decode(**settings):
+        return model.decompress(coded["strings"], coded["shape"], **settings)["x_hat"]
+
+    pictures = [decode(steps=steps) for steps in (0, 1, 2, 3, 10)]
+    assert all(largest(a - b) > 1e-4 for i, a in enumerate(pictures) for b in pictures[:i])
+    for steps in (0, 1):
+        assert torch.equal(decode(steps=steps, seed=1), decode(steps=steps, seed=2))
+    assert torch.equal(decode(steps=3, seed=1), decode(steps=3, seed=1))
+    assert largest(decode(steps=3, seed=1) - decode(steps=3, seed=2)) > 1e-4
+    assert torch.equal(decode(), decode(steps=1, gamma=0.0, seed=0)), "the defaults"
+
+
+def test_gamma_blends_from_the_sample_to_the_posterior_mean(model, coded):
+    known = model.receive(coded["strings"], coded["shape"])
+    with torch.no_grad():
+        sample, blend, mean = (model.denoise(known, steps=4, gamma=gamma, seed=3) for gamma in (0.0, 0.25, 1.0))
+        assert torch.equal(mean, model.denoise(known, steps=1))
+        assert largest(blend - (0.75 * sample + 0.25 * mean)) < 1e-6 and largest(sample - mean) > 1e-3
+
+
+def test_decoding_leaves_the_global_random_state_alone(model, coded):
+    before = torch.get_rng_state()
+    model.decompress(coded["strings"], coded["shape"], steps=3)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_k_of_zero_is_the_plain_hyperprior(model, coded):
+    known = model.receive(coded["strings"], coded["shape"])
+    delta = model.step_size(1e-3)
+    assert largest(model.denoise(known, steps=0) - delta * (known.symbols + known.mean)) < 1e-6
+
+
+def test_an_untrained_denoiser_moves_each_latent_inside_its_bin():
+    model = untrained()
+    coded = model.compress(picture(64, 64), 1e-3)
+    known, delta = model.receive(coded["strings"], coded["shape"]), model.step_size(1e-3)
+    sent = known.symbols != 0
+    with torch.no_grad():
+        moved = (model.denoise(known, steps=1) - model.denoise(known, steps=0)) / delta
+    assert largest(moved[sent]) <= 0.5 + 1e-5 and bool((moved[sent] * known.symbols[sent] <= 0).all()), "towards the mean"
+
+
+# lambda -> Delta -> sigma_q -> t*
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_start_time_is_where_the_schedule_has_the_quantisers_noise(schedule):
+    model = untrained(schedule=schedule, diffusion_steps=50)
+    times = [model.start_time(model.step_size(value)) for value in LAMBDAS]
+    assert sorted(times, reverse=True) == times and 0 < times[-1] and times[0] < 50
+    for value, time in zip(LAMBDAS, times, strict=True):
+        sigma = model.noise_schedule.sigma(time).item() * model.latent_scale
+        assert sigma == pytest.approx(model.step_size(value) / 12**0.5, rel=1e-6)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_noise_levels_start_at_the_rounding_error_or_at_pure_noise(model, coded, steps):
+    known = model.receive(coded["strings"], coded["shape"])
+    levels = torch.stack(model.noise_levels(known, steps))
+    assert levels.shape == (steps, 1, 1, 4, 6) and bool((levels.diff(dim=0) < 0).all()) and bool((levels > 0).all())
+    assert largest(levels[0] - SIGMA_Q) < 1e-6
+    preview = model.receive([[None], *coded["strings"][1:]], coded["shape"])
+    top = model.noise_schedule.sigma(10).item() * model.latent_scale / model.step_size(1e-3)
+    assert largest(model.noise_levels(preview, steps)[0] / top - 1) < 1e-5
+
+
+# z alone
+
+
+def test_z_alone_gives_a_preview(model, coded):
+    _, z, side = coded["strings"]
+    previews = [model.decompress([[nothing], z, side], coded["shape"], steps=2)["x_hat"] for nothing in (None, b"")]
+    assert torch.equal(*previews) and previews[0].shape == (1, 3, 64, 96)
+    assert largest(previews[0] - model.decompress(coded["strings"], coded["shape"], steps=2)["x_hat"]) > 0.01
+    known = model.receive([[None], z, side], coded["shape"])
+    assert not known.symbols.any() and not known.decoded.any()
+
+
+@torch.no_grad()
+def test_a_model_that_sends_z_alone(z_model):
+    x = picture(64, 96)
+    coded = z_model.compress(x, 1e-3)
+    y, z, side = parts(coded)
+    assert y == b"" and len(z) > 0 and side[-4:] == bytes(4)
+    for steps in (0, 1, 3):
+        decoded = z_model.decompress(coded["strings"], coded["shape"], steps=steps)["x_hat"]
+        assert torch.equal(decoded, z_model(x, 1e-3, steps=steps)["x_hat"].clamp(0, 1))
+    out = z_model(x, 1e-3)
+    assert bool((out["likelihoods"]["y"] == 1).all()), "y costs nothing"
+    seeds = [z_model.decompress(coded["strings"], coded["shape"], steps=3, seed=seed)["x_hat"] for seed in (0, 0, 1)]
+    assert torch.equal(*seeds[:2]) and largest(seeds[0] - seeds[2]) > 1e-3
+
+
+def test_a_preview_of_one_file_is_what_its_z_says_in_both_modes():
+    """Both modes share all weights, so the same z and lambda give the same preview."""
+    both, alone = woken(), woken(transmit="z")
+    coded = both.compress(picture(64, 64), 1e-3)
+    _, z, side = coded["strings"]
+    from_both = both.decompress([[None], z, side], coded["shape"], steps=2)["x_hat"]
+    assert torch.equal(from_both, alone.decompress([[b""], z, side], coded["shape"], steps=2)["x_hat"])
+
+
+# damage
+
+
+def test_side_is_lambda_and_two_crcs(model, coded):
+    code, z_crc, y_crc = struct.unpack(">HII", parts(coded)[2])
+    assert code == lambda_code(1e-3) and z_crc != y_crc
+    known = model.receive(coded["strings"], coded["shape"])
+    assert 2 ** known.log2_delta.item() == pytest.approx(model.step_size(1e-3), rel=1e-6)
+
+
+@pytest.mark.parametrize("stream", [0, 1])
+def test_a_damaged_stream_is_never_decoded_to_something_else(model, coded, stream):
+    """Every second byte of y or z in turn. The last bits of rANS may carry nothing: then the symbols are the true ones."""
+    whole, truth, refused = parts(coded)[stream], model.receive(coded["strings"], coded["shape"]), 0
+    places = range(0, len(whole), 2 + len(whole) // 40)
+    for place in places:
+        damaged = whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :]
+        strings = [*coded["strings"][:stream], [damaged], *coded["strings"][stream + 1 :]]
+        try:
+            assert torch.equal(model.receive(strings, coded["shape"]).symbols, truth.symbols)
+        except BitstreamError as error:
+            assert f"symbols of {'yz'[stream]} have CRC32" in str(error)
+            refused += 1
+    assert refused >= len(places) - 2
+
+
+@pytest.mark.parametrize("stream, change", [
+    (0, lambda y: y[:-4]), (0, lambda y: y[:1]), (0, lambda y: b"\xff" * 40), (1, lambda z: z[: len(z) // 2]), (1, lambda z: b""),
+])
+def test_a_cut_or_foreign_stream_is_refused(model, coded, stream, change):
+    strings = list(coded["strings"])
+    strings[stream] = [change(strings[stream][0])]
+    with pytest.raises(BitstreamError, match="damaged or was made by another model"):
+        model.decompress(strings, coded["shape"])
+
+
+@pytest.mark.parametrize("side", [b"", bytes(9), bytes(11)])
+def test_a_side_of_another_length_is_refused(model, coded, side):
+    with pytest.raises(BitstreamError, match=f"holds {len(side)} bytes, not 10"):
+        model.decompress([*coded["strings"][:2], [side]], coded["shape"])
+
+
+@pytest.mark.parametrize("code, message", [(lambda_code(2e-3), "symbols of y"), (0, "lambda"), (65535, "lambda")])
+def test_another_lambda_in_the_side_is_refused(model, coded, code, message):
+    side = struct.pack(">H", code) + parts(coded)[2][2:]
+    with pytest.raises(BitstreamError, match=message):
+        model.decompress([*coded["strings"][:2], [side]], coded["shape"])
+
+
+def test_another_model_is_refused(model, coded):
+    with pytest.raises(BitstreamError, match="made by another model"):
+        untrained().decompress(coded["strings"], coded["shape"])
+
+
+def test_another_shape_is_refused(model, coded):
+    with pytest.raises(BitstreamError, match="damaged"):
+        model.decompress(coded["strings"], (64, 128))
+
+
+# checkpoints
+
+
+@pytest.fixture(scope="module")
+def saved(model, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("saved")
+    model.save_pretrained(folder)
+    return folder
+
+
+def test_a_loaded_model_writes_the_same_bytes_each_time(saved, tmp_path):
+    first = DiffusionHyperprior.from_pretrained(saved)
+    first.save_pretrained(tmp_path)
+    second, x = DiffusionHyperprior.from_pretrained(tmp_path), picture(64, 96)
+    assert first.model_id == second.model_id != bytes(8) and len(first.model_id) == 8
+    assert first.config == second.config and not first.training
+    one, other = first.compress(x, 1e-3), second.compress(x, 1e-3)
+    assert one == other
+    decoded = [m.decompress(one["strings"], one["shape"], steps=3)["x_hat"] for m in (first, second)]
+    assert torch.equal(*decoded)
+
+
+@torch.no_grad()
+def test_what_is_stored_is_what_was_saved_up_to_float16(model, saved):
+    loaded = DiffusionHyperprior.from_pretrained(saved).state_dict()
+    for name, value in model.state_dict().items():
+        if value.is_floating_point():
+            assert largest(loaded[name] - value) <= (2**-11 * largest(value) if value.numel() >= 4096 else 0), name
+        else:
+            assert torch.equal(loaded[name], value), name
+
+
+def test_tables_are_loaded_and_not_made_again(saved, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(saved / WEIGHTS)
+    for name in ("_quantized_cdf", "_cdf_length", "_offset"):            # the channels' tables in another order
+        tensors[f"entropy_bottleneck.{name}"] = tensors[f"entropy_bottleneck.{name}"].flip(0).contiguous()
+    tensors["gaussian_conditional._quantized_cdf"][:, 500] += 1
+    save_file(tensors, tmp_path / WEIGHTS, metadata={"format": "pt"})
+    (tmp_path / CONFIG).write_bytes((saved / CONFIG).read_bytes())
+    tampered, honest = DiffusionHyperprior.from_pretrained(tmp_path), DiffusionHyperprior.from_pretrained(saved)
+    for name in ("entropy_bottleneck", "gaussian_conditional"):
+        assert torch.equal(getattr(tampered, name)._quantized_cdf, tensors[f"{name}._quantized_cdf"])
+    assert tampered.model_id != honest.model_id and tampered.update() is False, "update() leaves loaded tables alone"
+    coded = [model.compress(picture(64, 96), 1e-5) for model in (tampered, honest)]
+    assert parts(coded[0])[1] != parts(coded[1])[1], "the stored tables are the ones that code"
+    tampered.receive(coded[0]["strings"], coded[0]["shape"])
+    with pytest.raises(BitstreamError):
+        honest.receive(coded[0]["strings"], coded[0]["shape"])
+
+
+@pytest.mark.slow
+def test_another_process_decodes_the_same_picture(saved):
+    model = DiffusionHyperprior.from_pretrained(saved)
+    coded = model.compress(picture(64, 96), 1e-3)
+    expected = model.decompress(coded["strings"], coded["shape"], steps=2, seed=5)["x_hat"]
+    code = f"""
+import hashlib, torch
+from dhp_lab.codec.model import DiffusionHyperprior
+torch.set_num_threads({torch.get_num_threads()})
+model = DiffusionHyperprior.from_pretrained({str(saved)!r})
+x_hat = model.decompress({coded["strings"]!r}, {coded["shape"]!r}, steps=2, seed=5)["x_hat"]
+print(hashlib.sha256(x_hat.numpy().tobytes()).hexdigest())
+"""
+    root = Path(dhp_lab.__file__).resolve().parents[1]
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip() == hashlib.sha256(expected.numpy().tobytes()).hexdigest()
+
+
+def test_compress_leaves_the_mode_as_it_was(model):
+    other = woken().train()
+    x = picture(48, 48)
+    assert other.compress(x) == model.compress(x) and other.training
+    assert model.compress(x, 1e-3) == model.compress(x) and not model.training
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_reads_what_a_cpu_wrote_and_the_other_way_round(model):
+    x, on_gpu = picture(131, 200), woken().cuda()
+    for writer, reader, data in ((model, on_gpu, x), (on_gpu, model, x.cuda())):
+        coded = writer.compress(data, 1e-4)
+        known, own = (m.receive(coded["strings"], coded["shape"]) for m in (reader, writer))
+        assert torch.equal(known.symbols.cpu(), own.symbols.cpu())
+
+
+# what is refused
+
+
+@pytest.mark.parametrize("settings, message", [
+    ({"N": 3}, "N must lie in 4 .. 1024, got 3"), ({"N": 1025}, "got 1025"), ({"M": 0}, "M must lie in 1 .. 768, .*got 0"),
+    ({"M": 769}, "got 769"), ({"schedule": "quadratic"}, "one of linear, cosine, got 'quadratic'"),
+    ({"transmit": "y"}, "'z.y' or 'z', got 'y'"), ({"diffusion_steps": 0}, "at least 1 step, got 0"),
+])
+def test_settings_out_of_range_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        create_diffusion_hyperprior_model(**{"N": N, "M": M} | settings)
+
+
+@pytest.mark.parametrize("shape", [(3, 64, 64), (1, 1, 64, 64), (1, 4, 64, 64), (1, 3, 15, 64), (1, 3, 64, 15), (1, 1, 3, 64, 64), (0, 3, 64, 64)])
+def test_shapes_that_are_no_pictures_are_refused(model, shape):
+    for function in (model.compress, model):
+        with pytest.raises(ValueError, match=r"shape \(B, 3, H, W\) with .*got \(" + str(shape[0])):
+            function(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_pictures_that_are_not_finite_are_refused(model, z_model, value):
+    x = picture(48, 48)
+    x[0, 1, 20, 20] = value
+    for codec in (model, z_model):
+        with pytest.raises(ValueError, match="finite"):
+            codec.compress(x)
+
+
+@pytest.mark.parametrize("value", [0.0, 1e-7, 0.11, float("nan")])
+def test_lambdas_out_of_range_are_refused(model, value):
+    for function in (model.compress, model, lambda x, value: model.step_size(value)):
+        with pytest.raises(ValueError, match=f"lambda_rate must lie in .*got {value}"):
+            function(picture(16, 16), value)
+
+
+@pytest.mark.parametrize("settings, message", [
+    ({"steps": -1}, "steps must lie in 0 .. 1000, got -1"), ({"steps": 1001}, "got 1001"),
+    ({"gamma": -0.1}, "gamma must lie in .0, 1., got -0.1"), ({"gamma": 1.5}, "got 1.5"), ({"gamma": float("nan")}, "got nan"),
+])
+def test_sampling_out_of_range_is_refused(model, coded, settings, message):
+    with pytest.raises(ValueError, match=message):
+        model.decompress(coded["strings"], coded["shape"], **settings)
+
+
+def test_a_model_without_tables_says_what_to_do():
+    from dhp_lab.codec.model import CodecConfig
+
+    with pytest.raises(ValueError, match=r"call model.update\(\) first"):
+        DiffusionHyperprior(CodecConfig(N=4, M=4)).compress(picture(16, 16))

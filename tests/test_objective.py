@@ -1,0 +1,171 @@
+"""The training loss: by hand, at its start, and where its gradient goes."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from models import picture, untrained, woken
+
+from dhp_lab.codec import objective
+from dhp_lab.codec.objective import LAMBDA_HIGH, LAMBDA_LOW, LAMBDA_OFTEN, REFERENCE, VALIDATION_LAMBDAS, Objective, rate_distortion
+
+STAGES = ("codec", "denoiser", "joint")
+
+
+def seeded(function, *arguments, seed: int = 0):
+    """A result under a random state of its own."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return function(*arguments)
+
+
+# rate and distortion
+
+
+def test_loss_is_mse_plus_lambda_times_bpp():
+    generator = torch.Generator().manual_seed(0)
+    x, x_hat = torch.rand(2, 3, 32, 48, generator=generator), torch.rand(2, 3, 32, 48, generator=generator)
+    y, z = torch.rand(2, 8, 2, 3, generator=generator), torch.rand(2, 4, 1, 1, generator=generator)
+    lambdas = [1e-4, 1e-2]
+    losses = rate_distortion(x_hat, x, {"y": y, "z": z}, torch.tensor(lambdas))
+    mse, bpp, total, psnr = [], [], [], []
+    for i, value in enumerate(lambdas):
+        bits = -sum(math.log2(p) for p in [*y[i].flatten().tolist(), *z[i].flatten().tolist()])
+        mse.append(((x_hat[i] - x[i]).double() ** 2).mean().item())
+        bpp.append(bits / (32 * 48))
+        total.append(mse[i] + value * bpp[i])
+        psnr.append(-10 * math.log10(mse[i]))
+    assert losses["loss"].item() == pytest.approx(sum(total) / 2, rel=1e-5)
+    assert losses["bpp"].item() == pytest.approx(sum(bpp) / 2, rel=1e-5)
+    assert losses["psnr"].item() == pytest.approx(sum(psnr) / 2, rel=1e-5)
+    weighted = [loss * math.sqrt(REFERENCE / value) / REFERENCE for loss, value in zip(total, lambdas, strict=True)]
+    assert losses["objective"].item() == pytest.approx(sum(weighted) / 2, rel=1e-5)
+    z_bits = -sum(math.log2(p) for p in z.flatten().tolist()) / (2 * 32 * 48)
+    assert losses["bpp of z"].item() == pytest.approx(z_bits, rel=1e-5)
+
+
+def test_the_codec_stage_decodes_with_k_of_zero():
+    """The same random numbers, and the picture put together step by step from the model's parts."""
+    model, x = woken().train(), picture(64, 64, count=2)
+    losses = seeded(Objective(model, 1e-3), x, "codec")
+
+    def by_hand():
+        latents = model.latents(x, torch.full((2,), 1e-3))
+        y_hat = (latents.symbols + latents.mean) * latents.log2_delta.exp2().view(-1, 1, 1, 1)
+        x_hat = model.synthesise(y_hat, latents.log2_delta, (64, 64))
+        return rate_distortion(x_hat, x, model.likelihoods(latents), torch.full((2,), 1e-3))
+
+    expected = seeded(by_hand)
+    assert {name: value.item() for name, value in losses.items()} == {name: value.item() for name, value in expected.items()}
+
+
+# the denoiser's own loss
+
+
+@pytest.mark.parametrize("transmit", ["z+y", "z"])
+@pytest.mark.parametrize("seed", range(3))
+def test_an_untrained_denoiser_has_loss_one(transmit, seed):
+    losses = seeded(Objective(untrained(transmit=transmit).train(), None), picture(64, 64, count=4), "denoiser", seed=seed)
+    assert losses["objective"].item() == pytest.approx(1, abs=1e-6) and losses["gain in dB"].item() == pytest.approx(0, abs=1e-5)
+
+
+def test_a_denoiser_that_spoils_its_closed_form_has_a_larger_loss():
+    model = untrained().train()
+    torch.nn.init.normal_(model.denoiser.exit.bias, std=0.5)
+    losses = seeded(Objective(model, None), picture(64, 64, count=4), "denoiser")
+    assert losses["objective"].item() > 1.05 and losses["gain in dB"].item() < -0.2
+
+
+def test_the_denoiser_learns():
+    """Fifteen steps on one picture, whose neighbouring latents tell about each other."""
+    model = untrained().train()
+    task, x = Objective(model, 1e-3), picture(128, 128)
+    optimizer = torch.optim.Adam(task.parameter_groups("denoiser", 1e-2))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+
+    def loss() -> torch.Tensor:
+        return sum(seeded(task, x, "denoiser", seed=seed)["objective"] for seed in range(2)) / 2
+
+    for _ in range(15):
+        optimizer.zero_grad()
+        last = loss()
+        last.backward()
+        optimizer.step()
+    assert last.item() < 0.99
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed and all(name.startswith("denoiser.") for name in changed)
+
+
+# where the gradient goes
+
+
+@pytest.mark.parametrize("transmit", ["z+y", "z"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_gradient_reaches_exactly_the_stages_parameters(stage, transmit):
+    """Several batches, because the joint stage leaves parts out at random. Where z alone is sent no bin is ever known."""
+    model = woken(transmit=transmit).train()
+    task = Objective(model, None)
+    groups = task.parameter_groups(stage, 1.0)
+    for seed in range(3):
+        seeded(task, picture(64, 64, count=4), stage, seed=seed)["objective"].backward()
+    wanted = {name for name, _ in model.named_parameters() if not name.endswith("quantiles")}
+    wanted = {name for name in wanted if stage == "joint" or name.startswith("denoiser.") == (stage == "denoiser")}
+    unused = {"denoiser.weight"} if transmit == "z" else set()
+    reached = {name for name, p in model.named_parameters() if p.grad is not None and bool(p.grad.any())}
+    assert reached == wanted - unused
+    assert {id(p) for group in groups for p in group["params"]} == {id(p) for n, p in model.named_parameters() if n in wanted}
+    assert all(bool(p.grad.isfinite().all()) for _, p in model.named_parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_lapped_transforms_learn_at_a_share_of_the_rate(stage):
+    model = untrained()
+    rates = {id(p): group["lr"] for group in Objective(model, None).parameter_groups(stage, 1e-3) for p in group["params"]}
+    top = 1e-3 * objective.STAGE_SHARE[stage]
+    for name, parameter in model.named_parameters():
+        if id(parameter) in rates:
+            share = objective.SHORTCUT_SHARE if name.endswith("lapped") else 1.0
+            assert rates[id(parameter)] == pytest.approx(share * top), name
+
+
+def test_the_encoder_feels_the_denoisers_picture_through_the_rounding():
+    """Joint stage: y_hat's gradient passes D by, so g_a and Delta learn from the distortion although D's inputs are cut off."""
+    model = woken().train()
+    task, x = Objective(model, 1e-3), picture(64, 64, count=4)
+
+    def distortion():
+        latents = model.latents(x, torch.full((4,), 1e-3))
+        known = model.known(latents)
+        y_hat = task._mixed(latents, known, model.denoise(known, steps=0))
+        return (model.synthesise(y_hat, latents.log2_delta, (64, 64)) - x).square().mean()
+
+    seeded(distortion).backward()
+    assert all(bool(p.grad.any()) for p in (model.g_a.lapped, model.gain.knots, model.denoiser.exit.weight))
+
+
+# lambdas and validation
+
+
+def test_lambdas_cover_the_range_and_favour_small_files():
+    drawn = seeded(Objective(untrained(), None).draw_lambdas, 4000, torch.device("cpu"))
+    assert LAMBDA_LOW <= drawn.min() and drawn.max() <= LAMBDA_HIGH * (1 + 1e-6)
+    shares = [0.3 * math.log(LAMBDA_OFTEN / LAMBDA_LOW) / math.log(LAMBDA_HIGH / LAMBDA_LOW), (drawn < LAMBDA_OFTEN).float().mean().item()]
+    assert shares[1] == pytest.approx(shares[0], abs=5 * math.sqrt(0.13 * 0.87 / 4000))
+
+
+def test_a_single_lambda_is_taken_for_all():
+    assert Objective(untrained(), 5e-4).draw_lambdas(3, torch.device("cpu")).tolist() == pytest.approx([5e-4] * 3)
+
+
+@pytest.mark.parametrize("denoise", [False, True])
+def test_validation_is_the_models_own_forward(denoise):
+    model, x = woken(), picture(64, 64, count=2)
+    rows = Objective(model, None).validate(x, denoise)
+    assert [row["lambda_rate"] for row in rows] == list(VALIDATION_LAMBDAS)
+    with torch.no_grad():
+        for row in rows:
+            out = model(x, row["lambda_rate"], steps=int(denoise))
+            expected = rate_distortion(out["x_hat"], x, out["likelihoods"], torch.full((2,), row["lambda_rate"]))
+            assert torch.equal(row["x_hat"], out["x_hat"]) and row["loss"] == expected["loss"].item()
