@@ -106,6 +106,19 @@ def test_every_setting_survives(tmp_path, settings):
     assert DiffusionHyperprior.from_pretrained(str(tmp_path)).config == model.config == CodecConfig(4, 8, **{"diffusion_steps": 10} | settings)
 
 
+def test_tables_of_any_size_are_loaded(tmp_path):
+    """Those of a trained prior of z are longer or shorter than the ones that a new model starts with."""
+    model = untrained(N=4, M=8)
+    start = model.entropy_bottleneck.quantized_cdf.shape
+    model.update(force=True, update_quantiles=True)
+    model.save_pretrained(tmp_path)
+    other = untrained(N=4, M=8)
+    other.load_state_dict(model.state_dict())
+    for loaded in (DiffusionHyperprior.from_pretrained(tmp_path), other):
+        found = loaded.entropy_bottleneck.quantized_cdf
+        assert torch.equal(found, model.entropy_bottleneck.quantized_cdf) and found.shape != start
+
+
 def test_saving_makes_missing_tables(tmp_path):
     model = DiffusionHyperprior(CodecConfig(N=4, M=8))
     model.save_pretrained(tmp_path)

@@ -97,6 +97,22 @@ def test_with_all_channels_the_error_is_that_of_rounding(lambda_rate):
     assert error.square().mean().item() == pytest.approx(quantisation_sigma(model.step_size(lambda_rate)) ** 2, rel=0.02)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("loud", [M, 5, 0])
+def test_channels_that_the_hyperprior_calls_silent_are_not_sent(loud):
+    """Their symbols are zero on both sides, even where the picture says otherwise; with none left y is empty and still known."""
+    codec, x = woken(), picture(64, 96)
+    codec.log2_spread[loud:] = -30
+    coded = codec.compress(x, 1e-3)
+    assert (parts(coded)[0] == b"") == (loud == 0)
+    known = codec.receive(coded["strings"], coded["shape"])
+    assert bool(known.decoded.all()) and not known.symbols[:, loud:].any()
+    assert bool(known.symbols[:, :loud].any()) == (loud > 0)
+    for steps in (0, 1, 3):
+        decoded = codec.decompress(coded["strings"], coded["shape"], steps=steps)["x_hat"]
+        assert torch.equal(decoded, codec(x, 1e-3, steps=steps)["x_hat"].clamp(0, 1))
+
+
 def test_larger_lambdas_give_smaller_files(model):
     x, codec = picture(96, 96), untrained()
     lambdas = [lambda_of(code) for code in range(lambda_code(1e-6), lambda_code(1e-1), 2048)]

@@ -130,6 +130,34 @@ def test_the_lapped_transforms_learn_at_a_share_of_the_rate(stage):
             assert rates[id(parameter)] == pytest.approx(share * top), name
 
 
+def test_the_denoisers_own_loss_moves_the_denoiser_alone():
+    """Also where, as in the joint stage, the latents carry a gradient."""
+    model = woken().train()
+    latents = model.latents(picture(64, 64, count=8), torch.full((8,), 1e-3))
+    assert latents.symbols.requires_grad and latents.mean.requires_grad
+    seeded(Objective(model, None).denoiser_loss, latents).backward()
+    reached = {name for name, p in model.named_parameters() if p.grad is not None}
+    assert reached == {name for name, _ in model.named_parameters() if name.startswith("denoiser.")}
+
+
+def test_the_denoisers_picture_hands_the_encoder_the_gradient_of_plain_decoding(monkeypatch):
+    """D sees detached inputs: what the codec's parameters feel is the gradient of y_hat, weighted as the synthesis asks."""
+    monkeypatch.setattr(objective, "CLEAN_SHARE", -1.0)
+    model = woken().train()
+    asked = torch.randn(4, model.M, 4, 4, generator=torch.Generator().manual_seed(0))
+    codec = {name: p for name, p in model.named_parameters() if name.startswith(("g_a.", "h_a.", "h_s.", "gain."))}
+
+    def gradients(mixed: bool) -> list[torch.Tensor]:
+        latents = model.latents(picture(64, 64, count=4), torch.full((4,), 1e-3))
+        known = model.known(latents)
+        y_hat = model.denoise(known, steps=0)
+        y_hat = Objective(model, None)._mixed(latents, known, y_hat) if mixed else y_hat
+        return torch.autograd.grad((asked * y_hat).sum(), codec.values())
+
+    for name, ours, plain in zip(codec, seeded(gradients, True), seeded(gradients, False), strict=True):
+        assert (ours - plain).abs().max() <= 1e-5 * plain.abs().max(), name
+
+
 def test_the_encoder_feels_the_denoisers_picture_through_the_rounding():
     """Joint stage: y_hat's gradient passes D by, so g_a and Delta learn from the distortion although D's inputs are cut off."""
     model = woken().train()

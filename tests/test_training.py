@@ -91,7 +91,7 @@ def test_a_run_goes_through_its_stages_and_leaves_everything_behind(unbroken):
 
 
 def test_training_lowers_the_validation_loss(photos, tmp_path):
-    settings = {"epochs": 12, "denoiser_epochs": 0, "joint_epochs": 0, "lambda_rate": 1e-3, "lr": 2e-3, "validate_every": 1000}
+    settings = {"epochs": 40, "denoiser_epochs": 0, "joint_epochs": 0, "lambda_rate": 1e-2, "lr": 4e-3, "validate_every": 1000}
     run = Trainer(config(photos, tmp_path, minutes_between_saves=60.0, **settings))
     with run._averaged():
         before = run.objective.validate(run.val, denoise=False)[0]["objective"]

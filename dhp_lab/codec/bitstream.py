@@ -77,7 +77,7 @@ class DhpFile:
     @property
     def lambda_rate(self) -> float:
         """The trade-off that the file was written with, 1e-6 .. 1e-1."""
-        return 2.0 ** (int.from_bytes(self.side[:2], "big") / 2048 - 20)
+        return min(max(2.0 ** (int.from_bytes(self.side[:2], "big") / 2048 - 20), 1e-6), 1e-1)
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -68,19 +68,17 @@ def bin_moments(symbols: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     Args:
         symbols: whole numbers, any shape. scale: > 0, the same shape, in quantiser steps.
     """
-    size = symbols.abs()
-    s = torch.maximum(scale, (size - 0.5) / FARTHEST).clamp(min=0.02)
+    size = symbols.double().abs()                                                    # float32 would lose the differences below
+    s = torch.maximum(scale.double(), (size - 0.5) / FARTHEST).clamp(min=0.02)
     low, high = (size - 0.5) / s, (size + 0.5) / s
     density_low, density_high = (torch.exp(-0.5 * edge.square()) / math.sqrt(2 * math.pi) for edge in (low, high))
     mass = 0.5 * (torch.erfc(low / math.sqrt(2)) - torch.erfc(high / math.sqrt(2)))
-    mass = mass.clamp(min=1e-12)
     shift = (density_low - density_high) / mass
     spread = 1 + (low * density_low - high * density_high) / mass - shift.square()
-    # a bin narrow beside the scale: the differences above cancel, and the cut Gaussian is uniform to first order
-    wide = s > 20
-    mean = torch.where(wide, size * (1 - 1 / (12 * s.square())), s * shift)
-    variance = torch.where(wide, torch.full_like(s, SIGMA_Q**2), s.square() * spread)
-    return mean * symbols.sign(), variance.clamp(min=1e-8, max=SIGMA_Q**2)
+    wide = s > 1000                                                                  # then the bin is uniform to first order
+    mean = torch.where(wide, size * (1 - 1 / (12 * s.square())), s * shift) * symbols.sign()
+    variance = torch.where(wide, SIGMA_Q**2, s.square() * spread).clamp(min=1e-8, max=SIGMA_Q**2)
+    return mean.to(scale.dtype), variance.to(scale.dtype)
 
 
 class LatentDenoiser(nn.Module):

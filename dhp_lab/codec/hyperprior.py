@@ -28,7 +28,7 @@ from dhp_lab.codec.bitstream import BitstreamError
 from dhp_lab.codec.denoiser import Known
 from dhp_lab.codec.entropy import SCALES, pack, scale_indexes, symbol_crc, unpack
 from dhp_lab.codec.lapped import BLOCK, lapped_filters
-from dhp_lab.codec.rate import FRACTION_BITS, GainCurve, lambda_code
+from dhp_lab.codec.rate import CODE_MAX, CODE_MIN, FRACTION_BITS, GainCurve, lambda_code
 from dhp_lab.codec.tiling import TILE, tiled
 from dhp_lab.codec.transforms import ACTIVATION_BITS, HYPER, Analysis, HyperAnalysis, HyperSynthesis, Synthesis
 
@@ -227,7 +227,10 @@ def _channel_rows(shape: tuple[int, int, int]) -> Tensor:
 def _read_side(side: bytes) -> tuple[int, int, int]:
     if len(side) != SIDE.size:
         raise BitstreamError(f"the side information holds {len(side)} bytes, not {SIDE.size}; the stream is damaged")
-    return SIDE.unpack(side)
+    code, z_crc, y_crc = SIDE.unpack(side)
+    if not CODE_MIN <= code <= CODE_MAX:
+        raise BitstreamError(f"the lambda code is {code}, not in {CODE_MIN} .. {CODE_MAX}; the stream is damaged")
+    return code, z_crc, y_crc
 
 
 def _check_crc(name: str, found: int, expected: int) -> None:

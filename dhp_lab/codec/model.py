@@ -16,6 +16,7 @@ The hyperprior (transforms, rate, entropy coding) is ``codec.hyperprior``; the d
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -160,12 +161,8 @@ class DiffusionHyperprior(Hyperprior):
         if steps == 0:
             return (known.symbols + known.mean) * delta
         levels = self.noise_levels(known, steps)
-        draws = [torch.Generator().manual_seed(seed) for _ in range(len(delta))]
-
-        def noise() -> Tensor:
-            return torch.stack([torch.randn(known.mean.shape[1:], generator=draw) for draw in draws]).to(delta.device)
-
-        u = known.symbols if bool(known.decoded.all()) else torch.where(known.decoded > 0, known.symbols, levels[0] * noise())
+        noise, start = (_noise(known, s) for s in (seed, seed ^ 0x5EED))     # what all pictures draw, and undecoded ones first
+        u = known.symbols if bool(known.decoded.all()) else torch.where(known.decoded > 0, known.symbols, levels[0] * start())
         for k, sigma in enumerate(levels):
             clean, variance = self._denoise_once(u, sigma, known)
             if k == 0:
@@ -230,6 +227,12 @@ def create_diffusion_hyperprior_model(
     model = DiffusionHyperprior(CodecConfig(N, M, diffusion_steps, schedule, transmit))
     model.update()
     return model.to(memory_format=torch.channels_last)
+
+
+def _noise(known: Known, seed: int) -> Callable[[], Tensor]:
+    """A source of standard normal noise shaped like the latents; each picture draws from a generator of its own."""
+    draws = [torch.Generator().manual_seed(seed) for _ in range(len(known.mean))]
+    return lambda: torch.stack([torch.randn(known.mean.shape[1:], generator=draw) for draw in draws]).to(known.mean.device)
 
 
 def _check_pictures(x: Tensor) -> None:
