@@ -45,16 +45,23 @@ def write_atomic(path: str | Path, data: bytes) -> None:
     Raises:
         OSError: the disk's own trouble; the old file, if any, is intact and no part of the new one is left.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    write_all_atomic({Path(path): data})
+
+
+def write_all_atomic(files: dict[Path, bytes]) -> None:
+    """Write several files that belong together: none is put in its place before all are on the disk."""
+    temporary = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in files}
     try:
-        with open(temporary, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
+        for path, data in files.items():
+            with open(temporary[path], "wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+        for path in files:
+            os.replace(temporary[path], path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        for part in temporary.values():
+            part.unlink(missing_ok=True)
         raise
 
 
@@ -75,8 +82,7 @@ def save_model(folder: str | Path, model: DiffusionHyperprior) -> None:
         tensors[name] = value.detach().cpu().contiguous().to(torch.float16 if half else value.dtype)
     config = {"model": "DiffusionHyperprior", **asdict(model.config)}
     weights = save(tensors, metadata={"format": "pt"})
-    write_atomic(folder / WEIGHTS, weights)
-    write_atomic(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+    write_all_atomic({folder / WEIGHTS: weights, folder / CONFIG: (json.dumps(config, indent=2) + "\n").encode()})
 
 
 def read_checkpoint(folder: str | Path) -> tuple[dict, dict[str, Tensor], bytes]:

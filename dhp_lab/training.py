@@ -174,7 +174,7 @@ class Trainer:
             board.add_scalar("validation/objective", score, self.step)
             log.info("validation at step %d: objective %.4f; %s", self.step, score,
                      "; ".join(f"lambda {r['lambda_rate']:g}: {r['bpp']:.3f} bpp {r['psnr']:.2f} dB" for r in rows))
-            sheet = torch.cat([self.val[:4], rows[1]["x_hat"][:4].cpu()], 2)
+            sheet = torch.cat([self.val[:4], rows[len(rows) // 3]["x_hat"][:4].cpu()], 2)
             sheet = torch.cat(list(sheet), 2).clamp(0, 1)
             board.add_image("validation/original above, decoded below", sheet, self.step)
             save_image(sheet, self.out / "samples" / f"step_{self.step:07d}.png")

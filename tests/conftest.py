@@ -5,6 +5,8 @@ import socket
 
 import pytest
 
+import dhp_lab  # noqa: F401  (before anything imports torchvision)
+
 # Set before anything is imported, so that libraries, kernels and other processes see it too.
 os.environ.setdefault("DHP_PROFILE", "ci")
 os.environ["HF_HUB_OFFLINE"] = "1"

@@ -6,7 +6,7 @@ A latent is sent as q = round(y/Delta - mean), coded with a zero-mean Gaussian w
     index = (log2(spread) + log2(scale from h_s) - log2(Delta) - log2(SCALE_MIN)) * 8,   rounded, in units of 2^-16
 
 so that a decoder on another device reads the same tables. Where the index is 0 the symbol is almost surely zero
-(P(q != 0) < 1e-4): the encoder sets it to zero and nothing is sent.
+(P(q != 0) < 1.3e-4): the encoder sets it to zero and nothing is sent.
 
 | paper   | here                        | unit             |
 |---------|-----------------------------|------------------|

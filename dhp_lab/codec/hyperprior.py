@@ -68,6 +68,7 @@ class Hyperprior(CompressionModel):
     def __init__(self, N: int, M: int, sends_y: bool) -> None:
         super().__init__()
         self.N, self.M, self.sends_y = N, M, sends_y
+        self._tables_stale = False                     # whether training has moved on since the last update
         self.g_a, self.g_s = Analysis(N, M), Synthesis(N, M)
         self.h_a, self.h_s = HyperAnalysis(N, M), HyperSynthesis(N, M)
         self.gain = GainCurve()
@@ -132,6 +133,7 @@ class Hyperprior(CompressionModel):
 
     def latents(self, x: Tensor, lambda_rate: Tensor) -> Latents:
         """Encode pictures with a trade-off each, (B,): differentiable, with training's stand-in for rounding."""
+        self._tables_stale = True
         return self._latents(x, self.gain(lambda_rate), None)
 
     def encode(self, x: Tensor, codes: list[int]) -> Latents:
@@ -206,11 +208,13 @@ class Hyperprior(CompressionModel):
         for tables in (self.entropy_bottleneck, self.gaussian_conditional):
             for name in ("_quantized_cdf", "_offset", "_cdf_length"):
                 setattr(tables, name, torch.IntTensor().to(self.log2_spread.device))
+        self._tables_stale = False
         return super().load_state_dict(state_dict, strict)
 
     def update(self, scale_table=None, force: bool = False, update_quantiles: bool = False) -> bool:
         """Make the probability tables, as CompressAI's ``update`` does; the Gaussian ones never depend on the weights."""
         changed = self.gaussian_conditional.update_scale_table(SCALES, force=force)
+        force, self._tables_stale = force or self._tables_stale, False
         return self.entropy_bottleneck.update(force=force, update_quantiles=update_quantiles) or changed
 
 

@@ -9,8 +9,7 @@ K = 0 decodes y_hat as it is (a mean-scale hyperprior, Minnen et al. 2018), K = 
 
 ``gamma`` blends the two ends: 0 gives the sample as drawn, 1 the posterior mean.
 
-The hyperprior (transforms, rate, entropy coding) is ``codec.hyperprior``; the denoiser and the maths of one step are
-``codec.denoiser``; here they become a codec.
+The hyperprior is ``codec.hyperprior``, the denoiser ``codec.denoiser``; here they become a codec.
 """
 
 from __future__ import annotations
@@ -191,14 +190,16 @@ class DiffusionHyperprior(Hyperprior):
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config.json and model.safetensors, with the probability tables, to a folder.
 
+        Large tensors are stored in float16: to write files that the checkpoint reads, load it (``from_pretrained``).
+
         Raises:
             OSError: the disk's own trouble; an older checkpoint there is intact.
         """
-        self.update()
+        self.update(update_quantiles=self._tables_stale)
         save_model(folder, self)
 
     def push_to_hub(self, repository: str) -> str:
-        """Upload config.json and model.safetensors to "owner/name" on the Hugging Face hub; returns the address."""
+        """Save the model as "owner/name" on the Hugging Face hub; returns the address."""
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
             return upload_checkpoint(folder, repository)
@@ -236,8 +237,8 @@ def _noise(known: Known, seed: int) -> Callable[[], Tensor]:
 
 
 def _check_pictures(x: Tensor) -> None:
-    if x.ndim != 4 or len(x) == 0 or x.shape[1] != 3 or min(x.shape[-2:]) < 16:
-        raise ValueError(f"pictures must have shape (B, 3, H, W) with H, W >= 16, got {tuple(x.shape)}")
+    if x.dtype != torch.float32 or x.ndim != 4 or len(x) == 0 or x.shape[1] != 3 or min(x.shape[-2:]) < 16:
+        raise ValueError(f"pictures must be float32 of shape (B, 3, H, W) with H, W >= 16, got {tuple(x.shape)}, {x.dtype}")
 
 
 def _check_sampling(steps: int, gamma: float) -> None:

@@ -26,6 +26,7 @@ STAGE_SHARE = {"codec": 1.0, "denoiser": 1.0, "joint": 0.4}     # of the learnin
 SHORTCUT_SHARE = 0.02                      # of the learning rate, for the lapped transforms' small weights
 SHARES = (0.5, 0.8)                        # denoiser's draws: below the first at t*, below the second lower, else unknown
 PLAIN_SHARE, CLEAN_SHARE = 0.25, 0.1       # joint stage: pictures decoded with K = 0, and from y itself
+SCALE_WEIGHT = 0.05                        # of the bits of latents that are not sent (transmit = "z")
 DENOISER_WEIGHT = 0.05                     # of the denoiser's own loss in the joint stage
 
 
@@ -57,9 +58,17 @@ class Objective(nn.Module):
             y_hat = self._mixed(latents, known, y_hat)
         x_hat = self.model.synthesise(y_hat, latents.log2_delta, x.shape[-2:])
         losses = rate_distortion(x_hat, x, self.model.likelihoods(latents), lambda_rate)
+        if not self.model.sends_y:
+            losses["objective"] = losses["objective"] + SCALE_WEIGHT * self.untold_bits(latents)
         if stage == "joint":
             losses["objective"] = losses["objective"] + DENOISER_WEIGHT * self.denoiser_loss(latents)
         return losses
+
+    def untold_bits(self, latents: Latents) -> Tensor:
+        """Bits for each latent that is not sent: nobody pays them, but they teach h_s the scale that sampling needs."""
+        rest = latents.rest.detach() + torch.rand_like(latents.rest) - 0.5
+        likelihood = self.model.gaussian_conditional._likelihood(rest, latents.scale)
+        return -self.model.gaussian_conditional.likelihood_lower_bound(likelihood).log2().mean()
 
     def _mixed(self, latents: Latents, known: Known, y_hat: Tensor) -> Tensor:
         """K = 1 for most pictures, K = 0 or y itself for some. D sees detached inputs; the encoder's gradient passes
@@ -98,7 +107,7 @@ class Objective(nn.Module):
         """One row for each validation lambda: real rounding, estimated bits, K = 1 if ``denoise`` else K = 0."""
         x = x.to(next(self.model.parameters()).device)
         rows = []
-        for value in VALIDATION_LAMBDAS if self.lambda_rate is None else (self.lambda_rate,) * 2:
+        for value in VALIDATION_LAMBDAS if self.lambda_rate is None else (self.lambda_rate,):
             lambda_rate = torch.full((len(x),), value, device=x.device)
             out = self.model(x, value, steps=int(denoise))
             losses = rate_distortion(out["x_hat"], x, out["likelihoods"], lambda_rate)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 TILE = 128                 # side of a square in latents: 2048 pixels
-OVERLAP = 12               # latents on each side, 192 pixels: beyond the reach of g_a, g_s (10) and D (7)
+OVERLAP = 12               # latents on each side, 192 pixels: beyond the reach of g_a, g_s (8) and D (6)
 
 
 def tiled(network: Callable[[slice, slice], Tensor], rows: int, cols: int, scale: int, tile: int = TILE) -> Tensor:
