@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from dhp_lab import checks
+from dhp_lab.checks import machinery
 from dhp_lab.checks import CORRECT, NOT_ATTEMPTED, REGISTRY, WRONG, Case, Check
 
 
@@ -88,7 +89,7 @@ def test_every_case_catches_something(name):
         calls = iter(range(99))
         result = REGISTRY[name](lambda *arguments: "?" if next(calls) == wrong_at else RIGHT[name](*arguments))
         assert (result.status, case.hint != "") == (WRONG, True)
-        assert result.message.endswith(f"your function returned '?'\nexpected: {checks._show(case.expected)}\nHint: {case.hint}")
+        assert result.message.endswith(f"your function returned '?'\nexpected: {machinery._show(case.expected)}\nHint: {case.hint}")
 
 
 def make(*cases: Case) -> Check:
@@ -148,7 +149,7 @@ def test_comparison(expected, right, wrong):
     ],
 )
 def test_values_are_shown_shortly(value, text):
-    assert checks._show(value) == text
+    assert machinery._show(value) == text
 
 
 def test_html_is_escaped_and_names_the_status():
