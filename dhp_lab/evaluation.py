@@ -30,9 +30,9 @@ from dhp_lab.settings import choose_device
 if TYPE_CHECKING:
     from dhp_lab.codec.model import DiffusionHyperprior
 
-DEFAULT_LAMBDA_RATES = (1e-2, 4.4e-3, 1.9e-3, 8.3e-4, 3.6e-4, 1.6e-4, 6.9e-5, 3e-5)  # evenly spaced on a log scale
+DEFAULT_LAMBDA_RATES = (2.3e-2, 1e-2, 4.4e-3, 1.9e-3, 8.3e-4, 3.6e-4, 1.6e-4, 6.9e-5, 3e-5)  # evenly, on a log scale
 REPORT_NAME = "evaluation.json"
-SAMPLE_PICTURES = 4  # sixteen PNG files each, at 8 lambdas and 2 numbers of steps
+SAMPLE_PICTURES = 4  # eighteen PNG files each, at 9 lambdas and 2 numbers of steps
 Log = Callable[[str], None]
 Picture = tuple[str, Tensor]  # its file's name, (1, 3, H, W) in [0, 1]
 
@@ -67,7 +67,7 @@ class EvaluationConfig:
             words += [f"--{name}", ",".join(f"{value:g}" for value in getattr(self, name))]
         for name in ("gamma", "seed", "batch_size"):
             words += [f"--{name}", str(getattr(self, name))]
-        words += ["--device", str(choose_device(self.device))]
+        words += ["--device", str(choose_device(self.device)), "--codecs", ",".join(self.codecs) or "none"]
         return shlex.join([*words, *(["--save_samples"] if self.save_samples else [])])
 
 

@@ -24,7 +24,7 @@ def studied(tmp_path_factory):
         coarse.resize((176, 176), Image.Resampling.BICUBIC).save(folder / "photos" / f"{i}.png")
     trained = call(f"train --data_path {folder}/photos --output_dir {folder}/outputs {TRAIN}")
     assert trained.exit_code == 0, trained.output
-    options = f"--data_path {folder}/photos --output_dir {folder}/results --device cpu --lambda_rates 1e-2,1e-3,1e-4,1e-5"
+    options = f"--data_path {folder}/photos --output_dir {folder}/results --device cpu --lambda_rates 1e-2,1e-3,1e-4,1e-5 --codecs jpeg,webp"
     evaluated = call(f"evaluate --model_path {folder}/outputs/best_checkpoint {options} --steps 0,1,2 --save_samples")
     assert evaluated.exit_code == 0, evaluated.output
     return folder, trained, evaluated
@@ -41,6 +41,7 @@ def test_training_leaves_a_checkpoint_that_evaluates(studied):
     found = json.loads((folder / "results" / "evaluation.json").read_text())
     codecs = {(point["codec"], point["setting"]) for point in found["points"]}
     assert {("dhp K=2", 1e-4), ("dhp K=0", 1e-2)} <= codecs
+    assert {codec for codec, _ in codecs} == {"dhp K=0", "dhp K=1", "dhp K=2", "JPEG", "WebP"}
     for name in ("dhp K=1", "JPEG", "WebP"):
         assert name in evaluated.stdout
     assert list((folder / "results" / "samples").glob("*.png"))
@@ -53,7 +54,19 @@ def test_training_goes_on_where_it_stopped(studied):
     assert again.exit_code == 0, again.output
 
 
+@pytest.mark.slow
+def test_the_lessons_denoisers_are_trained_by_one_command(tmp_path):
+    result = call(f"train-lessons --output_dir {tmp_path} --profile ci --device cpu")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines() == [f"checkpoint: {tmp_path}/{name}" for name in ("digits", "digits-conditional")]
+    from dhp_lab.lesson_training import lesson_config, load_denoiser
+
+    for name in ("digits", "digits-conditional"):
+        assert load_denoiser(tmp_path / name)[1] == lesson_config(name, "ci")
+
+
 @pytest.mark.parametrize("line, message", [
+    ("train-lessons --profile huge", "choose one of digits, digits-conditional and one of ci, laptop, gpu"),
     ("train --data_path nowhere", "nowhere is not a folder"),
     ("train --data_path . --lr 0", "lr must lie in"),
     ("train --data_path . --schedule sine --image_size 64", "holds no picture"),

@@ -211,7 +211,7 @@ def test_run_writes_one_json_with_everything(tmp_path, fake_checkpoint):
     assert str(tmp_path) not in text
     assert stored["about"]["command"] == (
         "dhp evaluate --model_path model --data_path 'my photos' --output_dir out --steps 0,2 "
-        "--lambda_rates 0.01,0.003,0.001,0.0006 --gamma 0.0 --seed 0 --batch_size 4 --device cpu --save_samples"
+        "--lambda_rates 0.01,0.003,0.001,0.0006 --gamma 0.0 --seed 0 --batch_size 4 --device cpu --codecs jpeg --save_samples"
     )
     assert stored["about"]["pictures_from"] == "my photos"
     assert stored["about"]["model_id"] == b"fake-mdl".hex()
@@ -321,8 +321,8 @@ def test_peak_memory_lies_between_what_is_held_now_and_what_getrusage_says():
 
 def test_default_lambdas_are_evenly_spaced():
     ratios = np.diff(np.log(evaluation.DEFAULT_LAMBDA_RATES))
-    assert len(ratios) == 7
-    assert evaluation.DEFAULT_LAMBDA_RATES[0] == 1e-2 and evaluation.DEFAULT_LAMBDA_RATES[-1] == 3e-5
+    assert len(ratios) == 8
+    assert evaluation.DEFAULT_LAMBDA_RATES[0] == 2.3e-2 and evaluation.DEFAULT_LAMBDA_RATES[-1] == 3e-5
     assert np.abs(ratios - ratios.mean()).max() < 0.02
 
 

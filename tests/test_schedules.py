@@ -6,12 +6,12 @@ import math
 
 import pytest
 import torch
-from diffusers import DDPMScheduler
+from diffusers import DDIMScheduler, DDPMScheduler, ScoreSdeVeScheduler
 
-from dhp_lab.diffusion.schedules import NoiseSchedule, cosine, linear
+from dhp_lab.diffusion.schedules import NoiseSchedule, at, cosine, geometric, linear
 
 LENGTHS = (1, 2, 30, 50, 1000)
-each_schedule = pytest.mark.parametrize("make", [linear, cosine])
+each_schedule = pytest.mark.parametrize("make", [linear, cosine, geometric])
 each_length = pytest.mark.parametrize("steps", LENGTHS)
 
 
@@ -120,3 +120,85 @@ def test_betas_that_are_no_shares_are_refused(betas, named):
 def test_betas_that_are_no_vector_are_refused(shape):
     with pytest.raises(ValueError, match="vector of at least one value"):
         NoiseSchedule("own", torch.full(shape, 0.1))
+
+
+# --- the two scalings, a sampler's times, numbers beside a batch --------------------------------------------------------
+
+
+@pytest.mark.parametrize("steps", [2, 30, 1000])
+def test_geometric_sigmas_are_those_of_diffusers(steps):
+    reference = ScoreSdeVeScheduler(num_train_timesteps=steps, sigma_min=0.01, sigma_max=50.0)
+    ours = geometric(steps).sigma(torch.arange(1, steps + 1))
+    assert largest(ours / reference.discrete_sigmas - 1) < 1e-5, "theirs are float32"
+    assert ours[0].item() == pytest.approx(0.01, rel=1e-12) and ours[-1].item() == pytest.approx(50, rel=1e-12)
+
+
+def test_geometric_sigmas_rise_by_one_factor():
+    sigma = geometric(100, first=0.002, last=80.0).sigma(torch.arange(1, 101))
+    assert largest(sigma[1:] / sigma[:-1] - (80 / 0.002) ** (1 / 99)) < 1e-10
+    assert geometric(1).sigma(1).item() == pytest.approx(50, rel=1e-12)
+
+
+@pytest.mark.parametrize("make", [linear, cosine])
+def test_a_preserving_schedule_keeps_unit_variance_and_an_exploding_one_the_signal(make):
+    schedule, t = make(50), torch.linspace(0, 50, 301, dtype=torch.float64)
+    assert largest(schedule.scale(t).square() * (1 + schedule.sigma(t).square()) - 1) < 1e-12
+    exploding = NoiseSchedule("same noise, other scale", schedule.betas, preserving=False)
+    assert bool((exploding.scale(t) == 1).all()) and bool((exploding.sigma(t) == schedule.sigma(t)).all())
+    assert schedule.scale(0) == exploding.scale(0) == 1 and exploding.scale(t).dtype == torch.float64
+    assert not geometric(5).preserving and schedule.preserving
+
+
+@each_schedule
+def test_a_scale_outside_the_chain_is_refused(make):
+    with pytest.raises(ValueError, match=r"t must lie in \[0, 30\], got 31"):
+        make(30).scale(31)
+
+
+@pytest.mark.parametrize("count", [1, 5, 20, 50, 250, 1000])
+def test_times_are_the_trailing_timesteps_of_diffusers(count):
+    """Their index i stands for the time i + 1; our last time, 0, is where their last step arrives."""
+    reference = DDIMScheduler(num_train_timesteps=1000, timestep_spacing="trailing")
+    reference.set_timesteps(count)
+    assert linear(1000).times(count).tolist() == [*(reference.timesteps + 1).double().tolist(), 0.0]
+
+
+@pytest.mark.parametrize("count", [1, 7, 30])
+def test_times_are_evenly_spaced_even_where_they_are_not_whole(count):
+    times = cosine(30).times(count)
+    assert times.dtype == torch.float64 and times.shape == (count + 1,) and times[0] == 30 and times[-1] == 0
+    assert largest(times.diff() + 30 / count) < 1e-12
+
+
+@pytest.mark.parametrize("count", [0, -1, 31])
+def test_more_steps_than_the_chain_has_are_refused(count):
+    with pytest.raises(ValueError, match=rf"count must lie in 1 \.\. 30, .*'linear'; got {count}"):
+        linear(30).times(count)
+
+
+@pytest.mark.parametrize("first, last", [(0.0, 50.0), (-1.0, 50.0), (2.0, 2.0), (3.0, 2.0), (0.01, math.inf), (math.nan, 1.0)])
+def test_sigmas_that_do_not_rise_are_refused(first, last):
+    with pytest.raises(ValueError, match=f"got first = {first:g}, last = {last:g}"):
+        geometric(10, first=first, last=last)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_numbers_take_a_batchs_type_and_shape(dtype):
+    x = torch.ones(3, 2, 4, 5, dtype=dtype)
+    each = at(torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64), x)
+    assert each.shape == (3, 1, 1, 1) and each.dtype == dtype
+    assert (each * x)[:, 1, 3, 4].tolist() == [1, 2, 3]
+    for one in (0.5, torch.tensor(0.5), torch.tensor([0.5])):
+        assert at(one, x).shape == (1, 1, 1, 1) and at(one, x).dtype == dtype and at(one, x).item() == 0.5
+    assert at(7.0, torch.zeros(4)).shape == (1,)
+
+
+@pytest.mark.parametrize("shape", [(2,), (3, 1), (4,), (0,)])
+def test_numbers_that_do_not_fit_a_batch_are_refused(shape):
+    with pytest.raises(ValueError, match=r"one value for all 3 items or one for each is needed, got shape \(" + str(shape[0])):
+        at(torch.zeros(shape), torch.zeros(3, 8))
+
+
+def test_a_batch_of_whole_numbers_is_refused():
+    with pytest.raises(ValueError, match="floating type, got torch.int64"):
+        at(0.5, torch.zeros(3, 8, dtype=torch.int64))

@@ -1,4 +1,4 @@
-"""``dhp train``, ``evaluate`` and ``download``."""
+"""``dhp train``, ``train-lessons``, ``evaluate`` and ``download``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def train(
     denoiser_epochs: Annotated[int, _option("denoiser_epochs", "Then for the denoiser, the codec frozen.")] = 20,
     joint_epochs: Annotated[int, _option("joint_epochs", "Then for both together.")] = 20,
     lr: Annotated[float, _option("lr", "Peak step size of Adam.")] = 1e-4,
-    lambda_rate: Annotated[float | None, _option("lambda_rate", "One trade-off; all of 1e-5 .. 1e-2 if not given.")] = None,
+    lambda_rate: Annotated[float | None, _option("lambda_rate", "One trade-off; all of 1e-5 .. 3e-2 if not given.")] = None,
     N: Annotated[int, _option("N", "Width of the networks.")] = 128,
     M: Annotated[int, _option("M", "Channels of the latents.")] = 128,
     diffusion_steps: Annotated[int, _option("diffusion_steps", "Times in the noise schedule.")] = 50,
@@ -46,6 +46,29 @@ def train(
     typer.echo(f"best checkpoint: {best}")
 
 
+@app.command("train-lessons")
+def train_lessons(
+    output_dir: Annotated[Path | None, _option("output_dir", "Receives a folder for each; data/checkpoints if not given.")] = None,
+    profile: Annotated[str, _option("profile", "gpu trains what is shipped, laptop and ci take fewer steps.")] = "gpu",
+    device: Device = None,
+) -> None:
+    """Train the small denoisers of digits that lessons 01 to 04 use."""
+    from tqdm import tqdm
+
+    from dhp_lab.lesson_training import CHECKPOINTS, LESSONS, lesson_config
+    from dhp_lab.lesson_training import train_lessons as run
+
+    steps = sum(lesson_config(name, profile).training_steps for name in LESSONS)
+    with tqdm(total=steps) as bar:
+
+        def progress(name: str, step: int, loss: float) -> None:
+            bar.update()
+            bar.set_postfix(lesson=name, loss=f"{loss:.4f}", refresh=False)
+
+        folders = run(output_dir or CHECKPOINTS, profile=profile, device=device, progress=progress)
+    typer.echo("\n".join(f"checkpoint: {folder}" for folder in folders))
+
+
 @app.command()
 def evaluate(
     data_path: Annotated[Path, _option("data_path", "Folder of pictures, folders below included.")],
@@ -54,9 +77,10 @@ def evaluate(
     batch_size: Annotated[int, _option("batch_size", "Pictures of one size coded together.")] = 4,
     save_samples: Annotated[bool, typer.Option("--save_samples", help="Write some pictures, original and decoded.")] = False,
     steps: Annotated[str, _option("steps", "Numbers of diffusion steps K, separated by commas.")] = "0,1",
-    lambda_rates: Annotated[str | None, _option("lambda_rates", "Trade-offs, separated by commas; else eight of them.")] = None,
+    lambda_rates: Annotated[str | None, _option("lambda_rates", "Trade-offs, separated by commas; else nine of them.")] = None,
     gamma: Annotated[float, _option("gamma", "0 .. 1: 0 the sample, 1 the posterior mean.")] = 0.0,
     seed: Annotated[int, _option("seed", "Of the noise that K > 1 draws.")] = 0,
+    codecs: Annotated[str | None, _option("codecs", "Some of jpeg,webp,jpeg2000,avif, or none; all if not given.")] = None,
     device: Device = None,
 ) -> None:
     """Measure a codec on real files, beside JPEG, WebP, JPEG 2000 and AVIF."""
@@ -68,6 +92,7 @@ def evaluate(
         batch_size=batch_size, save_samples=save_samples, device=device, gamma=gamma, seed=seed,
         steps=_numbers("steps", steps, int),
         lambda_rates=_numbers("lambda_rates", lambda_rates, float) if lambda_rates else DEFAULT_LAMBDA_RATES,
+        codecs=_codecs(codecs),
     )  # fmt: skip
     report = run(config, log=lambda line: typer.echo(line, err=True))
     typer.echo(report.table())
@@ -80,6 +105,12 @@ def download(name: Annotated[str, typer.Argument(metavar="kodak|fashion-mnist", 
 
     folder = fetch(name, report=typer.echo)
     typer.echo(f"{name}: complete in {folder}")
+
+
+def _codecs(text: str | None) -> tuple[str, ...]:
+    from dhp_lab.classical import CODECS
+
+    return tuple(CODECS) if text is None else () if text == "none" else tuple(text.split(","))
 
 
 def _numbers(name: str, text: str, kind: type) -> tuple:

@@ -1,5 +1,5 @@
 """The fundamentals of diffusion, each file one idea; nothing here knows of codecs."""
 
-from dhp_lab.diffusion.schedules import NoiseSchedule, cosine, linear
+from dhp_lab.diffusion.schedules import NoiseSchedule, cosine, geometric, linear
 
-__all__ = ["NoiseSchedule", "cosine", "linear"]
+__all__ = ["NoiseSchedule", "cosine", "geometric", "linear"]

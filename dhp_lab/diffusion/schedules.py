@@ -8,6 +8,12 @@ Dividing by sqrt(alpha_bar_t) leaves the signal alone, and one number describes 
 
     x_t / sqrt(alpha_bar_t) = x_0 + sigma_t eps,                  sigma_t^2 = (1 - alpha_bar_t) / alpha_bar_t
 
+A variance-exploding chain (Song et al. 2021, section 3.4) is that unscaled state itself. One formula holds for both,
+
+    x_t = s_t (x_0 + sigma_t eps),      s_t = sqrt(alpha_bar_t) (preserving)  or  1 (exploding)
+
+and whatever is written with s and sigma works for either.
+
 | paper        | here               | range                                   |
 |--------------|--------------------|-----------------------------------------|
 | T            | ``steps``          | 1 ..                                    |
@@ -16,6 +22,7 @@ Dividing by sqrt(alpha_bar_t) leaves the signal alone, and one number describes 
 | alpha_bar_t  | ``alpha_bar(t)``   | (0, 1], 1 at t = 0                      |
 | sigma_t      | ``sigma(t)``       | 0 at t = 0, rising                      |
 | SNR(t)       | ``snr(t)``         | alpha_bar / (1 - alpha_bar) = 1/sigma^2 |
+| s_t          | ``scale(t)``       | (0, 1], 1 at t = 0                      |
 
 Between two whole times log(alpha_bar) is linear in t, so that every sigma up to ``sigma(T)`` has exactly one time.
 """
@@ -36,6 +43,7 @@ class NoiseSchedule:
     Attributes:
         name: the schedule's name, as written in a model's configuration.
         betas: (T,) float64 on the CPU, each in (0, 1).
+        preserving: whether the state is scaled by sqrt(alpha_bar), so that data of unit variance keep it; else s(t) = 1.
 
     Raises:
         ValueError: no betas, or one outside (0, 1).
@@ -43,6 +51,7 @@ class NoiseSchedule:
 
     name: str
     betas: Tensor
+    preserving: bool = True
 
     def __post_init__(self) -> None:
         if self.betas.ndim != 1 or len(self.betas) == 0:
@@ -81,9 +90,27 @@ class NoiseSchedule:
         """The noise's standard deviation beside an unscaled signal, sqrt(1/alpha_bar - 1); float64, the shape of t."""
         return torch.expm1(-self.log_alpha_bar(t)).sqrt()
 
+    def scale(self, t: float | Tensor) -> Tensor:
+        """What the signal is multiplied by at time t in [0, T]: sqrt(alpha_bar), or 1 if exploding; float64, the shape of t."""
+        log_alpha_bar = self.log_alpha_bar(t)
+        return (log_alpha_bar / 2).exp() if self.preserving else torch.ones_like(log_alpha_bar)
+
     def snr(self, t: float | Tensor) -> Tensor:
         """Signal-to-noise ratio alpha_bar / (1 - alpha_bar) = 1/sigma^2; infinite at t = 0 (Kingma et al. 2021)."""
         return 1.0 / self.sigma(t).square()
+
+    def times(self, count: int) -> Tensor:
+        """(count + 1,) float64: the times of a sampler with ``count`` steps, evenly spaced from T down to 0.
+
+        Args:
+            count: 1 .. T. Where it divides T all times are whole: diffusers' timesteps with "trailing" spacing, plus 1, then 0.
+
+        Raises:
+            ValueError: a count outside 1 .. T.
+        """
+        if not 1 <= count <= self.steps:
+            raise ValueError(f"count must lie in 1 .. {self.steps}, the steps of the schedule '{self.name}'; got {count}")
+        return torch.arange(count, -1, -1, dtype=torch.float64) * self.steps / count
 
     def time_of(self, sigma: float | Tensor) -> Tensor:
         """The real time t in [0, T] at which the chain's noise has this standard deviation: the inverse of ``sigma(t)``.
@@ -132,6 +159,46 @@ def cosine(steps: int, *, offset: float = 0.008) -> NoiseSchedule:
     u = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
     f = torch.cos((u + offset) / (1 + offset) * math.pi / 2) ** 2
     return NoiseSchedule("cosine", (1 - f[1:] / f[:-1]).clamp(max=0.999))
+
+
+def geometric(steps: int, *, first: float = 0.01, last: float = 50.0) -> NoiseSchedule:
+    """sigma rising geometrically from sigma_1 to sigma_T, variance exploding (Song et al. 2021, section 3.4; appendix C).
+
+    Args:
+        steps: T >= 1. ``first`` and ``last`` are sigma_1 and sigma_T, 0 < first < last; sigma_0 is 0.
+            A chain of one step has ``last`` alone.
+
+    Raises:
+        ValueError: steps below 1, or sigmas that are not positive and rising.
+    """
+    _check_steps(steps)
+    if not 0 < first < last < math.inf:
+        raise ValueError(f"sigma must rise from a positive first to a finite last, got first = {first:g}, last = {last:g}")
+    span = torch.linspace(math.log(first), math.log(last), steps, dtype=torch.float64)
+    sigma = span.exp() if steps > 1 else torch.tensor([last], dtype=torch.float64)
+    falling = torch.cat([torch.zeros(1, dtype=torch.float64), sigma.square().log1p()])   # (T + 1,) -log(alpha_bar)
+    return NoiseSchedule("geometric", -torch.expm1(-falling.diff()), preserving=False)
+
+
+def at(values: float | Tensor, x: Tensor) -> Tensor:
+    """Numbers, one for all or one for each item, ready to be multiplied with a batch.
+
+    Args:
+        values: a number, () or (1,): the same for every item; or (B,).
+        x: (B, ...) the batch, of a floating type.
+
+    Returns:
+        (1 or B, 1, ..., 1) of x's type on x's device.
+
+    Raises:
+        ValueError: values of another shape, or a batch of whole numbers.
+    """
+    values = torch.as_tensor(values)
+    if not x.is_floating_point():
+        raise ValueError(f"the batch must be of a floating type, got {x.dtype}")
+    if values.ndim > 1 or values.numel() not in (1, len(x)):
+        raise ValueError(f"one value for all {len(x)} items or one for each is needed, got shape {tuple(values.shape)}")
+    return values.to(x.dtype).to(x.device).reshape(-1, *[1] * (x.ndim - 1))
 
 
 def _check_steps(steps: int) -> None:

@@ -1,0 +1,171 @@
+"""The digits against scikit-learn's, the judge against scikit-learn's own forward pass, its measures against brute force."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.linalg import sqrtm
+from sklearn import datasets
+from sklearn.neural_network import MLPClassifier
+
+from dhp_lab import digits as module
+from dhp_lab.digits import (
+    DigitClassifier, digit_classifier, diversity, frechet_distance, load_digits, precision_recall, round_to_levels,
+    share_of_asked_class,
+)
+
+
+def draw(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+# the data
+
+
+def test_both_parts_together_are_the_digits_of_scikit_learn():
+    digits = load_digits()
+    pixels, labels = datasets.load_digits(return_X_y=True)
+    ours = torch.cat([digits.train, digits.test])
+    assert ours.dtype == torch.float32 and ours.shape == (1797, 1, 8, 8) and digits.test.shape == (360, 1, 8, 8)
+    both = torch.cat([digits.train_labels, digits.test_labels])
+    found = sorted(zip((8 * (ours + 1)).flatten(1).tolist(), both.tolist(), strict=True))
+    assert found == sorted(zip(pixels.tolist(), labels.tolist(), strict=True))
+    assert ours.min() == -1 and ours.max() == 1
+
+
+def test_the_parts_have_no_picture_in_common_and_all_classes_in_the_same_share():
+    digits = load_digits()
+    train, test = ({bytes(x) for x in (8 * (part + 1)).byte().flatten(1).numpy()} for part in (digits.train, digits.test))
+    assert train & test == set()
+    shares = [labels.bincount() / len(labels) for labels in (digits.train_labels, digits.test_labels)]
+    assert (shares[0] - shares[1]).abs().max() < 1 / 360
+
+
+def test_rounding_keeps_the_data_and_leaves_17_levels():
+    digits = load_digits()
+    assert torch.equal(round_to_levels(digits.train), digits.train)
+    assert torch.equal(round_to_levels(digits.train + 0.06), digits.train), "1/16 is half a level"
+    assert len(round_to_levels(torch.linspace(-3, 3, 999)).unique()) == 17
+
+
+# the judge
+
+
+def test_the_classifier_computes_what_scikit_learn_computes(monkeypatch):
+    fitted = []
+    monkeypatch.setattr(module, "MLPClassifier", lambda *a, **k: fitted.append(MLPClassifier(*a, **k)) or fitted[-1])
+    digits = load_digits()
+    ours = DigitClassifier(digits.train[:200], digits.train_labels[:200], passes=2)
+    theirs = fitted[0].predict_proba(digits.test.flatten(1).numpy())
+    assert np.abs(ours.logits(digits.test).softmax(1).numpy() - theirs).max() < 1e-5
+    assert ours.predict(digits.test).tolist() == theirs.argmax(1).tolist()
+
+
+@pytest.mark.slow
+def test_the_kits_classifier_is_right_for_97_percent_of_the_test_digits():
+    digits = load_digits()
+    accuracy = share_of_asked_class(digits.test, digits.test_labels)
+    assert accuracy >= 0.97 and accuracy == (digit_classifier().predict(digits.test) == digits.test_labels).double().mean().item()
+    features = digit_classifier().features(digits.test)
+    assert features.shape == (360, 32) and bool((features >= 0).all())
+
+
+def test_it_has_gradients():
+    digits = load_digits()
+    classifier = DigitClassifier(digits.train[:200], digits.train_labels[:200], passes=2)
+    x, step = digits.test[:4].double().requires_grad_(), 1e-6 * draw(4, 1, 8, 8)
+    (slope,) = torch.autograd.grad(classifier.logits(x).log_softmax(1)[:, 3].sum(), x)
+    with torch.no_grad():
+        difference = (classifier.logits(x + step) - classifier.logits(x - step)).double()
+        log_p = [classifier.logits(x + sign * step).log_softmax(1)[:, 3].sum() for sign in (1, -1)]
+    assert difference.abs().max() > 0 and (slope * step).sum().item() == pytest.approx((log_p[0] - log_p[1]).item() / 2, rel=1e-4)
+
+
+def test_the_share_counts_right_answers():
+    class Sees:
+        def predict(self, x):
+            return torch.tensor([0, 1, 2, 3])
+
+    asked = torch.tensor([0, 1, 9, 3])
+    assert share_of_asked_class(torch.zeros(4, 1, 8, 8), asked, Sees()) == 0.75
+
+
+# the measures
+
+
+def test_frechet_distance_of_clouds_with_known_moments():
+    """Means 3 apart, deviations 1 and 2 on one axis, 5 and 1 on the other: 9 + (1 - 2)^2 + (5 - 1)^2."""
+    square = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]]).double() * math.sqrt(3 / 4)   # unit covariance
+    a, b = square * torch.tensor([1.0, 5.0]), square * torch.tensor([2.0, 1.0]) + torch.tensor([3.0, 0.0])
+    assert frechet_distance(a, b) == pytest.approx(9 + 1 + 16, abs=1e-12)
+
+
+def test_frechet_distance_by_the_matrix_square_root():
+    a, b = draw(200, 6) @ draw(6, 6, seed=1), draw(300, 6, seed=2) @ draw(6, 6, seed=3) + 0.5
+    cov_a, cov_b = (np.cov(x.numpy(), rowvar=False) for x in (a, b))
+    gap = (a.mean(0) - b.mean(0)).square().sum().item()
+    expected = gap + np.trace(cov_a + cov_b - 2 * sqrtm(cov_a @ cov_b).real)
+    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-9)
+    assert frechet_distance(b, a) == pytest.approx(expected, rel=1e-9)
+
+
+def test_frechet_distance_of_a_cloud_to_itself_is_nothing_even_where_it_is_flat():
+    flat = torch.cat([draw(50, 3), torch.zeros(50, 4)], 1)
+    assert abs(frechet_distance(flat, flat)) < 1e-6 and frechet_distance(flat, flat + 2) == pytest.approx(7 * 4, abs=1e-6)
+    assert frechet_distance(draw(9, 1), draw(9, 1) + 3) == pytest.approx(9, abs=1e-12)
+
+
+@pytest.mark.parametrize("neighbours", [1, 3])
+def test_precision_and_recall_by_brute_force(neighbours):
+    real, samples = draw(30, 2).tolist(), (1.3 * draw(25, 2, seed=1) + 0.5).tolist()
+
+    def share(cloud, points):
+        radii = [sorted(math.dist(a, b) for b in cloud)[neighbours] for a in cloud]
+        return sum(any(math.dist(p, c) <= r for c, r in zip(cloud, radii, strict=True)) for p in points) / len(points)
+
+    found = precision_recall(torch.tensor(real), torch.tensor(samples), neighbours=neighbours)
+    assert found == pytest.approx((share(real, samples), share(samples, real)))
+
+
+def test_precision_and_recall_tell_good_from_various():
+    """Data in two places: samples at one of them are all good, and miss half; samples everywhere miss nothing."""
+    real = torch.cat([draw(60, 2), draw(60, 2, seed=1) + 20])
+    narrow, wide = precision_recall(real, draw(80, 2, seed=2) / 4), precision_recall(real, 10 + 15 * draw(2000, 2, seed=3))
+    assert narrow[0] > 0.9 and 0.05 < narrow[1] <= 0.5 and wide[0] < 0.2 and wide[1] > 0.9
+    assert precision_recall(real, real) == (1, 1)
+
+
+def test_diversity_by_brute_force():
+    features, labels = draw(20, 4), torch.tensor([0] * 9 + [1] * 10 + [7])
+    means = []
+    for first, last in ((0, 9), (9, 19)):
+        group = features[first:last].tolist()
+        means.append(np.mean([math.dist(a, b) for i, a in enumerate(group) for j, b in enumerate(group) if i != j]))
+    assert diversity(features, labels) == pytest.approx(np.mean(means), rel=1e-12), "a class with one sample has no say"
+    assert diversity(features[:1].expand(5, 4), torch.zeros(5).long()) == 0
+
+
+@pytest.mark.parametrize("call, message", [
+    (lambda: frechet_distance(draw(5, 3), draw(5, 4)), r"at least 2 features of one width .*\(5, 3\) and \(5, 4\)"),
+    (lambda: frechet_distance(draw(1, 3), draw(5, 3)), r"got \(1, 3\)"),
+    (lambda: frechet_distance(draw(5, 3), draw(5, 3) / 0), "features must be finite"),
+    (lambda: precision_recall(draw(5, 3), draw(9, 3), neighbours=5), "neighbours must lie in 1 .. 4, got 5"),
+    (lambda: precision_recall(draw(5, 3), draw(9, 3), neighbours=0), "got 0"),
+    (lambda: diversity(draw(5, 3), torch.arange(4)), r"5 labels are needed, .*\(4,\)"),
+    (lambda: diversity(draw(5, 3), torch.arange(5)), "no class has two samples among 5"),
+    (lambda: share_of_asked_class(torch.zeros(2, 1, 8, 8), torch.zeros(3)), r"2 labels are needed, .*\(3,\)"),
+    (lambda: DigitClassifier(torch.zeros(20, 1, 8, 8), torch.arange(20) % 9), r"each of 0 .. 9 are needed, got \[0, 1, .*8\]"),
+])
+def test_what_does_not_fit_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_pictures_of_another_size_are_refused():
+    digits = load_digits()
+    classifier = DigitClassifier(digits.train[:200], digits.train_labels[:200], passes=1)
+    with pytest.raises(ValueError, match=r"x must be \(B, 1, 8, 8\), got \(2, 1, 8, 9\)"):
+        classifier.predict(torch.zeros(2, 1, 8, 9))

@@ -1,0 +1,354 @@
+"""Guidance against Bayes' rule for mixtures and correlated Gaussians, and against diffusers' clipping and RePaint."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler, RePaintScheduler
+
+from dhp_lab.diffusion import guidance
+from dhp_lab.diffusion.guidance import classifier_guided, clipped, drop_labels, guided, inpaint, outpaint, place
+from dhp_lab.diffusion.ideal import IdealDenoiser
+from dhp_lab.diffusion.samplers import ddim, ddpm, last, start
+from dhp_lab.diffusion.schedules import NoiseSchedule, at, cosine, geometric, linear
+
+SCHEDULES = {"linear": linear(50), "cosine": cosine(50), "geometric": geometric(50)}
+each_schedule = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
+CORNERS = torch.tensor([[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]])
+LEFT_RIGHT = torch.tensor([0, 0, 1, 1])
+
+
+def largest(difference: torch.Tensor) -> float:
+    return difference.abs().max().item()
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def zeros(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    return torch.zeros_like(x)
+
+
+def wavy(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    """A denoiser that is none, whose x0 leaves every range."""
+    return torch.sin(2 * x.roll(1, -1) + at(t / 7, x))
+
+
+# ---- labels -----------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("probability", [0.1, 0.5])
+def test_labels_are_dropped_in_their_share(probability):
+    labels = torch.arange(50000) % 10
+    dropped = drop_labels(labels, 10, probability=probability, generator=seeded())
+    gone = dropped == 10
+    assert abs(gone.double().mean().item() - probability) < 4 * math.sqrt(probability * (1 - probability) / 50000)
+    assert torch.equal(dropped[~gone], labels[~gone]) and dropped.dtype == labels.dtype
+    for label in range(10):
+        share = gone[labels == label].double().mean().item()
+        assert abs(share - probability) < 4.5 * math.sqrt(probability * (1 - probability) / 5000), "every class alike"
+    assert torch.equal(dropped, drop_labels(labels, 10, probability=probability, generator=seeded()))
+    assert not torch.equal(dropped, drop_labels(labels, 10, probability=probability, generator=seeded(1)))
+
+
+def test_all_or_no_labels_are_dropped_at_the_ends():
+    labels = torch.arange(10)
+    assert torch.equal(drop_labels(labels, 10, probability=0.0), labels)
+    assert torch.equal(drop_labels(labels, 10, probability=1.0), torch.full((10,), 10))
+    assert torch.equal(labels, torch.arange(10)), "the labels given stay as they are"
+
+
+@pytest.mark.parametrize("probability", [-0.1, 1.1, math.nan])
+def test_a_probability_that_is_none_is_refused(probability):
+    with pytest.raises(ValueError, match=rf"probability must lie in \[0, 1\], got {probability:g}"):
+        drop_labels(torch.arange(3), 10, probability=probability)
+
+
+@pytest.mark.parametrize("labels", [torch.zeros(3), torch.zeros(3, dtype=torch.bool)])
+def test_labels_that_are_no_whole_numbers_are_refused(labels):
+    with pytest.raises(ValueError, match=f"whole numbers, got {labels.dtype}"):
+        drop_labels(labels, 10)
+
+
+# ---- guided -----------------------------------------------------------------------------------------------------------
+
+@each_schedule
+def test_guidance_is_equation_6(schedule):
+    """(1 + w) eps(label) - w eps(null) with w = scale - 1; at 1 and 0 one of the two estimates, bit for bit."""
+    ideal = IdealDenoiser(CORNERS, schedule, LEFT_RIGHT)
+    x, t, label = torch.randn(6, 2, generator=seeded()), torch.full((6,), 20.0), torch.tensor([0, 1, 1, 0, 1, 0])
+    eps, eps_null = ideal(x, t, label), ideal(x, t, torch.full((6,), ideal.null))
+    for scale in (0.5, 3.0, 15.0):
+        w = scale - 1
+        ours = guided(ideal, label, scale=scale, null=ideal.null)(x, t)
+        assert largest(ours - ((1 + w) * eps - w * eps_null)) < 1e-5
+    assert torch.equal(guided(ideal, label, scale=1, null=ideal.null)(x, t), eps)
+    assert torch.equal(guided(ideal, label, scale=0, null=ideal.null)(x, t), eps_null)
+    assert torch.equal(guided(ideal, 1, scale=1, null=ideal.null)(x, t), ideal(x, t, torch.ones(6, dtype=torch.long)))
+
+
+@each_schedule
+def test_guided_samples_are_of_the_class_asked_for(schedule):
+    ideal, label = IdealDenoiser(CORNERS, schedule, LEFT_RIGHT), torch.arange(40) % 2
+    x_T = start(schedule, (40, 2), generator=seeded())
+    for scale in (1.0, 2.0):
+        denoiser = clipped(guided(ideal, label, scale=scale, null=ideal.null), schedule)
+        x = last(ddim(denoiser, schedule, x_T)).x
+        assert torch.equal(x[:, 0] > 0, label == 1)
+        assert {True, False} == set((x[:, 1] > 0).tolist()), "both corners of a side"
+
+
+def test_both_estimates_are_made_in_one_batch():
+    seen = []
+
+    def denoise(x, t, label):
+        seen.append((tuple(x.shape), t.tolist(), label.tolist()))
+        return x
+
+    guided(denoise, torch.tensor([3, 5]), scale=2, null=10)(torch.zeros(2, 1, 8, 8), torch.tensor([7.0, 9.0]))
+    assert seen == [((4, 1, 8, 8), [7, 9, 7, 9], [3, 5, 10, 10])]
+
+
+@pytest.mark.parametrize("scale", [-1.0, math.nan, math.inf])
+def test_a_scale_of_no_use_is_refused(scale):
+    with pytest.raises(ValueError, match=f"scale must be finite and at least 0, got {scale:g}"):
+        guided(lambda x, t, label: x, 0, scale=scale, null=1)
+
+
+@pytest.mark.parametrize("label", [0.5, torch.zeros(2), torch.zeros(2, 2, dtype=torch.long)])
+def test_a_label_that_is_none_is_refused(label):
+    with pytest.raises(ValueError, match="label must be a whole number or a vector of them, got torch"):
+        guided(lambda x, t, label: x, label, scale=1, null=1)
+
+
+def test_labels_that_do_not_fit_the_batch_are_refused():
+    denoiser = guided(lambda x, t, label: x, torch.tensor([0, 1]), scale=1, null=2)
+    with pytest.raises(ValueError, match="batch of 3 needs 1 or 3 labels, got 2"):
+        denoiser(torch.zeros(3, 2), torch.ones(3))
+
+
+# ---- classifier_guided and clipped ------------------------------------------------------------------------------------
+
+def log_densities(schedule: NoiseSchedule, x: torch.Tensor, t: torch.Tensor, width: float = 0.3) -> torch.Tensor:
+    """(B, 4): log N(x_t / s; corner, width^2 + sigma^2), but for a constant."""
+    u, spread = x / at(schedule.scale(t), x), width**2 + at(schedule.sigma(t), x) ** 2
+    return -(u[:, None] - CORNERS.to(x)).square().sum(2) / (2 * spread)
+
+
+def exact_denoiser(schedule: NoiseSchedule, members: torch.Tensor) -> Callable:
+    """eps for an even mixture of blurred corners, from the gradient of its log density: eps = -s sigma d log p / dx."""
+    def denoise(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            log_p = log_densities(schedule, x, t)[:, members].logsumexp(1)
+            return -at(schedule.scale(t) * schedule.sigma(t), x) * torch.autograd.grad(log_p.sum(), x)[0]
+    return denoise
+
+
+@each_schedule
+def test_an_exact_classifier_makes_the_conditional_denoiser(schedule):
+    """Bayes' rule: the score of p(x given right) is that of p(x) plus that of p(right given x)."""
+    right, all_of_them = torch.tensor([2, 3]), torch.arange(4)
+
+    def log_right(x, t):
+        log_p = log_densities(schedule, x, t)
+        return log_p[:, right].logsumexp(1) - log_p.logsumexp(1)
+
+    t = torch.tensor([1.0, 10.0, 25.0, 40.0, 50.0])
+    x = torch.randn(5, 2, generator=seeded(), dtype=torch.float64)
+    x = x * at(schedule.scale(t) * (1 + schedule.sigma(t)), x)
+    unconditional, conditional = exact_denoiser(schedule, all_of_them), exact_denoiser(schedule, right)
+    with torch.no_grad():
+        denoiser = classifier_guided(unconditional, schedule, log_right)
+        assert largest(denoiser(x, t) - conditional(x, t)) < 1e-9
+        twice = classifier_guided(unconditional, schedule, log_right, scale=2)(x, t)
+    assert largest(twice - (2 * conditional(x, t) - unconditional(x, t))) < 1e-9
+    x_T = start(schedule, (20, 2), generator=seeded())
+    assert last(ddim(denoiser, schedule, x_T)).x[:, 0].min() > 0
+
+
+@pytest.mark.parametrize("scale", [math.nan, math.inf])
+def test_a_classifier_s_scale_that_is_not_finite_is_refused(scale):
+    with pytest.raises(ValueError, match=f"scale must be finite, got {scale:g}"):
+        classifier_guided(zeros, linear(5), lambda x, t: x.sum(1), scale=scale)
+
+
+@pytest.mark.parametrize("schedule", [linear(50), cosine(50)], ids=["linear", "cosine"])
+@pytest.mark.parametrize("kind, sampler, draws, settings", [
+    (DDPMScheduler, ddpm, True, {}), (DDIMScheduler, ddim, False, {"use_clipped_model_output": True}),
+])
+def test_clipping_is_that_of_diffusers(schedule, kind, sampler, draws, settings):
+    scheduler = kind(num_train_timesteps=50, trained_betas=schedule.betas.numpy(), clip_sample=True)
+    scheduler.set_timesteps(50)
+    x_T = theirs = start(schedule, (2, 1, 4, 4), generator=seeded())
+    ours, settings = ({"generator": seeded(1)}, {"generator": seeded(1)}) if draws else ({}, settings)
+    states = sampler(clipped(wavy, schedule), schedule, x_T, **ours)
+    for i, state in zip(scheduler.timesteps, states, strict=True):
+        step = scheduler.step(wavy(theirs, torch.full((2,), i + 1.0)), i, theirs, **settings)
+        theirs = step.prev_sample
+        assert largest(state.x - theirs) <= 1e-5 * max(1, largest(theirs))
+        assert largest(step.pred_original_sample) <= 1
+    assert largest(state.x) <= 1 and largest(last(ddim(wavy, schedule, x_T)).x) > 1.5
+
+
+@each_schedule
+def test_what_lies_in_range_is_left_alone(schedule):
+    ideal = IdealDenoiser(CORNERS.double(), schedule)
+    x, t = torch.randn(5, 2, generator=seeded(), dtype=torch.float64), torch.tensor([1.0, 10.0, 25.0, 40.0, 50.0])
+    assert largest(clipped(ideal, schedule)(x, t) - ideal(x, t)) < 1e-9
+    tight = clipped(ideal, schedule, limit=0.25)(x, t)
+    assert largest(x / at(schedule.scale(t), x) - at(schedule.sigma(t), x) * tight) < 0.25 + 1e-9
+
+
+@pytest.mark.parametrize("limit", [0.0, -1.0, math.nan])
+def test_a_limit_of_no_size_is_refused(limit):
+    with pytest.raises(ValueError, match=f"limit must be above 0, got {limit:g}"):
+        clipped(zeros, linear(5), limit=limit)
+
+
+# ---- inpainting -------------------------------------------------------------------------------------------------------
+
+def halves(count: int = 2, size: int = 4, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pictures of which the left half is known; NaN in the right one."""
+    known = torch.randn(count, 1, size, size, generator=seeded(5), dtype=dtype)
+    mask = torch.zeros(size, size, dtype=torch.bool)
+    mask[:, : size // 2] = True
+    return known.masked_fill(~mask, math.nan), mask
+
+
+@pytest.mark.parametrize("count, jump, rounds", [
+    (1, 1, 1), (4, 1, 1), (4, 1, 3), (6, 2, 2), (7, 2, 3), (5, 4, 2), (50, 10, 10), (250, 10, 10),
+])
+def test_the_path_is_that_of_diffusers(count, jump, rounds):
+    scheduler = RePaintScheduler(num_train_timesteps=count)
+    scheduler.set_timesteps(count, jump_length=jump, jump_n_sample=rounds)
+    assert guidance._path(count, jump, rounds) == [count, *scheduler.timesteps.tolist()]
+
+
+def test_the_path_goes_up_and_down():
+    assert guidance._path(5, 2, 2) == [5, 4, 3, 2, 3, 4, 3, 2, 1, 0, 1, 2, 1, 0]
+
+
+@each_schedule
+@pytest.mark.parametrize("jump, rounds", [(1, 1), (1, 3), (5, 4)])
+def test_known_pixels_are_kept_bit_for_bit(schedule, jump, rounds):
+    known, mask = halves()
+    known[0, 0, 0, 0], known[0, 0, 1, 1] = -0.0, 1e-30
+    x_T = start(schedule, known.shape, generator=seeded())
+    states = list(inpaint(wavy, schedule, x_T, known, mask, count=20, jump=jump, rounds=rounds, generator=seeded(1)))
+    x = states[-1].x
+    assert torch.equal(x[..., mask].view(torch.int32), known[..., mask].view(torch.int32))
+    assert all(bool(state.x.isfinite().all()) for state in states), "what is not known has no effect"
+    times = schedule.times(20).flip(0).tolist()
+    assert [state.t for state in states] == [times[level] for level in guidance._path(20, jump, rounds)[1:]]
+
+
+@pytest.mark.parametrize("schedule", [linear(30), cosine(30)], ids=["linear", "cosine"])
+@pytest.mark.parametrize("jump, rounds", [(1, 3), (5, 2)])
+def test_inpainting_walks_as_repaint_of_diffusers(schedule, jump, rounds):
+    """With eta = 1, as in the paper."""
+    scheduler = RePaintScheduler(num_train_timesteps=30, eta=1.0, trained_betas=schedule.betas.numpy(), clip_sample=False)
+    scheduler.set_timesteps(30, jump_length=jump, jump_n_sample=rounds)
+    known, mask = halves()
+    x_T = theirs = start(schedule, known.shape, generator=seeded())
+    denoiser, draw = clipped(wavy, schedule), seeded(1)
+    states = inpaint(denoiser, schedule, x_T, known, mask, jump=jump, rounds=rounds, generator=seeded(1))
+    path = [30, *scheduler.timesteps.tolist()]
+    for (here, there), state in zip(itertools.pairwise(path), states, strict=True):
+        if there > here:
+            theirs = scheduler.undo_step(theirs, here, generator=draw)
+        else:
+            eps = denoiser(theirs, torch.full((len(theirs),), float(here)))
+            theirs = scheduler.step(eps, here - 1, theirs, known.nan_to_num(), mask.float(), generator=draw).prev_sample
+        assert largest(state.x - theirs) <= 1e-5 * max(1, largest(theirs))
+
+
+def test_with_nothing_known_it_is_ddpm():
+    schedule = cosine(50)
+    known, mask = torch.zeros(2, 1, 4, 4), torch.zeros(1, 1, dtype=torch.bool)
+    x_T = start(schedule, known.shape, generator=seeded())
+    pairs = zip(inpaint(wavy, schedule, x_T, known, mask, rounds=1, generator=seeded(1)),
+                ddpm(wavy, schedule, x_T, generator=seeded(1)), strict=True)
+    assert all(torch.equal(a.x, b.x) and torch.equal(a.x0, b.x0) and a.t == b.t for a, b in pairs)
+
+
+def correlated(schedule: NoiseSchedule, covariance: torch.Tensor) -> Callable:
+    """The exact noise estimate for N(0, covariance): sigma (covariance + sigma^2)^-1 x_t / s."""
+    @functools.cache
+    def matrix(t: float) -> torch.Tensor:
+        sigma = schedule.sigma(t)
+        return (sigma / schedule.scale(t) * torch.linalg.inv(covariance + sigma**2 * torch.eye(len(covariance)))).float()
+    return lambda x, t: x @ matrix(t[0].item())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("schedule", [linear(50), geometric(50)], ids=["linear", "geometric"])
+def test_resampling_makes_the_rest_agree_with_what_is_known(schedule):
+    """Data of correlation 0.9, the first value known to be 1: the second has mean 0.9 and variance 0.19.
+
+    1000 samples know the mean to 0.014 and the variance to 0.009. The method is approximate, and better with more rounds.
+    """
+    denoiser = correlated(schedule, torch.tensor([[1.0, 0.9], [0.9, 1.0]], dtype=torch.float64))
+    known, mask = torch.tensor([[1.0, math.nan]]).repeat(1000, 1), torch.tensor([True, False])
+    x_T = start(schedule, known.shape, generator=seeded())
+    off = []
+    for rounds in (1, 3, 10):
+        x = last(inpaint(denoiser, schedule, x_T, known, mask, jump=5, rounds=rounds, generator=seeded(1))).x[:, 1]
+        off.append(abs(x.mean().item() - 0.9))
+    assert off[0] > 0.2 > off[1] > off[2] and off[2] < 0.06
+    assert abs(x.var().item() - 0.19) < 0.07
+
+
+@pytest.mark.parametrize("known, mask, message", [
+    (torch.zeros(2, 1, 4, 5), torch.ones(4, 4, dtype=torch.bool), r"known must be .*\(2, 1, 4, 4\), got .* \(2, 1, 4, 5\)"),
+    (torch.zeros(2, 1, 4, 4).double(), torch.ones(4, 4, dtype=torch.bool), "known must be torch.float32 .* got torch.float64"),
+    (torch.zeros(2, 1, 4, 4), torch.ones(4, 5, dtype=torch.bool), r"mask must be boolean and fit .*, got torch.bool of \(4, 5\)"),
+    (torch.zeros(2, 1, 4, 4), torch.ones(3, 1, 4, 4, dtype=torch.bool), r"got torch.bool of \(3, 1, 4, 4\)"),
+    (torch.zeros(2, 1, 4, 4), torch.ones(1, 2, 1, 4, 4, dtype=torch.bool), r"got torch.bool of \(1, 2, 1, 4, 4\)"),
+    (torch.zeros(2, 1, 4, 4), torch.ones(4, 4), "mask must be boolean .*, got torch.float32"),
+])
+def test_pictures_and_masks_of_the_wrong_size_are_refused(known, mask, message):
+    with pytest.raises(ValueError, match=message):
+        last(inpaint(zeros, linear(20), torch.zeros(2, 1, 4, 4), known, mask))
+
+
+@pytest.mark.parametrize("settings, message", [
+    ({"rounds": 0}, "rounds must be at least 1, and jump lie in 1 .. 19 for 20 steps; got 0 and 10"),
+    ({"jump": 0}, "got 10 and 0"), ({"jump": 20}, "got 10 and 20"), ({"count": 10}, "1 .. 9 for 10 steps; got 10 and 10"),
+    ({"count": 21}, r"count must lie in 1 \.\. 20"), ({"count": 0}, r"count must lie in 1 \.\. 20"),
+])
+def test_settings_outside_their_range_are_refused(settings, message):
+    picture, mask = halves()
+    with pytest.raises(ValueError, match=message):
+        last(inpaint(zeros, linear(20), torch.zeros(2, 1, 4, 4), picture, mask, **settings))
+
+
+# ---- outpainting ------------------------------------------------------------------------------------------------------
+
+@each_schedule
+@pytest.mark.parametrize("top, left", [(0, 0), (2, 1), (4, 2)])
+def test_outpainting_keeps_the_picture_in_its_place(schedule, top, left):
+    picture = torch.randn(2, 1, 4, 6, generator=seeded(3))
+    x_T = start(schedule, (2, 1, 8, 8), generator=seeded())
+    settings = {"count": 20, "jump": 5, "rounds": 2}
+    x = last(outpaint(wavy, schedule, x_T, picture, top=top, left=left, generator=seeded(1), **settings)).x
+    assert torch.equal(x[:, :, top : top + 4, left : left + 6], picture)
+    known, mask = place(picture, (8, 8), top=top, left=left)
+    assert mask.sum() == 24 and torch.equal(known[..., mask], picture.flatten(2)) and not known[..., ~mask].any()
+    assert torch.equal(x, last(inpaint(wavy, schedule, x_T, known, mask, generator=seeded(1), **settings)).x)
+
+
+@pytest.mark.parametrize("top, left", [(-1, 0), (0, -1), (5, 0), (0, 3)])
+def test_a_picture_that_does_not_fit_is_refused(top, left):
+    with pytest.raises(ValueError, match=f"4 x 6 pixels at top = {top}, left = {left} do not fit on a canvas of 8 x 8"):
+        outpaint(zeros, linear(20), torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 4, 6), top=top, left=left)
+
+
+def test_a_batch_of_another_size_is_refused():
+    with pytest.raises(ValueError, match="known must be"):
+        last(outpaint(zeros, linear(20), torch.zeros(1, 1, 8, 8), torch.zeros(2, 1, 4, 6), top=0, left=0))

@@ -1,0 +1,204 @@
+"""Training against diffusers' average, against the least possible error, and against itself; what is saved and refused."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from diffusers.training_utils import EMAModel
+from safetensors.torch import load, save
+from torch import nn
+
+from dhp_lab import lesson_training
+from dhp_lab.checkpoints import CONFIG, WEIGHTS, CheckpointError
+from dhp_lab.diffusion.ideal import IdealDenoiser
+from dhp_lab.diffusion.networks import UNet, UNetConfig
+from dhp_lab.diffusion.process import draw_times, noise_like, simple_loss
+from dhp_lab.lesson_training import (
+    LESSONS, LessonConfig, lesson_config, load_denoiser, lr_share, save_denoiser, train_denoiser, train_lessons, update_average,
+)
+
+SHAPE = UNetConfig(channels=(8,), attention_levels=(), heads=2, dropout=0.1)
+TINY = LessonConfig(SHAPE, diffusion_steps=20, training_steps=3, batch_size=4)
+TINY_CLASSES = replace(TINY, network=replace(TINY.network, classes=2))
+BARS = torch.stack([torch.eye(4), torch.eye(4).flip(1)])[:, None] * 2 - 1                # (2, 1, 4, 4)
+
+
+def weights(network: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in network.state_dict().items()}
+
+
+def equal(a: nn.Module, b: nn.Module) -> bool:
+    pairs = zip(weights(a).items(), weights(b).items(), strict=True)
+    return all(x == y and torch.equal(v, w) for (x, v), (y, w) in pairs)
+
+
+# the loop
+
+
+def test_a_run_repeats_itself_and_leaves_the_global_generator_alone():
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    first = train_denoiser(TINY, BARS)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.rand(7)
+    assert equal(first, train_denoiser(TINY, BARS))
+    assert not equal(first, train_denoiser(replace(TINY, seed=1), BARS))
+    assert not first.training and not any(p.requires_grad for p in first.parameters())
+
+
+def test_the_first_loss_is_that_of_answering_zero():
+    """A new network's estimate is 0, so its loss is the mean square of the noise that the seed gives."""
+    losses, generator = [], torch.Generator().manual_seed(3)
+    train_denoiser(replace(TINY, seed=3), BARS, progress=lambda step, loss: losses.append((step, loss)))
+    chosen = torch.randint(2, (4,), generator=generator)
+    x = BARS[chosen]
+    draw_times(TINY.noise_schedule(), x, generator)
+    assert losses[0] == (1, pytest.approx(noise_like(x, generator).square().mean().item(), rel=1e-6))
+    assert [step for step, _ in losses] == [1, 2, 3]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("classes", [0, 2])
+def test_it_comes_near_the_least_possible_loss(classes):
+    """Two pictures, for which the least error is known: 150 steps reach it within a twentieth of the noise's power. A network with
+    classes is told which of the two it is, and so is the ideal denoiser that it is compared with."""
+    network = UNetConfig(channels=(16,), attention_levels=(), heads=2, classes=classes)
+    config = LessonConfig(network, diffusion_steps=50, training_steps=150, batch_size=64, lr=1e-2, average=0.98)
+    labels = torch.arange(2) if classes else None
+    trained, schedule = train_denoiser(config, BARS, labels), config.noise_schedule()
+    x, generator = BARS.repeat(500, 1, 1, 1), torch.Generator().manual_seed(9)
+    asked = (torch.arange(1000) % 2,) if classes else ()
+    t, eps = draw_times(schedule, x, generator), noise_like(x, generator)
+    ideal = IdealDenoiser(BARS, schedule, labels)
+    found, least = (simple_loss(lambda x_t, t: d(x_t, t, *asked), schedule, x, t, eps).item() for d in (trained, ideal))
+    assert least < found < least + 0.05
+
+
+def test_the_average_is_that_of_diffusers():
+    network = nn.Linear(3, 2)
+    average, theirs = nn.Linear(3, 2), EMAModel(network.parameters(), decay=0.9, min_decay=0.9)
+    average.load_state_dict(network.state_dict())
+    for step in range(5):
+        with torch.no_grad():
+            for p in network.parameters():
+                p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(step)))
+        theirs.step(network.parameters())
+        update_average(average, network, theirs.cur_decay_value)
+    assert max((a - b).abs().max().item() for a, b in zip(average.parameters(), theirs.shadow_params, strict=True)) < 1e-6
+
+
+def test_the_step_size_rises_for_2_percent_and_falls_to_nothing():
+    shares = [lr_share(step, 1000) for step in range(1, 1001)]
+    assert shares[0] == pytest.approx(1 / 20) and max(shares) == shares[19] == pytest.approx(math.cos(math.pi * 0.019 / 2) ** 2)
+    assert shares[500] == pytest.approx(0.5) and 0 < shares[-1] < 1e-5 and lr_share(1, 1) == 1
+
+
+def test_a_loss_that_is_no_number_stops_the_run():
+    with pytest.raises(ValueError, match=r"the loss is nan at step 1; try a smaller lr than 0.002"):
+        train_denoiser(TINY, BARS * math.nan)
+
+
+# what is saved
+
+
+@pytest.mark.parametrize("config", [TINY, replace(TINY_CLASSES, schedule="cosine", seed=4)])
+def test_saved_and_loaded_is_the_same(tmp_path, config):
+    network = UNet(config.network)
+    save_denoiser(tmp_path / "new" / "folder", network, config)
+    loaded, found = load_denoiser(tmp_path / "new" / "folder")
+    assert found == config and equal(loaded, network) and not loaded.training
+    assert torch.equal(found.noise_schedule().betas, config.noise_schedule().betas)
+
+
+@pytest.mark.slow
+def test_one_call_trains_and_saves_all(tmp_path, monkeypatch):
+    monkeypatch.setattr(lesson_training, "TRAINING_STEPS", {"ci": 2, "laptop": 3, "gpu": 4})
+    told = []
+    folders = train_lessons(tmp_path, profile="ci", device="cpu", progress=lambda name, step, loss: told.append((name, step)))
+    assert [folder.name for folder in folders] == list(LESSONS) == ["digits", "digits-conditional"]
+    assert told == [(name, step) for name in LESSONS for step in (1, 2)]
+    for folder, classes in zip(folders, (0, 10), strict=True):
+        network, config = load_denoiser(folder)
+        assert config == lesson_config(folder.name, "ci") and config.training_steps == 2 and network.null == classes
+
+
+def test_the_shipped_denoisers_are_found_by_name(monkeypatch, tmp_path):
+    monkeypatch.setattr(lesson_training, "CHECKPOINTS", tmp_path)
+    save_denoiser(tmp_path / "digits", UNet(TINY.network), TINY)
+    assert load_denoiser("digits")[1] == TINY
+    with pytest.raises(CheckpointError, match="no checkpoint at .*digits-conditional: No such file.*make it by dhp train-lessons"):
+        load_denoiser("digits-conditional")
+
+
+# what is refused
+
+
+@pytest.fixture
+def folder(tmp_path):
+    save_denoiser(tmp_path, UNet(TINY.network), TINY)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name, data, message", [
+    (CONFIG, b"{", "is damaged: .*; fetch it again"), (WEIGHTS, b"short", "is damaged: .*; fetch it again"),
+    (CONFIG, b"[]", "does not describe a UNet"), (CONFIG, b'{"model": "DiffusionHyperprior"}', "does not describe a UNet"),
+    (CONFIG, b'{"model": "UNet"}', "does not fit this version"), (CONFIG, b'{"model": "UNet", "network": 3}', "does not fit"),
+])
+def test_a_damaged_checkpoint_is_refused(folder, name, data, message):
+    (folder / name).write_bytes(data)
+    with pytest.raises(CheckpointError, match=message):
+        load_denoiser(folder)
+
+
+@pytest.mark.parametrize("change", [
+    {"schedule": "square"}, {"layers": 3}, {"network": {"channels": [16]}}, {"network": {"depth": 2}},
+])
+def test_a_configuration_that_does_not_fit_is_refused(folder, change):
+    (folder / CONFIG).write_text(json.dumps(json.loads((folder / CONFIG).read_text()) | change))
+    with pytest.raises(CheckpointError, match="does not fit this version of dhp_lab"):
+        load_denoiser(folder)
+
+
+@pytest.mark.parametrize("change", [lambda t: t.pop("entry.bias"), lambda t: t.update(extra=torch.zeros(1))])
+def test_weights_that_do_not_fit_are_refused(folder, change):
+    tensors = load((folder / WEIGHTS).read_bytes())
+    change(tensors)
+    (folder / WEIGHTS).write_bytes(save(tensors))
+    with pytest.raises(CheckpointError, match="does not fit this version of dhp_lab"):
+        load_denoiser(folder)
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"schedule": "square"}, "schedule must be one of linear, cosine, got 'square'"),
+    ({"diffusion_steps": 0}, "diffusion_steps must be at least 1, got 0"),
+    ({"training_steps": 0}, "training_steps must be at least 1, got 0"),
+    ({"batch_size": -1}, "batch_size must be at least 1, got -1"),
+    ({"lr": 0.0}, r"lr must lie in \(0, 1\).*got 0"), ({"lr": math.nan}, "got nan"), ({"weight_decay": -1.0}, "got 0.002 and -1"),
+    ({"null_probability": 1.5}, "got 1.5 and 0.999"), ({"average": 1.0}, "got 0.1 and 1"),
+])
+def test_a_configuration_outside_its_range_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        LessonConfig(**change)
+
+
+@pytest.mark.parametrize("config, x0, labels, message", [
+    (TINY, BARS[0], None, r"x0 must be a float \(N, 1, H, W\), got torch.float32 of shape \(1, 4, 4\)"),
+    (TINY, BARS[:0], None, r"got torch.float32 of shape \(0, 1, 4, 4\)"), (TINY, BARS.long(), None, "got torch.int64"),
+    (TINY, BARS, torch.arange(2), "it has 0"), (TINY_CLASSES, BARS, None, "labels are needed exactly if .*it has 2"),
+    (TINY_CLASSES, BARS, torch.tensor([0, 2]), r"2 whole numbers in 0 .. 1, got shape \(2,\) with 0 .. 2"),
+    (TINY_CLASSES, BARS, torch.tensor([0]), r"got shape \(1,\)"),
+])
+def test_data_that_do_not_fit_are_refused(config, x0, labels, message):
+    with pytest.raises(ValueError, match=message):
+        train_denoiser(config, x0, labels)
+
+
+@pytest.mark.parametrize("name, profile", [("letters", "ci"), ("digits", "phone")])
+def test_a_name_that_nobody_knows_is_refused(name, profile):
+    message = f"choose one of digits, digits-conditional and one of ci, laptop, gpu; got '{name}' and '{profile}'"
+    with pytest.raises(ValueError, match=message):
+        lesson_config(name, profile)

@@ -1,0 +1,379 @@
+"""Samplers against diffusers' schedulers over whole paths, closed forms for Gaussian data, and scipy's ODE solver."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from diffusers import DDIMInverseScheduler, DDIMScheduler, DDPMScheduler, ScoreSdeVeScheduler
+from diffusers.schedulers import scheduling_ddpm
+from scipy.integrate import solve_ivp
+
+from dhp_lab.diffusion import samplers
+from dhp_lab.diffusion.ideal import IdealDenoiser
+from dhp_lab.diffusion.samplers import (
+    ddim, ddpm, euler_maruyama, invert, last, predictor_corrector, probability_flow, start,
+)
+from dhp_lab.diffusion.schedules import NoiseSchedule, at, cosine, geometric, linear
+
+MEAN, STD = torch.tensor([0.3, -0.5]), torch.tensor([0.4, 0.8])
+SCHEDULES = {"linear": linear(1000), "cosine": cosine(1000), "geometric": geometric(1000)}
+SAMPLERS = (ddpm, ddim, euler_maruyama, predictor_corrector, probability_flow)
+each_schedule = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
+each_preserving = pytest.mark.parametrize("schedule", [linear(1000), cosine(1000)], ids=["linear", "cosine"])
+each_sampler = pytest.mark.parametrize("sampler", SAMPLERS)
+
+
+def largest(difference: torch.Tensor) -> float:
+    return difference.abs().max().item()
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def draws(sampler: Callable, seed: int = 0) -> dict:
+    """The generator, for the samplers that take one."""
+    return {} if sampler is probability_flow else {"generator": seeded(seed)}
+
+
+def gaussian(schedule: NoiseSchedule, mean: torch.Tensor = MEAN, std: torch.Tensor = STD) -> Callable:
+    """The exact noise estimate for data ~ N(mean, std^2): sigma (x_t / s - mean) / (std^2 + sigma^2)."""
+    def denoise(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        sigma = at(schedule.sigma(t), x)
+        return sigma * (x / at(schedule.scale(t), x) - mean.to(x)) / (std.to(x) ** 2 + sigma**2)
+    return denoise
+
+
+def bent(schedule: NoiseSchedule) -> Callable:
+    """A denoiser that is not linear, knows the time and mixes the pixels, as a network does; its x0 stays in range."""
+    exact = gaussian(schedule, torch.tensor(0.2), torch.tensor(0.5))
+    return lambda x, t: exact(x, t) + 0.3 * torch.sin(3 * x.roll(1, -1) + at(t / 100, x)) / (1 + at(schedule.sigma(t), x))
+
+
+# ---- the same paths as diffusers, given the same noise ----------------------------------------------------------------
+
+def assert_same_path(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> None:
+    """Within 1e-5 all along; relative to the state's size where that is above 1."""
+    assert len(ours) == len(theirs)
+    for step, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+        assert largest(a - b) <= 1e-5 * max(1.0, largest(b)), f"after step {step}"
+
+
+def path_of(scheduler, denoiser: Callable, x: torch.Tensor, **settings) -> list[torch.Tensor]:
+    """The states of a scheduler of diffusers; its timestep i is our time i + 1."""
+    path = []
+    for i in scheduler.timesteps:
+        own = {name: make() if callable(make) else make for name, make in settings.items()}
+        x = scheduler.step(denoiser(x, torch.full((len(x),), i + 1.0)), i, x, **own).prev_sample
+        path.append(x)
+    return path
+
+
+def trained(kind: type, schedule: NoiseSchedule, count: int):
+    """A scheduler with our betas. Its table of alpha_bar is float32, wrong by 5e-5 at the end of a cosine: ours replaces it."""
+    scheduler = kind(num_train_timesteps=schedule.steps, trained_betas=schedule.betas.numpy(), clip_sample=False,
+                     timestep_spacing="trailing")
+    ours = schedule.alpha_bar(torch.arange(1, schedule.steps + 1))
+    assert largest(scheduler.alphas_cumprod / ours - 1) < 1e-4
+    scheduler.alphas_cumprod = ours
+    scheduler.set_timesteps(count)
+    return scheduler
+
+
+@pytest.mark.parametrize("schedule, dtype", [
+    pytest.param(linear(1000), torch.float32, id="linear"), pytest.param(cosine(1000), torch.float64, id="cosine"),
+])
+@pytest.mark.parametrize("count", [pytest.param(1000, marks=pytest.mark.slow), 50, 8])
+def test_ddpm_walks_as_that_of_diffusers(schedule, dtype, count, monkeypatch):
+    """The cosine in float64: its first step multiplies a rounding error of eps by 20000."""
+    monkeypatch.setattr(scheduling_ddpm, "randn_tensor",
+                        lambda shape, generator, device, dtype: torch.randn(shape, generator=generator).to(dtype))
+    x_T, denoiser = start(schedule, (2, 1, 4, 4), generator=seeded(), dtype=dtype), bent(schedule)
+    theirs = path_of(trained(DDPMScheduler, schedule, count), denoiser, x_T, generator=seeded(1))
+    assert_same_path([state.x for state in ddpm(denoiser, schedule, x_T, count=count, generator=seeded(1))], theirs)
+
+
+@each_preserving
+@pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("count", [250, 20, 5, 1])
+def test_ddim_walks_as_that_of_diffusers(schedule, eta, count):
+    """In float64, for the same reason."""
+    x_T, denoiser, draw = start(schedule, (2, 1, 4, 4), generator=seeded(), dtype=torch.float64), bent(schedule), seeded(1)
+    theirs = path_of(trained(DDIMScheduler, schedule, count), denoiser, x_T, eta=eta,
+                     variance_noise=lambda: torch.randn(x_T.shape, generator=draw).double())
+    ours = ddim(denoiser, schedule, x_T, count=count, eta=eta, generator=seeded(1))
+    assert_same_path([state.x for state in ours], theirs)
+
+
+@each_preserving
+@pytest.mark.parametrize("count", [250, 20, 5])
+def test_inversion_walks_as_that_of_diffusers(schedule, count):
+    x0, denoiser = torch.randn(2, 1, 4, 4, generator=seeded()) / 2, bent(schedule)
+    theirs = path_of(trained(DDIMInverseScheduler, schedule, count), denoiser, x0)
+    ours = list(invert(denoiser, schedule, x0, count=count))
+    assert [state.t for state in ours] == schedule.times(count).flip(0)[1:].tolist()
+    assert_same_path([state.x for state in ours], theirs)
+
+
+def path_of_sde(schedule: NoiseSchedule, denoiser: Callable, x: torch.Tensor, generator, *, corrector_steps: int, snr: float):
+    """The states of ScoreSdeVeScheduler, in the order of diffusers' pipeline; the last one without noise, as there."""
+    steps, path = schedule.steps, []
+    scheduler = ScoreSdeVeScheduler(num_train_timesteps=steps, snr=snr, sigma_min=0.01, sigma_max=50.0)
+    for i in reversed(range(steps)):
+        def score(x, i=i):
+            return -denoiser(x, torch.full((len(x),), i + 1.0)) / scheduler.discrete_sigmas[i]
+        for _ in range(corrector_steps):
+            x = scheduler.step_correct(score(x), x, generator=generator).prev_sample
+        time = (i + 0.5) / (steps - 1)                                                   # which they round down to i
+        step = scheduler.step_pred(score(x), time, x, generator=generator)
+        x = step.prev_sample if i > 0 else step.prev_sample_mean
+        path.append(x)
+    return path
+
+
+@pytest.mark.parametrize("steps, corrector_steps, snr", [(100, 0, 0.16), (100, 1, 0.16), (20, 5, 0.05)])
+def test_the_sde_samplers_walk_as_those_of_diffusers(steps, corrector_steps, snr):
+    schedule = geometric(steps)
+    x_T, denoiser = start(schedule, (3, 1, 4, 4), generator=seeded()), bent(schedule)
+    theirs = path_of_sde(schedule, denoiser, x_T, seeded(1), corrector_steps=corrector_steps, snr=snr)
+    ours = predictor_corrector(denoiser, schedule, x_T, corrector_steps=corrector_steps, snr=snr, generator=seeded(1))
+    assert_same_path([state.x for state in ours], theirs)
+    if corrector_steps == 0:
+        assert_same_path([state.x for state in euler_maruyama(denoiser, schedule, x_T, generator=seeded(1))], theirs)
+
+
+# ---- the samplers among each other ------------------------------------------------------------------------------------
+
+@each_schedule
+@pytest.mark.parametrize("count", [100, 7])
+def test_ddim_with_eta_1_is_ddpm(schedule, count):
+    x_T, denoiser = start(schedule, (3, 2), generator=seeded(), dtype=torch.float64), gaussian(schedule)
+    pairs = zip(ddim(denoiser, schedule, x_T, count=count, eta=1.0, generator=seeded(1)),
+                ddpm(denoiser, schedule, x_T, count=count, generator=seeded(1)), strict=True)
+    assert max(largest(a.x - b.x) for a, b in pairs) < 1e-9
+
+
+@each_preserving
+def test_without_corrector_steps_it_is_euler_maruyama(schedule):
+    x_T, denoiser = start(schedule, (3, 2), generator=seeded()), gaussian(schedule)
+    pairs = zip(predictor_corrector(denoiser, schedule, x_T, count=100, corrector_steps=0, generator=seeded(1)),
+                euler_maruyama(denoiser, schedule, x_T, count=100, generator=seeded(1)), strict=True)
+    assert all(torch.equal(a.x, b.x) for a, b in pairs)
+
+
+def test_one_step_of_euler_maruyama_is_the_textbook_s():
+    """x + (beta/2 x + beta score) dt + sqrt(beta dt) noise, beta = -d(log alpha_bar)/dt: Song et al. 2021, eq. 6 and 11."""
+    schedule = linear(1000)
+    x, denoiser = torch.randn(3, 2, generator=seeded(), dtype=torch.float64), gaussian(schedule)
+    state = next(euler_maruyama(denoiser, schedule, x, count=500, generator=seeded(1)))
+    noise = torch.randn(3, 2, generator=seeded(1)).double()
+    beta = -torch.log1p(-schedule.betas[-1])                                             # 998 .. 1000: the last two betas
+    beta = beta - torch.log1p(-schedule.betas[-2])
+    eps = denoiser(x, torch.full((3,), 1000.0))
+    score = -eps / (1 - schedule.alpha_bar(1000)).sqrt()
+    assert state.t == 998 and largest(state.x - (x + beta / 2 * x + beta * score + beta.sqrt() * noise)) < 1e-12
+
+
+@each_schedule
+def test_the_chain_and_its_exploding_twin_are_one(schedule):
+    """The same betas, the state scaled or not: u = x / s takes the same path. Euler-Maruyama alone is not free of it."""
+    twin = NoiseSchedule("twin", schedule.betas, preserving=not schedule.preserving)
+    x_T = start(schedule, (3, 2), generator=seeded(), dtype=torch.float64)
+    other = x_T * twin.scale(1000) / schedule.scale(1000)
+    for sampler in (ddpm, ddim, probability_flow):
+        a = last(sampler(gaussian(schedule), schedule, x_T, count=25, **draws(sampler))).x
+        b = last(sampler(gaussian(twin), twin, other, count=25, **draws(sampler))).x
+        assert largest(a - b) < 1e-9
+
+
+# ---- the ODE ----------------------------------------------------------------------------------------------------------
+
+def ode_solution(schedule: NoiseSchedule, x_T: torch.Tensor) -> torch.Tensor:
+    """Where the probability flow takes x_T for Gaussian data: the distance from the mean shrinks as the spread does."""
+    u, sigma = x_T / schedule.scale(schedule.steps), schedule.sigma(schedule.steps)
+    return MEAN + STD / (STD.double() ** 2 + sigma**2).sqrt() * (u - MEAN)
+
+
+@each_schedule
+@pytest.mark.parametrize("sampler, order, at_50", [(ddim, 1, 0.2), (probability_flow, 2, 0.007)])
+def test_flow_reaches_the_closed_form_in_its_order(schedule, sampler, order, at_50):
+    """at_50: the largest error with 50 steps, for x_T of up to 2.5, as a share of the spread; twice the steps: 1 / 2^order."""
+    x_T = start(schedule, (64, 2), generator=seeded(), dtype=torch.float64)
+    sample = {count: last(sampler(gaussian(schedule), schedule, x_T, count=count)).x for count in (50, 100, 200)}
+    error = {count: largest((x - ode_solution(schedule, x_T)) / STD) for count, x in sample.items()}
+    assert error[50] < at_50
+    assert math.log2(error[100] / error[200]) == pytest.approx(order, abs=0.2)
+
+
+def mixture(points: torch.Tensor, schedule: NoiseSchedule, width: float = 0.3) -> Callable:
+    """The exact noise estimate for an even mixture of N(point, width^2)."""
+    def denoise(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        sigma, u = at(schedule.sigma(t), x), x / at(schedule.scale(t), x)
+        spread = sigma**2 + width**2
+        weights = (-(u[:, None] - points).square().sum(2) / (2 * spread)).softmax(1)
+        return sigma / spread * (u - weights @ points)
+    return denoise
+
+
+@each_schedule
+def test_heun_ends_where_scipy_s_rk45_does(schedule):
+    """Three points as data, so that the flow bends; RK45 follows du = eps d(sigma) on its own, to a tolerance of 1e-6."""
+    points = torch.tensor([[-1.0, 0.2], [0.6, 0.9], [0.1, -0.8]], dtype=torch.float64)
+    x_T = start(schedule, (4, 2), generator=seeded(), dtype=torch.float64)
+
+    def slope(log_sigma: float, u) -> torch.Tensor:
+        t = schedule.time_of(math.exp(log_sigma))
+        x = torch.from_numpy(u).view(4, 2) * schedule.scale(t)
+        return (math.exp(log_sigma) * mixture(points, schedule)(x, t.expand(4))).flatten().numpy()
+
+    top, low = schedule.sigma(1000).log().item(), math.log(1e-4)
+    solved = solve_ivp(slope, (top, low), (x_T / schedule.scale(1000)).flatten().numpy(), rtol=1e-6, atol=1e-6)
+    theirs = torch.from_numpy(solved.y[:, -1]).view(4, 2)
+    ours = last(probability_flow(mixture(points, schedule), schedule, x_T, count=200)).x
+    assert solved.success and largest(ours - theirs) < 1e-3
+
+
+@each_schedule
+def test_refined_inversion_comes_back_to_the_picture(schedule):
+    x0, denoiser = torch.randn(8, 2, generator=seeded(), dtype=torch.float64), gaussian(schedule)
+    errors = []
+    for refinements in (0, 1, 30):
+        noise = last(invert(denoiser, schedule, x0, count=20, refinements=refinements)).x
+        errors.append(largest(last(ddim(denoiser, schedule, noise, count=20)).x - x0))
+    assert errors[0] > errors[1] > errors[2], errors
+    assert errors[2] < 1e-3, "the fixed point undoes ddim's steps"
+
+
+@each_schedule
+def test_inversion_finds_the_noise_of_the_closed_form(schedule):
+    x_T = start(schedule, (8, 2), generator=seeded(), dtype=torch.float64)
+    found = last(invert(gaussian(schedule), schedule, ode_solution(schedule, x_T), count=1000)).x
+    assert largest(found - x_T) < 0.05 * largest(x_T)
+
+
+# ---- the spread of the samples ----------------------------------------------------------------------------------------
+
+@pytest.mark.slow
+@each_schedule
+@pytest.mark.parametrize("sampler, settings, bias", [
+    (ddpm, {}, 0.02), (ddim, {"count": 250}, 0.04), (ddim, {"count": 1000, "eta": 0.5}, 0.02), (euler_maruyama, {}, 0.02),
+    (predictor_corrector, {"count": 250, "corrector_steps": 1, "snr": 0.08}, 0.03), (probability_flow, {"count": 25}, 0.02),
+])
+def test_samples_have_the_moments_of_the_data(schedule, sampler, settings, bias):
+    """Within 4 standard errors of 4000 samples; bias is what the finite steps may add to the variance, as a share of it."""
+    many = 4000
+    x_T = start(schedule, (many, 2), generator=seeded())
+    x = last(sampler(gaussian(schedule), schedule, x_T, **settings, **draws(sampler, 1))).x
+    assert largest((x.mean(0) - MEAN) / STD) < 4 / math.sqrt(many)
+    assert largest(x.var(0) / STD**2 - 1) < 4 * math.sqrt(2 / many) + bias
+    assert abs(torch.corrcoef(x.T)[0, 1]) < 4 / math.sqrt(many)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@each_schedule
+def test_samples_of_the_ideal_denoiser_are_the_data(schedule, sampler):
+    data = torch.tensor([[-1.0, 0.5], [0.5, 1.0], [0.8, -0.9]])
+    x_T = start(schedule, (30, 2), generator=seeded())
+    x = last(sampler(IdealDenoiser(data, schedule), schedule, x_T, count=100, **draws(sampler))).x
+    distance, nearest = torch.cdist(x, data).min(1)
+    assert distance.max() < 0.15 and set(nearest.tolist()) == {0, 1, 2}
+
+
+# ---- what is promised of all of them ----------------------------------------------------------------------------------
+
+@each_sampler
+@each_schedule
+def test_the_states_tell_where_they_are(schedule, sampler):
+    x_T, denoiser = start(schedule, (2, 1, 4, 4), generator=seeded()), bent(schedule)
+    states = list(sampler(denoiser, schedule, x_T, count=30, **draws(sampler)))
+    assert [state.t for state in states] == schedule.times(30)[1:].tolist()
+    assert all(state.x.shape == state.x0.shape == x_T.shape and bool(state.x.isfinite().all()) for state in states)
+    assert sampler is predictor_corrector or largest(states[-1].x - states[-1].x0) < 0.05, "without noise they are one"
+
+
+@each_sampler
+def test_a_seed_decides_the_samples_and_nothing_else_does(sampler):
+    schedule = cosine(50)
+    x_T, denoiser = start(schedule, (2, 1, 4, 4), generator=seeded()), bent(schedule)
+    torch.manual_seed(7)
+    state = torch.get_rng_state()
+    first, again, other = (last(sampler(denoiser, schedule, x_T, **draws(sampler, seed))).x for seed in (1, 1, 2))
+    assert torch.equal(first, again) and torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(first, other) == (sampler in (ddim, probability_flow))
+
+
+@each_sampler
+def test_the_order_of_the_batch_does_not_matter(sampler, monkeypatch):
+    """Each picture with its own noise, in another order: the same pictures in that order."""
+    schedule, order = cosine(50), torch.tensor([2, 0, 3, 1])
+    x_T, denoiser = start(schedule, (4, 1, 4, 4), generator=seeded(), dtype=torch.float64), bent(schedule)
+    straight = last(sampler(denoiser, schedule, x_T, **draws(sampler))).x
+    drawn = samplers.noise_like
+    monkeypatch.setattr(samplers, "noise_like", lambda x, generator: drawn(x, generator)[order])
+    assert largest(last(sampler(denoiser, schedule, x_T[order], **draws(sampler))).x - straight[order]) < 1e-9
+
+
+@each_sampler
+def test_device_and_type_follow_the_start_and_no_graph_is_kept(sampler):
+    schedule, weight = linear(20), torch.ones(1, requires_grad=True)
+    x_T = start(schedule, (2, 3), generator=seeded(), dtype=torch.float64)
+    seen = []
+
+    def denoise(x, t):
+        seen.append((x.dtype, t.dtype, tuple(t.shape)))
+        return weight.double() * x
+
+    states = list(sampler(denoise, schedule, x_T, **draws(sampler)))
+    assert set(seen) == {(torch.float64, torch.float64, (2,))}
+    assert {state.x.dtype for state in states} == {torch.float64} and not any(state.x.requires_grad for state in states)
+
+
+@each_schedule
+def test_the_start_has_the_spread_of_the_chain_s_end(schedule):
+    x_T = start(schedule, (20000, 1), generator=seeded())
+    expected = 50.0 if schedule.name == "geometric" else (1 - schedule.alpha_bar(1000)).sqrt().item()
+    assert x_T.std().item() == pytest.approx(expected, rel=4 / math.sqrt(2 * 20000))
+    assert start(schedule, (3, 2), generator=seeded(), dtype=torch.float64).dtype == torch.float64
+
+
+def test_last_is_the_end():
+    schedule = linear(10)
+    states = list(ddim(gaussian(schedule), schedule, torch.zeros(2, 2)))
+    assert torch.equal(last(iter(states)).x, states[-1].x) and last(states).t == 0
+
+
+@each_sampler
+@pytest.mark.parametrize("count", [0, -1, 31])
+def test_a_count_outside_the_chain_is_refused(sampler, count):
+    with pytest.raises(ValueError, match=rf"count must lie in 1 \.\. 30, .*; got {count}"):
+        last(sampler(gaussian(linear(30)), linear(30), torch.zeros(1, 2), count=count))
+    with pytest.raises(ValueError, match=rf"count must lie in 1 \.\. 30, .*; got {count}"):
+        last(invert(gaussian(linear(30)), linear(30), torch.zeros(1, 2), count=count))
+
+
+@pytest.mark.parametrize("sampler, settings, message", [
+    (ddim, {"eta": -0.1}, r"eta must lie in \[0, 1\], got -0.1"),
+    (ddim, {"eta": 1.5}, r"eta must lie in \[0, 1\], got 1.5"),
+    (predictor_corrector, {"corrector_steps": -1}, "corrector_steps must be at least 0 and snr above 0, got -1 and 0.16"),
+    (predictor_corrector, {"snr": 0.0}, "snr above 0, got 1 and 0"),
+    (predictor_corrector, {"snr": math.nan}, "snr above 0, got 1 and nan"),
+    (invert, {"refinements": -2}, "refinements must be at least 0, got -2"),
+])
+def test_settings_outside_their_range_are_refused(sampler, settings, message):
+    with pytest.raises(ValueError, match=message):
+        last(sampler(gaussian(linear(30)), linear(30), torch.zeros(1, 2), **settings))
+
+
+@each_sampler
+def test_a_denoiser_of_another_shape_is_refused(sampler):
+    with pytest.raises(ValueError, match=r"denoiser's result must have the shape \(2, 3\), got \(2, 2\)"):
+        last(sampler(lambda x, t: x[:, :2], linear(30), torch.zeros(2, 3)))
+
+
+@each_sampler
+def test_a_start_of_whole_numbers_is_refused(sampler):
+    with pytest.raises(ValueError, match="floating type, got torch.int64"):
+        last(sampler(lambda x, t: x, linear(30), torch.zeros(2, 3, dtype=torch.int64)))
