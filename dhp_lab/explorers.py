@@ -127,7 +127,7 @@ class CodecExplorer(Explorer):
         self.upload.observe(self._take_in, "value")
         super().__init__(self.codec.render, [
             Choice("photo", "photo", PHOTOS, photo), Choice("view", "show", [WHOLE, DETAIL]),
-            Slider("lambda_rate", "λ", 1e-5, 1e-2, 0.1, 3e-3, unit="error for a bit per pixel; larger: smaller file", log=True),
+            Slider("lambda_rate", "λ", 1e-5, 3e-2, 0.1, 3e-3, unit="error for a bit per pixel; larger: smaller file", log=True),
             Slider("steps", "steps K", 0, 8, 1, 1, unit="0: no diffusion, 1: best PSNR, more: texture"),
         ], size=(1058, 544), beside=[self.upload])  # fmt: skip
 

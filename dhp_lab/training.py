@@ -1,7 +1,7 @@
 """Training: one loop on Accelerate, three stages (codec, denoiser, joint), exact resume, nothing lost when it stops.
 
     codec     transforms, hyperprior and gain curve; straight-through rounding for g_s, uniform noise for the rate
-    denoiser  the codec is frozen; D learns the posterior mean at t*, then the lower noise levels
+    denoiser  the codec is frozen; D learns K = 1 through the frozen g_s, and the lower noise levels in the latents
     joint     everything, with D left out in a share of the pictures so that K = 0 stays an honest decode
 
 A batch is a function of (seed, step) alone and the random state is saved, so a resumed run repeats an unbroken one.

@@ -20,7 +20,7 @@ class TrainingConfig:
         output_dir: receives training.log, samples/, tensorboard/, last.safetensors, best_checkpoint/, final_checkpoint/.
         epochs, denoiser_epochs, joint_epochs: passes over the photos in each stage, 0 skips the stage.
         lr: peak Adam step size of every stage; warm-up, then a cosine to 1 % of it.
-        lambda_rate: one trade-off to train for; None trains all of 1e-5 .. 1e-2 in one model.
+        lambda_rate: one trade-off to train for; None trains all of 1e-5 .. 3e-2 in one model.
         image_size: side of the crops, a multiple of 64.
         init_from: checkpoint folder to start from. resume: go on from output_dir/last.safetensors.
         minutes_between_saves: of last.safetensors. validate_every: steps between validations.

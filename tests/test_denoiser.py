@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -30,8 +31,10 @@ def plane(values) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def denoiser() -> LatentDenoiser:
-    """Untrained, one channel."""
-    return LatentDenoiser(4, 1)
+    """One channel, untrained but for its trust in the closed form."""
+    network = LatentDenoiser(4, 1)
+    torch.nn.init.ones_(network.trust)
+    return network
 
 
 # a Gaussian cut to a bin
@@ -152,13 +155,14 @@ def test_closed_form_without_a_bin_is_wieners_filter(denoiser, scale, sigma):
     assert np.abs(base - mean).max() < 1e-5 * np.hypot(scale, sigma) and np.abs(guessed / variance - 1).max() < 1e-4
 
 
-def test_closed_form_trusts_the_bin_as_far_as_its_weight_says():
-    """At t* base = weight * m, the shrunken guess that a trained model uses; 0 leaves q's own bin centre at the mean."""
+def test_closed_form_goes_from_the_symbol_to_the_bins_mean_as_far_as_it_is_trusted():
+    """At t* base = q + trust (m - q); a new denoiser trusts nothing, and gives q back as it is."""
     denoiser = LatentDenoiser(4, 1)
+    assert closed(denoiser, [1.0], 1.0, 0.7, 1.0)[0].item() == 1
     m = bin_moments(torch.tensor([1.0]), torch.tensor([0.7]))[0].item()
-    for weight in (0.0, 0.8):
-        torch.nn.init.constant_(denoiser.weight, weight)
-        assert closed(denoiser, [1.0], 1.0, 0.7, 1.0)[0].item() == pytest.approx(weight * m, abs=1e-6)
+    for trust in (0.3, 0.8, 1.0):
+        torch.nn.init.constant_(denoiser.trust, trust)
+        assert closed(denoiser, [1.0], 1.0, 0.7, 1.0)[0].item() == pytest.approx(1 + trust * (m - 1), abs=1e-6)
 
 
 # the chain
@@ -268,3 +272,26 @@ def test_a_window_is_a_rectangle_of_everything():
     assert torch.equal(part.symbols, symbols[..., 1:3, :2]) and torch.equal(part.scale, symbols[..., 1:3, :2] + 1)
     assert part.mean.shape == (2, 3, 2, 2) and part.decoded.shape == (2, 1, 2, 2)
     assert part.log2_delta is facts.log2_delta and part.std is facts.std
+
+
+@torch.no_grad()
+def test_moments_worked_out_beforehand_change_nothing(denoiser):
+    """``with_moments`` holds what D would work out itself; D uses what it is handed, also through a window."""
+    symbols, scale = torch.arange(-4.0, 5).view(1, 1, 3, 3), torch.linspace(0.1, 3, 9).view(1, 1, 3, 3)
+    plain, sigma = known(symbols, scale), torch.full((1, 1, 3, 3), SIGMA_Q / 2)
+    ready = plain.with_moments()
+    assert all(torch.equal(a, b) for a, b in zip(ready.moments, bin_moments(symbols, scale), strict=True))
+    assert torch.equal(denoiser(symbols, sigma, ready)[0], denoiser(symbols, sigma, plain)[0])
+    part = ready.window(slice(1, 3), slice(0, 2))
+    assert all(torch.equal(a, b) for a, b in zip(part.moments, bin_moments(part.symbols, part.scale), strict=True))
+    doubled = replace(ready, moments=tuple(2 * moment for moment in ready.moments))
+    assert torch.allclose(denoiser.closed_form(symbols, 2 * sigma, doubled)[0], 2 * bin_moments(symbols, scale)[0])
+
+
+def test_detached_facts_carry_no_gradient():
+    scale = torch.full((1, 1, 2, 2), 0.5, requires_grad=True)
+    facts = known(torch.ones(1, 1, 2, 2), scale * 2).with_moments()
+    still = facts.detach()
+    assert facts.scale.requires_grad and facts.moments[1].requires_grad
+    assert not (still.scale.requires_grad or any(moment.requires_grad for moment in still.moments))
+    assert torch.equal(still.scale, facts.scale) and torch.equal(still.symbols, facts.symbols)

@@ -130,7 +130,7 @@ def test_lists_are_made_once(tables):
 
 
 def test_scales_are_eight_to_the_octave():
-    assert SCALES[0] == 1 / 8 and SCALES[-1] == 256 and len(SCALES) == LEVELS
+    assert SCALES[0] == 1 / 8 and SCALES[-1] == 64 and len(SCALES) == LEVELS
     assert np.abs(np.diff(np.log2(SCALES)) - 1 / 8).max() < 1e-12
 
 

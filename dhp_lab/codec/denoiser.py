@@ -12,7 +12,8 @@ Gaussian cut to the bin [q - 1/2, q + 1/2], with mean m and variance v, then ref
 
     base = (sigma^2 m + v (u - rho q)) / (sigma^2 + v (1 - rho)),     variance = v sigma^2 / (sigma^2 + v (1 - rho))
 
-D adds what neighbouring latents and channels tell: D = base + sqrt(variance) * network. Where nothing but z is known
+Synthesis was trained on q and has learnt to live with its errors, so each channel has a share, ``trust``, of the way from q
+to m; it starts at 0, where K = 1 is K = 0. D adds what neighbouring latents and channels tell: D = base + sqrt(variance) * network. Where nothing but z is known
 (a preview, or transmit = "z") the same holds with m = 0, v = scale^2, rho = 0.
 
 | symbol        | here           | range                                     |
@@ -25,12 +26,13 @@ D adds what neighbouring latents and channels tell: D = base + sqrt(variance) * 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dhp_lab.codec.tiling import tiled
 from dhp_lab.codec.transforms import ResidualBlock, silent
 from dhp_lab.precision import autocast
 
@@ -47,6 +49,7 @@ class Known:
         decoded: (B, 1, h, w) float, 1 where q is known, 0 where z alone is.
         mean, scale: (B, M, h, w) from the hyperprior, in quantiser steps.
         log2_delta: (B,) log2 of the quantiser step. std: (M,) the channels' spread in latent units.
+        moments: ``bin_moments(symbols, scale)`` where already worked out; None leaves it to the denoiser.
     """
 
     symbols: Tensor
@@ -55,11 +58,25 @@ class Known:
     scale: Tensor
     log2_delta: Tensor
     std: Tensor
+    moments: tuple[Tensor, Tensor] | None = None
 
     def window(self, rows: slice, cols: slice) -> Known:
         """The same for a rectangle of latents."""
         cut = [t[..., rows, cols] for t in (self.symbols, self.decoded, self.mean, self.scale)]
-        return Known(*cut, self.log2_delta, self.std)
+        moments = self.moments and tuple(t[..., rows, cols] for t in self.moments)
+        return Known(*cut, self.log2_delta, self.std, moments)
+
+    def detach(self) -> Known:
+        """The same numbers without their gradients, as what D and its loss look at."""
+        still = [t.detach() for t in (self.symbols, self.decoded, self.mean, self.scale, self.log2_delta, self.std)]
+        return Known(*still, self.moments and tuple(t.detach() for t in self.moments))
+
+    def with_moments(self) -> Known:
+        """The same with ``moments`` filled in, worked out in tiles to spare memory."""
+        def part(r: slice, c: slice) -> Tensor:
+            return torch.cat(bin_moments(self.symbols[..., r, c], self.scale[..., r, c]), 1)
+
+        return replace(self, moments=tiled(part, *self.symbols.shape[-2:], 1).chunk(2, 1))
 
 
 def bin_moments(symbols: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,10 +104,10 @@ class LatentDenoiser(nn.Module):
     def __init__(self, N: int, M: int) -> None:
         super().__init__()
         width = max(4, 4 * round(N * 5 / 16))
-        self.weight = nn.Parameter(torch.ones(M, 1, 1))                      # how far to trust the closed form
+        self.trust = nn.Parameter(torch.zeros(M, 1, 1))                      # share of the way from q to m
         self.near = nn.Conv2d(2 * M, 2 * M, 5, padding=2, groups=2 * M)      # each channel's own neighbours first
         self.mix = nn.Conv2d(6 * M + 4, width, 1)
-        self.body = nn.Sequential(ResidualBlock(width), ResidualBlock(width))
+        self.body = nn.Sequential(*(ResidualBlock(width) for _ in range(3)))
         self.exit = silent(nn.Conv2d(width, M, 1))
 
     def forward(self, u: Tensor, sigma: Tensor, known: Known) -> tuple[Tensor, Tensor]:
@@ -117,14 +134,15 @@ class LatentDenoiser(nn.Module):
         ], 1)
         with autocast(u.device):
             pair = torch.cat([ratio, surprise], 1).contiguous(memory_format=torch.channels_last)
-            h = torch.cat([pair, self.near(pair), s.log2() / 4, place, planes], 1)
+            near = self.near(pair)
+            h = torch.cat([t.to(near.dtype) for t in (pair, near, s.log2() / 4, place, planes)], 1)
             h = self.exit(F.leaky_relu(self.body(self.mix(h)), 0.1))
         return base + variance.sqrt() * h.float(), variance
 
     def closed_form(self, u: Tensor, sigma: Tensor, known: Known) -> tuple[Tensor, Tensor]:
         """The guess from one latent alone, (B, M, h, w) each: base and variance as in the module's docstring."""
-        m, v = bin_moments(known.symbols, known.scale)
-        m = known.decoded * self.weight * m
+        m, v = known.moments or bin_moments(known.symbols, known.scale)
+        m = known.decoded * torch.lerp(known.symbols, m, self.trust)
         v = torch.where(known.decoded > 0, v, known.scale.clamp(1e-3, 1e3).square())
         rho = known.decoded * (sigma / SIGMA_Q).square().clamp(max=1)
         noise = sigma.square()

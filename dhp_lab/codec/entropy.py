@@ -28,7 +28,7 @@ from dhp_lab.codec.rate import FRACTION_BITS
 
 LOG2_SCALE_MIN = -3                                  # the smallest scale of the table, 1/8 of a quantiser step
 PER_OCTAVE = 8
-LEVELS = 11 * PER_OCTAVE + 1                         # 1/8 .. 256 quantiser steps
+LEVELS = 9 * PER_OCTAVE + 1                          # 1/8 .. 64 quantiser steps; symbols far outside are escaped
 SYMBOL_LIMIT = 2**26                                 # the coder's escape for large symbols breaks at 2^27
 SCALES = [2.0 ** (LOG2_SCALE_MIN + i / PER_OCTAVE) for i in range(LEVELS)]
 

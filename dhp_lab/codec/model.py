@@ -162,6 +162,7 @@ class DiffusionHyperprior(Hyperprior):
         levels = self.noise_levels(known, steps)
         noise, start = (_noise(known, s) for s in (seed, seed ^ 0x5EED))     # what all pictures draw, and undecoded ones first
         u = known.symbols if bool(known.decoded.all()) else torch.where(known.decoded > 0, known.symbols, levels[0] * start())
+        known = known.with_moments() if steps > 1 else known                # for all steps at once
         for k, sigma in enumerate(levels):
             clean, variance = self._denoise_once(u, sigma, known)
             if k == 0:

@@ -3,13 +3,15 @@
 The sum over very different lambdas is balanced by a weight lambda^-1/2 for each picture: at the optimum MSE falls about
 linearly with lambda, so without it the largest lambda would own the gradient, and with lambda^-1 the smallest.
 
-The denoiser's own loss is its squared error divided by that of the closed form it starts from, so that every rate and
-every noise level counts alike: 1 at the start, and -10 log10 of it is the gain in dB.
+The denoiser's loss is the squared error in the picture that g_s makes of K = 1, divided by that of K = 0, so that every
+picture and rate counts alike: 1 at the start, and -10 log10 of it is the gain in dB. The lower noise levels, which K > 1
+visits, are learnt in the latents: the squared error divided by that of the closed form.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -18,16 +20,16 @@ from dhp_lab.codec.denoiser import SIGMA_Q, Known, noised
 from dhp_lab.codec.hyperprior import Latents
 from dhp_lab.codec.model import DiffusionHyperprior
 
-LAMBDA_LOW, LAMBDA_HIGH = 1e-5, 1e-2       # the range one model serves
+LAMBDA_LOW, LAMBDA_HIGH = 1e-5, 3e-2       # the range one model serves
 LAMBDA_OFTEN = 2e-4                        # seven draws in ten lie above: files under about 1.3 bpp
 REFERENCE = 1e-3
 VALIDATION_LAMBDAS = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 2e-5)
-STAGE_SHARE = {"codec": 1.0, "denoiser": 1.0, "joint": 0.4}     # of the learning rate
 SHORTCUT_SHARE = 0.02                      # of the learning rate, for the lapped transforms' small weights
-SHARES = (0.5, 0.8)                        # denoiser's draws: below the first at t*, below the second lower, else unknown
-PLAIN_SHARE, CLEAN_SHARE = 0.25, 0.1       # joint stage: pictures decoded with K = 0, and from y itself
+DENOISER_SHARE = 3.0                       # likewise for the denoiser, which starts when the rest is trained
+UNKNOWN_SHARE = 0.3                        # pictures of which D's loss in the latents shows z alone
+PLAIN_SHARE, CLEAN_SHARE = 0.15, 0.05       # joint stage: pictures decoded with K = 0, and from y itself
 SCALE_WEIGHT = 0.05                        # of the bits of latents that are not sent (transmit = "z")
-DENOISER_WEIGHT = 0.05                     # of the denoiser's own loss in the joint stage
+LATENT_WEIGHT = 0.05                       # of the denoiser's loss in the latents
 
 
 class Objective(nn.Module):
@@ -49,20 +51,34 @@ class Objective(nn.Module):
         lambda_rate = self.draw_lambdas(len(x), x.device)
         with torch.set_grad_enabled(stage != "denoiser" and torch.is_grad_enabled()):
             latents = self.model.latents(x, lambda_rate)
-        if stage == "denoiser":
-            relative = self.denoiser_loss(latents)
-            return {"objective": relative, "loss": relative.detach(), "gain in dB": -10 * relative.detach().log10()}
         known = self.model.known(latents)
+        fixed = known.detach().with_moments() if stage != "codec" else None
+        if stage == "denoiser":
+            return self._gain(x, latents, fixed)
         y_hat = self.model.denoise(known, steps=0)
         if stage == "joint":
-            y_hat = self._mixed(latents, known, y_hat)
+            y_hat = self._mixed(latents.y, fixed, y_hat)
         x_hat = self.model.synthesise(y_hat, latents.log2_delta, x.shape[-2:])
         losses = rate_distortion(x_hat, x, self.model.likelihoods(latents), lambda_rate)
         if not self.model.sends_y:
             losses["objective"] = losses["objective"] + SCALE_WEIGHT * self.untold_bits(latents)
         if stage == "joint":
-            losses["objective"] = losses["objective"] + DENOISER_WEIGHT * self.denoiser_loss(latents)
+            losses["objective"] = losses["objective"] + LATENT_WEIGHT * self.latent_loss(latents.rest.detach(), fixed)
         return losses
+
+    def _gain(self, x: Tensor, latents: Latents, fixed: Known) -> dict[str, Tensor]:
+        """The denoiser's loss: K = 1 against K = 0 in the picture where y is sent, and the lower levels in the latents."""
+        in_latents = self.latent_loss(latents.rest, fixed)
+        if not self.model.sends_y:
+            return {"objective": in_latents, "loss": in_latents.detach(), "gain in dB": -10 * in_latents.detach().log10()}
+        errors = []
+        for steps in (0, 1):
+            with torch.set_grad_enabled(steps == 1 and torch.is_grad_enabled()):
+                x_hat = self.model.synthesise(self.model.denoise(fixed, steps=steps), latents.log2_delta, x.shape[-2:])
+                errors.append((x_hat - x).square().mean((1, 2, 3)))                                  # (B,)
+        relative = (errors[1] / errors[0].clamp(min=1e-8)).mean()
+        return {"objective": relative + LATENT_WEIGHT * in_latents, "loss": relative.detach(),
+                "loss in latents": in_latents.detach(), "gain in dB": -10 * relative.detach().log10()}
 
     def untold_bits(self, latents: Latents) -> Tensor:
         """Bits for each latent that is not sent: nobody pays them, but they teach h_s the scale that sampling needs."""
@@ -70,37 +86,31 @@ class Objective(nn.Module):
         likelihood = self.model.gaussian_conditional._likelihood(rest, latents.scale)
         return -self.model.gaussian_conditional.likelihood_lower_bound(likelihood).log2().mean()
 
-    def _mixed(self, latents: Latents, known: Known, y_hat: Tensor) -> Tensor:
+    def _mixed(self, y: Tensor, fixed: Known, y_hat: Tensor) -> Tensor:
         """K = 1 for most pictures, K = 0 or y itself for some. D sees detached inputs; the encoder's gradient passes
         straight through, by way of y_hat, so that Delta still feels the rounding error."""
-        fixed = Known(known.symbols.detach(), known.decoded, known.mean.detach(), known.scale.detach(),
-                      known.log2_delta.detach(), known.std.detach())
         one_step = self.model.denoise(fixed, steps=1) + (y_hat - y_hat.detach())
         draw = torch.rand(len(y_hat), 1, 1, 1, device=y_hat.device)
         mixed = torch.where(draw < PLAIN_SHARE, y_hat, one_step)
-        return torch.where(draw > 1 - CLEAN_SHARE, latents.y, mixed)
+        return torch.where(draw > 1 - CLEAN_SHARE, y, mixed)
 
-    def denoiser_loss(self, latents: Latents) -> Tensor:
+    def latent_loss(self, rest: Tensor, fixed: Known) -> Tensor:
         """Mean over the pictures of D's squared error against the closed form's, at noise levels drawn for each."""
-        known, rest = self.model.known(latents), latents.rest.detach()
-        draw = torch.rand(len(rest), 1, 1, 1, device=rest.device)
-        unknown = (draw >= SHARES[1]) | (known.decoded[:, :, :1, :1] == 0)
-        known = Known((known.symbols * ~unknown).detach(), known.decoded * ~unknown, known.mean.detach(), known.scale.detach(),
-                      known.log2_delta.detach(), known.std.detach())
-        sigma = self._noise_levels(draw, unknown, known).expand_as(known.decoded)
+        unknown = (torch.rand(len(rest), 1, 1, 1, device=rest.device) < UNKNOWN_SHARE) | (fixed.decoded[:, :, :1, :1] == 0)
+        known = replace(fixed, symbols=fixed.symbols * ~unknown, decoded=fixed.decoded * ~unknown)
+        sigma = self._noise_levels(unknown, known).expand_as(known.decoded)
         u = noised(rest, sigma, known, torch.randn_like(rest))
         base = self.model.denoiser.closed_form(u, sigma, known)[0].detach()
         clean = self.model.denoiser(u, sigma, known)[0]
         errors = [(guess - rest).square().mean((1, 2, 3)) for guess in (clean, base)]
         return (errors[0] / errors[1].clamp(min=1e-8)).mean()
 
-    def _noise_levels(self, draw: Tensor, unknown: Tensor, known: Known) -> Tensor:
-        lower = SIGMA_Q * torch.rand_like(draw)
-        sigma = torch.where(draw < SHARES[0], torch.full_like(draw, SIGMA_Q), lower)
+    def _noise_levels(self, unknown: Tensor, known: Known) -> Tensor:
+        """(B, 1, 1, 1) steps: below 1/sqrt(12) where the bin is known, up to the schedule's last where it is not."""
+        draw = torch.rand(unknown.shape, device=unknown.device)
         top = self.model.noise_schedule.sigma(self.model.config.diffusion_steps).item() * self.model.latent_scale
         top = (top / known.log2_delta.exp2()).view(-1, 1, 1, 1)
-        wide = torch.exp(math.log(0.05) + torch.rand_like(draw) * (top / 0.05).log())
-        return torch.where(unknown, wide, sigma)
+        return torch.where(unknown, torch.exp(math.log(0.05) + draw * (top / 0.05).log()), SIGMA_Q * draw)
 
     @torch.no_grad()
     def validate(self, x: Tensor, denoise: bool) -> list[dict]:
@@ -122,7 +132,7 @@ class Objective(nn.Module):
             wanted = {"codec": not of_denoiser, "denoiser": of_denoiser, "joint": True}[stage]
             parameter.requires_grad_(wanted and not name.endswith("quantiles"))
             if parameter.requires_grad:
-                share = STAGE_SHARE[stage] * (SHORTCUT_SHARE if name.endswith("lapped") else 1.0)
+                share = SHORTCUT_SHARE if name.endswith("lapped") else DENOISER_SHARE if of_denoiser else 1.0
                 groups.setdefault(share, []).append(parameter)
         return [{"params": p, "lr": share * lr, "base_lr": share * lr} for share, p in sorted(groups.items(), reverse=True)]
 

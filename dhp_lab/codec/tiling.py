@@ -1,6 +1,6 @@
 """Large pictures in bounded memory: run a network on overlapping squares and keep their middles.
 
-A convolutional network looks only so far; with an overlap beyond its reach the middles are what the whole picture would
+A convolutional network looks only so far; with an overlap of at least its reach the middles are what the whole picture would
 give, up to the order in which sums are rounded.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 TILE = 128                 # side of a square in latents: 2048 pixels
-OVERLAP = 12               # latents on each side, 192 pixels: beyond the reach of g_a, g_s (8) and D (6)
+OVERLAP = 8                # latents on each side, 128 pixels: the reach of g_a, of g_s and of D
 
 
 def tiled(network: Callable[[slice, slice], Tensor], rows: int, cols: int, scale: int, tile: int = TILE) -> Tensor:

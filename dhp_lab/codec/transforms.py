@@ -183,7 +183,8 @@ def _exact_conv(h: Tensor, layer: nn.Conv2d) -> Tensor:
     total = bias.view(1, -1, 1).expand(len(h), -1, rows * cols).clone()
     for i in range(layer.kernel_size[0]):
         for j in range(layer.kernel_size[1]):
-            total += weight[:, :, i, j] @ padded[..., i : i + rows, j : j + cols].flatten(2)
+            window = padded[..., i : i + rows, j : j + cols].flatten(2)
+            total.baddbmm_(weight[:, :, i, j].expand(len(h), -1, -1), window)
     return torch.floor(total.view(len(h), -1, rows, cols) / 2**WEIGHT_BITS + 0.5)
 
 
