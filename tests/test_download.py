@@ -114,7 +114,8 @@ def test_a_part_longer_than_the_file_is_fetched_anew(site, tmp_path):
     assert site.asked == ["bytes=5000-", None, None] and names(tmp_path / "toy_set") == ["a.gz", "b.gz"]
 
 
-@pytest.mark.parametrize("body", [gzip.compress(b"other"), b"<html>not here</html>", gzip.compress(LABELS)[:-30]])
+@pytest.mark.parametrize("body", [gzip.compress(b"other"), b"<html>not here</html>", gzip.compress(LABELS)[:-30]],
+                         ids=["other", "html", "cut off"])      # the bytes hold the second in which they were made
 def test_wrong_content_is_removed(site, tmp_path, body):
     site.files["a.gz"] = body
     with pytest.raises(DownloadError, match=r"a\.gz is not the original: .*expected [0-9a-f]{64}; what came"):
