@@ -193,7 +193,7 @@ def test_clipping_is_that_of_diffusers(schedule, kind, sampler, draws, settings)
         theirs = step.prev_sample
         assert largest(state.x - theirs) <= 1e-5 * max(1, largest(theirs))
         assert largest(step.pred_original_sample) <= 1
-    assert largest(state.x) <= 1 and largest(last(ddim(wavy, schedule, x_T)).x) > 1.5
+    assert largest(state.x) <= 1 + 2**-22 and largest(last(ddim(wavy, schedule, x_T)).x) > 1.5
 
 
 @each_schedule
