@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-TILE = 128                 # side of a square in latents: 2048 pixels
+TILE = 96                  # side of a square in latents: 1536 pixels
 OVERLAP = 8                # latents on each side, 128 pixels: the reach of g_a, of g_s and of D
 
 
