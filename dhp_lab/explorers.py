@@ -19,10 +19,23 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import ipywidgets as widgets
+import torch
 from PIL import Image
 
 from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.data import PHOTOS, ImageError
+from dhp_lab.diffusion.guidance import LabelDenoiser
+from dhp_lab.diffusion.process import Denoiser
+from dhp_lab.diffusion.schedules import NoiseSchedule
+from dhp_lab.digits import CLASSES
+from dhp_lab.lessons.conditional import ANY, NOTHING, GuidedDigits, masks
+from dhp_lab.lessons.conditional import SIZE as CONDITIONAL_SIZE
+from dhp_lab.lessons.ddim import SIZE as DDIM_SIZE
+from dhp_lab.lessons.ddim import DigitDraws
+from dhp_lab.lessons.ddpm import SIZE as DDPM_SIZE
+from dhp_lab.lessons.ddpm import NoisyDigit
+from dhp_lab.lessons.score_and_sde import CORRECTED, SAMPLERS, SCHEDULES, sampler_picture
+from dhp_lab.lessons.score_and_sde import SIZE as SCORE_AND_SDE_SIZE
 from dhp_lab.photo_codec import DETAIL, WHOLE, PhotoCodec
 from dhp_lab.plots import Html, Rendered, img_tag
 
@@ -141,3 +154,41 @@ class CodecExplorer(Explorer):
             menu.options = [self.codec.add(name, data), *menu.options]       # a menu with new options takes the first
         except ImageError as error:
             self.say(str(error))
+
+
+def ddpm(network: Denoiser, known: NoiseSchedule) -> Explorer:
+    """Lesson 01: a digit at a time t of a schedule, and what the network (trained on ``known``, on the CPU) guesses it was."""
+    return Explorer(NoisyDigit(network, known).render, [
+        Choice("schedule", "schedule", ["linear", "cosine"]), Choice("digit", "digit", [str(i) for i in range(CLASSES)], "3"),
+        Slider("t", "time t", 1, known.steps, 1, known.steps // 5, unit=f"of {known.steps}"),
+        Slider("seed", "noise", 0, 20, 1, 0, unit="each number is other noise"),
+    ], size=DDPM_SIZE)  # fmt: skip
+
+
+def ddim(denoiser: Denoiser, schedule: NoiseSchedule, *, device: torch.device | str = "cpu") -> Explorer:
+    """Lesson 02: steps, eta and seed of DDIM on digits; each noise is drawn from twice."""
+    return Explorer(DigitDraws(denoiser, schedule, device=device).render, [
+        Slider("steps", "steps", 1, min(250, schedule.steps), 1, 20, unit="questions to the network"),
+        Slider("eta", "η", 0.0, 1.0, 0.1, 0.0, unit="0: no chance on the way, 1: as much as DDPM"),
+        Slider("seed", "seed", 0, 99, 1, 0, unit="of all noise, at the start and on the way"),
+    ], size=DDIM_SIZE)  # fmt: skip
+
+
+def score_and_sde() -> Explorer:
+    """Lesson 03: samplers on three islands in the plane, with the exact denoiser."""
+    return Explorer(sampler_picture, [
+        Choice("sampler", "sampler", list(SAMPLERS), CORRECTED), Choice("schedule", "schedule", list(SCHEDULES), "VE, geometric"),
+        Slider("steps", "steps", 2, 100, 1, 20),
+        Slider("snr", "SNR", 0.02, 0.6, 0.02, 0.16, unit="of the corrector: larger takes longer steps"),
+    ], size=SCORE_AND_SDE_SIZE)  # fmt: skip
+
+
+def conditional(network: LabelDenoiser, schedule: NoiseSchedule, *, device: torch.device | str = "cpu") -> Explorer:
+    """Lesson 04: the class asked for and the guidance scale, drawn freely or around known pixels of a test digit."""
+    numbers = [str(i) for i in range(CLASSES)]
+    return Explorer(GuidedDigits(network, schedule, device=device).render, [
+        Choice("label", "asked for", [*numbers, ANY], "3"), Choice("known", "known", [NOTHING, *masks()]),
+        Choice("digit", "of a", numbers, "8"),
+        Slider("scale", "scale", 0.0, 15.0, 0.5, 3.0, unit="0: the class counts nothing, 1: as trained"),
+        Slider("seed", "seed", 0, 99, 1, 0, unit="of all noise"),
+    ], size=CONDITIONAL_SIZE)  # fmt: skip

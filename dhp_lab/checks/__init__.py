@@ -1,9 +1,17 @@
 """Automatic checks for the lessons' exercises: `checks.<name>(my_function)` says whether the function is right."""
 
 from dhp_lab.checks.lesson_00 import bits_per_pixel, psnr, quantisation_step
+from dhp_lab.checks.lesson_01 import cosine_share, gaussian_kl, guess_x0
+from dhp_lab.checks.lesson_02 import noise_kept, slerp, step_up
+from dhp_lab.checks.lesson_03 import implicit_score_matching, noisy_score, reverse_step
+from dhp_lab.checks.lesson_04 import drop_labels, implied_gradient, sharpened
 from dhp_lab.checks.machinery import CORRECT, NOT_ATTEMPTED, REGISTRY, WRONG, Case, Check, exercise
 
 __all__ = [
     "CORRECT", "NOT_ATTEMPTED", "REGISTRY", "WRONG", "Case", "Check", "exercise",
     "bits_per_pixel", "psnr", "quantisation_step",
+    "cosine_share", "gaussian_kl", "guess_x0",
+    "noise_kept", "slerp", "step_up",
+    "implicit_score_matching", "noisy_score", "reverse_step",
+    "drop_labels", "implied_gradient", "sharpened",
 ]  # fmt: skip

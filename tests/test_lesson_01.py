@@ -1,0 +1,272 @@
+"""Lesson 01: figures show the arrays they are given, the explorer's picture and text are true, the exercises are proved."""
+
+import io
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dhp_lab import explorers
+from dhp_lab.checks import CORRECT, NOT_ATTEMPTED, REGISTRY, WRONG
+from dhp_lab.diffusion.ideal import IdealDenoiser
+from dhp_lab.diffusion.process import noise_like, q_sample
+from dhp_lab.diffusion.schedules import cosine, linear
+from dhp_lab.digits import load_digits
+from dhp_lab.lessons import ddpm
+from dhp_lab.plots import CSS_DPI, picture_bytes
+
+T = 100
+TIMES = np.arange(1, T + 1)
+
+
+def drawn(figure):
+    return np.asarray(Image.open(io.BytesIO(picture_bytes(figure))))
+
+
+def axes_of(figure):
+    return figure.get_axes()
+
+
+# Digits
+
+
+def test_a_mosaic_holds_every_pixel_where_it_belongs():
+    digits = load_digits().test[:5]
+    canvas = ddpm.mosaic(digits, 3, 2)
+    assert canvas.shape == (2 * 16 + ddpm.BETWEEN, 3 * 16 + 2 * ddpm.BETWEEN)
+    for i, digit in enumerate(digits):
+        top, left = (16 + ddpm.BETWEEN) * (i // 3), (16 + ddpm.BETWEEN) * (i % 3)
+        levels = canvas[top : top + 16 : 2, left : left + 16 : 2].astype(int)
+        assert np.abs(levels - (digit[0].numpy() + 1) * 127.5).max() <= 0.5
+        assert np.array_equal(canvas[top : top + 16, left : left + 16], np.kron(levels, np.ones((2, 2))))
+    assert (canvas[20:, 40:] == 255).all(), "there is no sixth digit"
+
+
+def test_values_out_of_range_are_black_or_white():
+    assert ddpm.mosaic(torch.full((1, 1, 8, 8), -3.0), 1, 1).max() == 0
+    assert ddpm.mosaic(torch.full((1, 1, 8, 8), 3.0), 1, 1).min() == 255
+
+
+def test_digits_are_drawn_pixel_for_pixel():
+    digits = load_digits().test[:4]
+    canvas = drawn(ddpm.digits_figure({"": digits}, zoom=3))
+    assert np.array_equal(canvas, np.repeat(ddpm.mosaic(digits, 4, 3)[..., None], 3, 2))
+
+
+def test_labels_and_titles_take_no_pixel_of_the_digits():
+    digits = load_digits().test[:4]
+    mosaic = np.repeat(ddpm.mosaic(digits, 2, 5)[..., None], 3, 2)
+    canvas = drawn(ddpm.digits_figure({"first": digits, "second": digits}, titles=["a", "b"], per_row=2, zoom=5))
+    rows, cols = mosaic.shape[:2]
+    assert canvas.shape == (ddpm.TITLE + 2 * rows + ddpm.BETWEEN, ddpm.LABEL + cols, 3)
+    assert np.array_equal(canvas[-rows:, ddpm.LABEL :], mosaic)
+    assert np.array_equal(canvas[ddpm.TITLE : ddpm.TITLE + rows, ddpm.LABEL :], mosaic)
+    assert (canvas[: ddpm.TITLE] != 255).any() and (canvas[:, : ddpm.LABEL] != 255).any()
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [({}, "at least one row"), ({"a": torch.zeros(2, 8, 8)}, "'a' must be"), ({"a": torch.zeros(0, 1, 8, 8)}, "N >= 1")],
+)
+def test_what_is_no_digit_is_refused(rows, message):
+    with pytest.raises(ValueError, match=message):
+        ddpm.digits_figure(rows)
+
+
+# Charts
+
+
+def test_schedules_are_drawn_as_they_are():
+    tables = {chain.name: chain.alpha_bar(torch.arange(T + 1)).numpy() for chain in (linear(T), cosine(T))}
+    share, ratio = axes_of(ddpm.schedules_figure(tables))
+    for line, curve, chain in zip(share.lines, ratio.lines, (linear(T), cosine(T))):
+        assert np.array_equal(line.get_ydata(), tables[chain.name]) and line.get_label() == chain.name
+        assert np.allclose(curve.get_ydata(), chain.snr(torch.arange(1, T + 1)).numpy(), rtol=1e-6)
+    assert ratio.lines[-1].get_ydata() == [1, 1]
+
+
+def test_posterior_fills_the_last_density():
+    at = np.linspace(0, 1, 5)
+    (axes,) = axes_of(ddpm.posterior_figure(at, {"a": at, "b": at**2}, x0=0.5))
+    filled = axes.collections[0].get_paths()[0].vertices
+    assert filled[:, 1].max() == 1 and {0.25, 0.0625} <= set(filled[:, 1])
+    assert [line.get_label() for line in axes.lines] == ["a", "b", "the clean value $x_0$"]
+
+
+def test_embedding_has_a_row_for_each_number():
+    values = np.linspace(-1, 1, 40).reshape(10, 4)
+    axes = axes_of(ddpm.embedding_figure(values))[0]
+    assert np.array_equal(axes.images[0].get_array(), values.T)
+
+
+def test_loss_curve_runs_through_the_means():
+    losses = list(np.random.default_rng(0).random(200))
+    (axes,) = axes_of(ddpm.loss_figure(losses))
+    each, mean = axes.lines
+    assert np.array_equal(each.get_ydata(), losses)
+    assert mean.get_ydata()[-1] == pytest.approx(np.mean(losses[-5:])) and mean.get_xdata()[-1] == 200
+
+
+def test_a_short_run_has_a_loss_curve_too():
+    assert axes_of(ddpm.loss_figure([1.0, 0.5]))[0].lines[1].get_ydata() == [0.75]
+
+
+def test_errors_come_in_pairs_of_one_colour():
+    errors = {name: np.full(T, 0.1) for name in ("a", "b", "c", "d")}
+    (axes,) = axes_of(ddpm.errors_figure(TIMES, errors, np.full(T, 0.2)))
+    colours, styles = zip(*((line.get_color(), line.get_linestyle()) for line in axes.lines[:4]))
+    assert colours[0] == colours[1] != colours[2] == colours[3] and styles == ("-", "--", "-", "--")
+    assert np.array_equal(axes.lines[4].get_ydata(), np.full(T, 0.2))
+
+
+def test_bound_shows_error_weight_and_bits():
+    parts = [np.geomspace(1, 10**-i, T) for i in (1, 2, 3)]
+    for axes, part in zip(axes_of(ddpm.bound_figure(TIMES, *parts)), parts):
+        assert np.array_equal(axes.lines[0].get_ydata(), part)
+
+
+# The explorer
+
+
+@pytest.fixture(scope="module")
+def view():
+    """An explorer whose network is the ideal denoiser itself: both guesses must agree."""
+    return ddpm.NoisyDigit(IdealDenoiser(load_digits().train, linear(T)), linear(T))
+
+
+def test_the_picture_is_pure_and_has_its_size(view):
+    position = {"schedule": "cosine", "digit": "7", "t": 30, "seed": 2}
+    first = view.render(**position)
+    torch.rand(5)
+    assert view.render(**position) == first
+    width, height = Image.open(io.BytesIO(first.picture)).size
+    assert (width / height, width) == pytest.approx((ddpm.SIZE[0] / ddpm.SIZE[1], 1.5 * ddpm.SIZE[0]), rel=0.01)
+    for name, value in (("schedule", "linear"), ("digit", "3"), ("t", 31), ("seed", 3)):
+        assert view.render(**position | {name: value}).picture != first.picture
+
+
+def test_the_text_tells_the_schedules_numbers(view):
+    shown = view.render(schedule="cosine", digit="7", t=30, seed=2)
+    chain = cosine(T)
+    for value in (chain.alpha_bar(30), chain.sigma(30), chain.snr(30)):
+        assert f">{value.item():.4g}<" in shown.text
+    assert "A 7" in shown.alt and "t = 30" in shown.alt and "cosine" in shown.alt
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+@pytest.mark.parametrize("t", [1, 40, 90])
+def test_a_network_is_asked_at_the_time_of_equal_noise(view, schedule, t):
+    chain, x0 = view.schedules[schedule], view.digits["4"]
+    x_t = q_sample(chain, x0, t, noise_like(x0, torch.Generator().manual_seed(0)))
+    assert (view.learnt_x0(chain, x_t, t) - view.ideal[schedule].x0(x_t, t)).abs().max() < 1e-4
+
+
+def test_a_state_beyond_the_networks_noise_is_guessed_as_pure_noise(view):
+    """The end of the cosine schedule is noisier than that of the linear one; no signal can be seen in either."""
+    chain, x0 = view.schedules["cosine"], view.digits["4"]
+    assert chain.sigma(T) > 3 * view.known.sigma(T)
+    x_t = q_sample(chain, x0, T, noise_like(x0, torch.Generator().manual_seed(0)))
+    assert (view.learnt_x0(chain, x_t, T) - view.ideal["cosine"].x0(x_t, T)).abs().max() < 0.05
+    view.render(schedule="cosine", digit="4", t=T, seed=0)
+
+
+def test_each_digit_shows_its_class(view):
+    digits = load_digits()
+    for name, picture in view.digits.items():
+        same = (digits.test == picture).flatten(1).all(1)
+        assert digits.test_labels[same].tolist() == [int(name)]
+
+
+def test_the_sliders_of_lesson_01():
+    explorer = explorers.ddpm(lambda x, t: torch.zeros_like(x), linear(T))
+    assert explorer.position() == {"schedule": "linear", "digit": "3", "t": T // 5, "seed": 0}
+    before = explorer.picture.value, explorer.text.value
+    for name, value in (("schedule", "cosine"), ("digit", "8"), ("t", 55), ("seed", 4)):
+        explorer.controls[name].value = value
+        after = explorer.picture.value, explorer.text.value
+        assert after[0] != before[0] and after[1] != before[1]
+        before = after
+    assert f"aspect-ratio: {ddpm.SIZE[0]}/{ddpm.SIZE[1]}" in explorer.frame and CSS_DPI == 96
+
+
+# The exercises
+
+
+def share(t, steps, offset):
+    f = [math.cos((u / steps + offset) / (1 + offset) * math.pi / 2) ** 2 for u in (0, t)]
+    return f[1] / f[0]
+
+
+def kl(mean, guess, variance):
+    return ((mean - guess) ** 2).sum() / (2 * variance * math.log(2))
+
+
+RIGHT = {
+    "cosine_share": share,
+    "guess_x0": lambda x_t, eps, alpha_bar: (x_t - math.sqrt(1 - alpha_bar) * eps) / math.sqrt(alpha_bar),
+    "gaussian_kl": kl,
+}
+
+MISTAKES = {
+    "cosine_share": [
+        (lambda t, steps, offset: 1 - t / steps, "3/4"),
+        (lambda t, steps, offset: math.cos(t / steps * math.pi / 2), "cos^2"),
+        (lambda t, steps, offset: math.cos(t / steps) ** 2, "radians"),
+        (lambda t, steps, offset: math.cos((t / steps + offset) / (1 + offset) * math.pi / 2) ** 2, "divide by f(0)"),
+        (lambda t, steps, offset: share(t, steps, 0.0), "30 to 60 to 90"),
+        (lambda t, steps, offset: max(share(t, steps, offset), 0.01), "90 degrees"),
+    ],
+    "guess_x0": [
+        (lambda x_t, eps, a: (x_t - math.sqrt(1 - a) * eps) / a, "alpha_bar is 1/4"),
+        (lambda x_t, eps, a: x_t - math.sqrt(1 - a) * eps, "sqrt(alpha_bar) x0"),
+        (lambda x_t, eps, a: (x_t - (1 - a) * eps) / math.sqrt(a), "subtract it"),
+        (lambda x_t, eps, a: x_t / math.sqrt(a) - math.sqrt(1 - a) * eps, "before you divide"),
+        (lambda x_t, eps, a: np.clip((x_t - math.sqrt(1 - a) * eps) / math.sqrt(a), -1, 1), "far beyond"),
+        (lambda x_t, eps, a: ((x_t - math.sqrt(1 - a) * eps) / math.sqrt(a)).ravel(), "all noise"),
+    ],
+    "gaussian_kl": [
+        (lambda m, g, v: ((m - g) ** 2).sum() / (2 * v), "a bit is log(2) nats"),
+        (lambda m, g, v: ((m - g) ** 2).sum() / (v * math.log(2)), "1/2 nat"),
+        (lambda m, g, v: np.abs(m - g).sum() / (2 * v * math.log(2)), "squared"),
+        (lambda m, g, v: ((m - g) ** 2).sum() / (2 * v**2 * math.log(2)), "units of the variance"),
+        (lambda m, g, v: ((m - g) ** 2).mean() / (2 * v * math.log(2)), "sum over all"),
+        (lambda m, g, v: kl(m, g, v) if v > 0.5 else 0.5, "measured"),
+        (lambda m, g, v: kl(m, g, v) + 1, "return 0"),
+    ],
+}
+
+
+def unfinished(*arguments):
+    raise NotImplementedError
+
+
+def test_every_exercise_of_the_lesson_is_proved_here():
+    assert {name for name, check in REGISTRY.items() if check.lesson == 1} == RIGHT.keys() == MISTAKES.keys()
+
+
+@pytest.mark.parametrize("name", RIGHT)
+@pytest.mark.parametrize("stub", [lambda *arguments: None, unfinished])
+def test_stub_is_not_attempted(name, stub):
+    result = REGISTRY[name](stub)
+    assert result.status == NOT_ATTEMPTED and REGISTRY[name].task in result.message
+
+
+@pytest.mark.parametrize(("name", "answer", "words"), [(name, *m) for name, mistakes in MISTAKES.items() for m in mistakes])
+def test_mistake_is_explained(name, answer, words):
+    result = REGISTRY[name](answer)
+    assert result.status == WRONG and words in result.message
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_right_answer_is_correct(name):
+    assert REGISTRY[name](RIGHT[name]).status == CORRECT
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_every_case_catches_something(name):
+    for wrong_at, case in enumerate(REGISTRY[name].cases()):
+        calls = iter(range(99))
+        result = REGISTRY[name](lambda *arguments: "?" if next(calls) == wrong_at else RIGHT[name](*arguments))
+        assert result.status == WRONG and case.hint and case.hint in result.message

@@ -1,0 +1,201 @@
+"""Lesson 03: the toy's closed forms, its figures, the explorer's pictures, and the exercises on stub, wrong and right answers."""
+
+import io
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dhp_lab import checks, explorers
+from dhp_lab.checks import CORRECT, NOT_ATTEMPTED, REGISTRY, WRONG
+from dhp_lab.diffusion.process import q_sample
+from dhp_lab.diffusion.schedules import geometric, linear
+from dhp_lab.lessons import score_and_sde as lesson
+from dhp_lab.lessons.mixture import ISLANDS
+from dhp_lab.plots import CHART_DPI, picture_bytes
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def opened(picture):
+    return Image.open(io.BytesIO(picture))
+
+
+# The toy
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.3, 5.0])
+def test_density_is_that_of_torchs_mixture(sigma):
+    means = torch.tensor(ISLANDS.means, dtype=torch.float64)
+    width = torch.tensor(math.hypot(ISLANDS.std, sigma), dtype=torch.float64)
+    islands = torch.distributions.Independent(torch.distributions.Normal(means, width.expand(3, 2)), 1)
+    choice = torch.distributions.Categorical(torch.tensor(ISLANDS.weights, dtype=torch.float64))
+    mixture = torch.distributions.MixtureSameFamily(choice, islands)
+    u = lesson.plane(9).double()
+    assert (ISLANDS.log_density(u, sigma) - mixture.log_prob(u)).abs().max() < 1e-9
+
+
+def test_score_is_the_gradient_of_the_log_density():
+    u, sigma = lesson.plane(9).double().requires_grad_(), torch.linspace(0.1, 3, 81)
+    (gradient,) = torch.autograd.grad(ISLANDS.log_density(u, sigma).sum(), u)
+    assert (gradient - ISLANDS.score(u.detach(), sigma)).abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("schedule", [linear(100), geometric(100)], ids=lambda s: s.name)
+def test_denoiser_gives_the_mean_of_the_noise(schedule):
+    """E[eps given x_t] is orthogonal to eps - E[eps given x_t]: the error's energy is 1 minus that of the answer."""
+    x0, t = ISLANDS.sample(200_000, seeded()), 40.0
+    eps = torch.randn(x0.shape, generator=seeded(1))
+    guess = ISLANDS.denoiser(schedule)(q_sample(schedule, x0, t, eps), torch.full((len(x0),), t))
+    assert (eps - guess).square().mean().item() == pytest.approx(1 - guess.square().mean().item(), abs=0.01)
+
+
+def test_samples_have_the_shares_and_the_width_of_the_data():
+    x = ISLANDS.sample(20_000, seeded())
+    assert ISLANDS.shares(x) == pytest.approx(ISLANDS.weights, abs=4 * math.sqrt(0.24 / 20_000))
+    assert ISLANDS.width(x) == pytest.approx(1, abs=0.02)
+
+
+def test_side_view_is_the_histogram_of_states():
+    schedule, t, edges = linear(1000), 300.0, torch.linspace(-4, 4, 41)
+    x_t = q_sample(schedule, ISLANDS.sample(100_000, seeded()), t, torch.randn(100_000, 2, generator=seeded(1)))
+    found = torch.histogram(x_t[:, 0].contiguous(), edges, density=True).hist
+    middles = (edges[1:] + edges[:-1]) / 2
+    assert (found - ISLANDS.seen_from_the_side(middles, schedule, t)).abs().max() < 0.02
+
+
+# Figures
+
+
+def test_plane_runs_along_x_first_and_upwards():
+    assert lesson.plane(3, 1.0).tolist() == [[-1, -1], [0, -1], [1, -1], [-1, 0], [0, 0], [1, 0], [-1, 1], [0, 1], [1, 1]]
+
+
+def test_figures_have_a_panel_for_each_title():
+    density, points = np.ones((8, 8)), ISLANDS.sample(20, seeded()).numpy()
+    times, values = np.linspace(0, 10, 5), np.linspace(-1, 1, 7)
+    paths = (times, values, np.ones((7, 5)), np.zeros((3, 5)))
+    curves = {"a": (np.array([1, 10]), np.array([0.1, 0.01]))}
+    figures = [
+        lesson.field_figure({"one": (density, np.ones((4, 4, 2))), "two": (density, np.ones((4, 4, 2)))}),
+        lesson.points_figure({"one": points, "two": points}, density),
+        lesson.paths_figure({"one": paths, "two": paths}),
+        lesson.convergence_figure({"one": curves, "two": curves}, "distance"),
+    ]
+    for figure in figures:
+        assert [axes.get_title(loc="left") for axes in figure.axes] == ["one", "two"]
+        width, height = figure.get_size_inches() * CHART_DPI
+        assert opened(picture_bytes(figure)).size == (int(width), int(height))
+
+
+def test_arrows_point_where_the_field_does():
+    field = np.zeros((2, 2, 2))
+    field[0, 1] = [3.0, -4.0]                                       # at the lower right corner
+    figure = lesson.field_figure({"one": (np.ones((4, 4)), field)}, reach=1.0)
+    arrows = figure.axes[0].collections[0]
+    assert arrows.get_offsets().tolist() == [[-1, -1], [1, -1], [-1, 1], [1, 1]]
+    assert (arrows.U[1], arrows.V[1]) == pytest.approx((0.6, -0.8)) and not arrows.U[[0, 2, 3]].any()
+
+
+def test_tiles_stand_in_rows_a_white_pixel_apart():
+    x = torch.stack([torch.full((1, 2, 3), grey) for grey in (-1.0, 0.0, 1.0)])
+    sheet = lesson.tiles(x, 2)
+    assert sheet.shape == (2 * 3 - 1, 2 * 4 - 1, 3) and sheet.dtype == np.uint8
+    assert (sheet[:2, :3] == 0).all() and (sheet[:2, 4:] == 128).all() and (sheet[3:] == 255).all()
+    assert (sheet[:, 3] == 255).all() and (sheet[2] == 255).all()
+
+
+# The explorer
+
+
+@pytest.mark.parametrize("schedule", lesson.SCHEDULES)
+@pytest.mark.parametrize("sampler", lesson.SAMPLERS)
+def test_picture_is_pure_and_tells_what_it_shows(sampler, schedule):
+    position = {"sampler": sampler, "schedule": schedule, "steps": 3, "snr": 0.16, "points": 50}
+    shown = lesson.sampler_picture(**position)
+    assert shown == lesson.sampler_picture(**position)
+    assert opened(shown.picture).size == lesson.SIZE
+    assert f"{sampler}, {schedule}, 3 steps" in shown.alt and "50 samples" in shown.alt
+    calls = {lesson.CORRECTED: 18, "probability flow (Heun)": 6}.get(sampler, 3)
+    assert f">{calls}</td>" in shown.text
+    assert ("SNR changes nothing" in shown.text) == (sampler != lesson.CORRECTED)
+
+
+def test_snr_matters_to_the_corrector_alone():
+    def shown(sampler, snr):
+        return lesson.sampler_picture(sampler=sampler, schedule="VE, geometric", steps=3, snr=snr, points=50)
+
+    assert shown(lesson.CORRECTED, 0.1).picture != shown(lesson.CORRECTED, 0.2).picture
+    assert shown("DDIM", 0.1) == shown("DDIM", 0.2)
+
+
+def test_explorer_starts_with_the_corrector():
+    explorer = explorers.score_and_sde()
+    assert explorer.start == {"sampler": lesson.CORRECTED, "schedule": "VE, geometric", "steps": 20, "snr": 0.16}
+    assert 'class="dhp-still"' in explorer.still().text and "alt=" in explorer.still().text
+
+
+# Exercises
+
+RIGHT = {
+    "noisy_score": lambda u, mean, std, sigma: (mean - u) / (std**2 + sigma**2),
+    "implicit_score_matching": lambda x, m, v: np.mean(((m - x) / v) ** 2) / 2 - 1 / v,
+    "reverse_step": lambda x, score, sigma, earlier, noise: (
+        x + (sigma**2 - earlier**2) * score + math.sqrt(sigma**2 - earlier**2) * noise
+    ),
+}
+MISTAKES = {
+    "noisy_score": [
+        (lambda u, mean, std, sigma: (u - mean) / (std**2 + sigma**2), "back to the mean"),
+        (lambda u, mean, std, sigma: (mean - u) / (std + sigma), "variance"),
+        (lambda u, mean, std, sigma: (mean - u) / (std + sigma) ** 2, "variances add"),
+        (lambda u, mean, std, sigma: (mean - u) / std**2, "variances add"),
+        (lambda u, mean, std, sigma: float((mean - u) / (std**2 + sigma**2)), "TypeError"),
+    ],
+    "implicit_score_matching": [
+        (lambda x, m, v: np.mean(((m - x) / v) ** 2) / 2, "ds/dx = -1/v"),
+        (lambda x, m, v: np.mean(((m - x) / v) ** 2) / 2 + 1 / v, "ds/dx = -1/v"),
+        (lambda x, m, v: np.mean(((m - x) / v) ** 2) - 1 / v, "s = -(3 - 1)/2"),
+        (lambda x, m, v: np.mean((m - x) / v) ** 2 / 2 - 1 / v, "mean over the data"),
+        (lambda x, m, v: np.sum(((m - x) / v) ** 2) / 2 - 1 / v, "mean over the data"),
+    ],
+    "reverse_step": [
+        (lambda x, s, a, b, n: x + (a**2 - b**2) / 2 * s, "16 times 0.5"),
+        (lambda x, s, a, b, n: x - (a**2 - b**2) * s + math.sqrt(a**2 - b**2) * n, "16 times 0.5"),
+        (lambda x, s, a, b, n: x + (a**2 - b**2) * s + (a - b) * n, "variance is"),
+        (lambda x, s, a, b, n: x + (a**2 - b**2) * s, "variance is"),
+        (lambda x, s, a, b, n: (x + (a**2 - b**2) * s + math.sqrt(a**2 - b**2) * n).round(), "AttributeError"),
+    ],
+}
+
+
+def test_every_exercise_of_the_lesson_is_proved_here():
+    names = {name for name, check in REGISTRY.items() if check.lesson == 3}
+    assert names == RIGHT.keys() == MISTAKES.keys()
+    assert all(getattr(checks, name) is REGISTRY[name] for name in names)
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_stub_and_right_answer(name):
+    stub = REGISTRY[name](lambda *arguments: None)
+    assert (stub.status, REGISTRY[name](RIGHT[name]).status) == (NOT_ATTEMPTED, CORRECT)
+    assert REGISTRY[name].task in stub.message
+
+
+@pytest.mark.parametrize(("name", "answer", "words"), [(name, *m) for name, mistakes in MISTAKES.items() for m in mistakes])
+def test_mistake_is_explained(name, answer, words):
+    result = REGISTRY[name](answer)
+    assert result.status == WRONG
+    assert words in result.message
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_every_case_catches_something(name):
+    for wrong_at, case in enumerate(REGISTRY[name].cases()):
+        calls = iter(range(99))
+        result = REGISTRY[name](lambda *arguments: "?" if next(calls) == wrong_at else RIGHT[name](*arguments))
+        assert (result.status, result.message.endswith(f"Hint: {case.hint}")) == (WRONG, True)
