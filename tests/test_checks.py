@@ -5,48 +5,18 @@ import math
 import numpy as np
 import pytest
 import torch
+from answers import LESSONS, MISTAKES, RIGHT
 
 from dhp_lab import checks
-from dhp_lab.checks import machinery
-from dhp_lab.checks import CORRECT, NOT_ATTEMPTED, REGISTRY, WRONG, Case, Check
-
-
-def float_psnr(a, b):
-    mse = np.mean((a.astype(np.float64) - b) ** 2)
-    return 10 * np.log10(255**2 / mse) if mse else math.inf
-
-
-RIGHT = {
-    "bits_per_pixel": lambda num_bytes, height, width: 8 * num_bytes / (height * width),
-    "psnr": float_psnr,
-    "quantisation_step": lambda sigma: sigma * math.sqrt(12),
-}
-
-# For each exercise, the mistakes a reader is likely to make: (answer, words that the message must contain).
-MISTAKES = {
-    "bits_per_pixel": [
-        (lambda n, h, w: n / (h * w), "8 bits"),
-        (lambda n, h, w: 8 * n, "16 x 16 pixels"),
-        (lambda n, h, w: 8 * n // (h * w), "expected: 0.5"),
-        (lambda n, h, w: round(8 * n / (h * w), 1), "drops the fraction"),
-        (lambda n, h, w: 8 * n / (h * h), "num_bytes=24576, height=512, width=768"),
-        (lambda n, h, w: min(8.0, 8 * n / (h * w)), "three colours"),
-        (lambda n, h: 8 * n / h, "TypeError"),
-    ],
-    "psnr": [
-        (lambda a, b: 10 * np.log10(1 / np.mean((a.astype(float) - b) ** 2)), "peak is 255"),
-        (lambda a, b: 10 * np.log10(255**2 / np.mean((a - b) ** 2)), "wraps around"),
-        (lambda a, b: 20 * np.log10(255 / np.mean(np.abs(a.astype(float) - b))), "squared differences"),
-        (lambda a, b: 10 * math.log10(255**2 / float(np.mean((a.astype(float) - b) ** 2))), "ZeroDivisionError"),
-        (lambda a, b: min(float_psnr(a, b), 100.0), "math.inf"),
-    ],
-    "quantisation_step": [
-        (lambda sigma: sigma / math.sqrt(12), "variance"),
-        (lambda sigma: math.sqrt(12 * sigma), "variance"),
-        (lambda sigma: 1.0, "twice the step"),
-        (lambda sigma: 0.2 if sigma < 0.1 else sigma * math.sqrt(12), "measured"),
-    ],
-}
+from dhp_lab.checks import (
+    CORRECT,
+    NOT_ATTEMPTED,
+    REGISTRY,
+    WRONG,
+    Case,
+    Check,
+    machinery,
+)
 
 
 def unfinished(*arguments):
@@ -54,9 +24,13 @@ def unfinished(*arguments):
 
 
 def test_every_exercise_is_proved_here():
-    """Those of lesson 00; each other lesson's are proved in its own test file."""
-    assert {name for name, check in REGISTRY.items() if check.lesson == 0} == RIGHT.keys() == MISTAKES.keys()
-    assert all(getattr(checks, name) is check and check.name == name for name, check in REGISTRY.items())
+    assert REGISTRY.keys() == RIGHT.keys() == MISTAKES.keys()
+    assert all(getattr(checks, name) is check and name in checks.__all__ and check.name == name for name, check in REGISTRY.items())
+
+
+@pytest.mark.parametrize("number", range(len(LESSONS)))
+def test_every_lesson_has_its_own(number):
+    assert {name for name, check in REGISTRY.items() if check.lesson == number} == LESSONS[number].RIGHT.keys()
 
 
 @pytest.mark.parametrize("name", RIGHT)

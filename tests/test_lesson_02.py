@@ -1,9 +1,8 @@
-"""Lesson 02: its figures show the numbers they are given, its explorer's picture is what the sampler draws, its exercises."""
+"""Lesson 02: its figures show the numbers they are given, its explorer's picture is what the sampler draws."""
 
 from __future__ import annotations
 
 import io
-import math
 import re
 
 import numpy as np
@@ -11,8 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dhp_lab import checks, explorers
-from dhp_lab.checks import CORRECT, NOT_ATTEMPTED, REGISTRY, WRONG, machinery
+from dhp_lab import explorers
 from dhp_lab.diffusion.ideal import IdealDenoiser
 from dhp_lab.diffusion.samplers import ddim, start
 from dhp_lab.diffusion.schedules import linear
@@ -124,97 +122,3 @@ def test_every_slider_changes_picture_and_text(draws):
         shown.append((explorer.picture.value, explorer.text.value))
     assert [a != b and c != d for (a, c), (b, d) in zip(shown, shown[1:])] == [True] * 3
     assert explorer.start == {"steps": 20, "eta": 0.0, "seed": 0} and 'alt="8 noises' in explorer.still().text
-
-
-# exercises
-
-
-def slerp(a, b, w):
-    cosine = (a * b).sum() / (a.norm() * b.norm())
-    angle = torch.acos(cosine.clamp(-1, 1))
-    if angle < 1e-3:
-        return (1 - w) * a + w * b
-    return (torch.sin((1 - w) * angle) * a + torch.sin(w * angle) * b) / torch.sin(angle)
-
-
-def step_up(x_s, eps, alpha_bar_s, alpha_bar_t):
-    x0 = (x_s - math.sqrt(1 - alpha_bar_s) * eps) / math.sqrt(alpha_bar_s)
-    return math.sqrt(alpha_bar_t) * x0 + math.sqrt(1 - alpha_bar_t) * eps
-
-
-def fresh_noise(a_t, a_s, eta):
-    return eta * math.sqrt((1 - a_s) / (1 - a_t) * (1 - a_t / a_s))
-
-
-RIGHT = {
-    "noise_kept": lambda a_t, a_s, eta: math.sqrt(1 - fresh_noise(a_t, a_s, eta) ** 2 / (1 - a_s)),
-    "step_up": step_up,
-    "slerp": slerp,
-}
-
-# For each exercise, the mistakes a reader is likely to make: (answer, words that the message must contain).
-MISTAKES = {
-    "noise_kept": [
-        (fresh_noise, "nothing is drawn anew"),
-        (lambda a_t, a_s, eta: math.sqrt(1 - a_s - fresh_noise(a_t, a_s, eta) ** 2), "divide by that"),
-        (lambda a_t, a_s, eta: 1 - fresh_noise(a_t, a_s, eta) ** 2 / (1 - a_s), "not variances"),
-        (lambda a_t, a_s, eta: 1 - eta + eta * 0.5, "eta^2"),
-        (lambda a_t, a_s, eta: math.sqrt(1 - 0.75 * eta**2), "measured"),
-        (lambda a_t, a_s: 1.0, "TypeError"),
-    ],
-    "step_up": [
-        (lambda x, eps, a_s, a_t: a_t * x + (1 - a_t) * eps, "sqrt(alpha_bar_t)"),
-        (lambda x, eps, a_s, a_t: math.sqrt(a_t) * x, "standard deviation sqrt(1 - alpha_bar_t)"),
-        (lambda x, eps, a_s, a_t: math.sqrt(a_t) * x + (1 - a_t) * eps, "standard deviation sqrt(1 - alpha_bar_t)"),
-        (lambda x, eps, a_s, a_t: math.sqrt(a_t) * x + math.sqrt(1 - a_t) * eps, "x_s holds noise already"),
-        (lambda x, eps, a_s, a_t: math.sqrt(a_t / a_s) * x + math.sqrt(1 - a_t / a_s) * eps, "x_s holds noise already"),
-        (lambda x, eps, a_s, a_t: step_up(x, eps, a_s, min(a_s, a_t)), "one formula"),
-    ],
-    "slerp": [
-        (lambda a, b, w: (1 - w) * a + w * b, "keeps the length"),
-        (lambda a, b, w: ((1 - w) * a + w * b) / ((1 - w) * a + w * b).norm() * a.norm(), "30 degrees"),
-        (lambda a, b, w: math.cos(w * math.pi / 2) * a + math.sin(w * math.pi / 2) * b, "60 degrees"),
-        (lambda a, b, w: slerp(a, b, w) if a.ndim == 1 else slerp(a.flatten(), b.flatten(), w), "keep the shape"),
-        (lambda a, b, w: slerp(a, b, w) if (a != b).any() else a * math.nan, "straight line will do"),
-    ],
-}  # fmt: skip
-
-
-def unfinished(*arguments):
-    raise NotImplementedError
-
-
-def test_every_exercise_of_the_lesson_is_proved_here():
-    mine = {name for name, check in REGISTRY.items() if check.lesson == 2}
-    assert mine == RIGHT.keys() == MISTAKES.keys()
-    assert all(getattr(checks, name) is REGISTRY[name] and name in checks.__all__ for name in mine)
-
-
-@pytest.mark.parametrize("name", RIGHT)
-@pytest.mark.parametrize("stub", [lambda *arguments: None, unfinished])
-def test_stub_is_not_attempted(name, stub):
-    result = REGISTRY[name](stub)
-    assert result.status == NOT_ATTEMPTED and REGISTRY[name].task in result.message
-
-
-@pytest.mark.parametrize(("name", "answer", "words"), [(name, *m) for name, mistakes in MISTAKES.items() for m in mistakes])
-def test_mistake_is_explained(name, answer, words):
-    result = REGISTRY[name](answer)
-    assert result.status == WRONG
-    assert words in result.message and "expected: " in result.message
-
-
-@pytest.mark.parametrize("name", RIGHT)
-def test_right_answer_is_correct(name):
-    result = REGISTRY[name](RIGHT[name])
-    assert result.status == CORRECT, result.message
-
-
-@pytest.mark.parametrize("name", RIGHT)
-def test_every_case_catches_something(name):
-    for wrong_at, case in enumerate(REGISTRY[name].cases()):
-        calls = iter(range(99))
-        result = REGISTRY[name](lambda *arguments: "?" if next(calls) == wrong_at else RIGHT[name](*arguments))
-        assert (result.status, case.hint != "") == (WRONG, True)
-        ending = f"your function returned '?'\nexpected: {machinery._show(case.expected)}\nHint: {case.hint}"
-        assert result.message.endswith(ending)

@@ -1,4 +1,4 @@
-"""Lesson 03: the toy's closed forms, its figures, the explorer's pictures, and the exercises on stub, wrong and right answers."""
+"""Lesson 03: the toy's closed forms, its figures, the explorer's pictures."""
 
 import io
 import math
@@ -8,8 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dhp_lab import checks, explorers
-from dhp_lab.checks import CORRECT, NOT_ATTEMPTED, REGISTRY, WRONG
+from dhp_lab import explorers
 from dhp_lab.diffusion.process import q_sample
 from dhp_lab.diffusion.schedules import geometric, linear
 from dhp_lab.lessons import score_and_sde as lesson
@@ -137,65 +136,3 @@ def test_explorer_starts_with_the_corrector():
     explorer = explorers.score_and_sde()
     assert explorer.start == {"sampler": lesson.CORRECTED, "schedule": "VE, geometric", "steps": 20, "snr": 0.16}
     assert 'class="dhp-still"' in explorer.still().text and "alt=" in explorer.still().text
-
-
-# Exercises
-
-RIGHT = {
-    "noisy_score": lambda u, mean, std, sigma: (mean - u) / (std**2 + sigma**2),
-    "implicit_score_matching": lambda x, m, v: np.mean(((m - x) / v) ** 2) / 2 - 1 / v,
-    "reverse_step": lambda x, score, sigma, earlier, noise: (
-        x + (sigma**2 - earlier**2) * score + math.sqrt(sigma**2 - earlier**2) * noise
-    ),
-}
-MISTAKES = {
-    "noisy_score": [
-        (lambda u, mean, std, sigma: (u - mean) / (std**2 + sigma**2), "back to the mean"),
-        (lambda u, mean, std, sigma: (mean - u) / (std + sigma), "variance"),
-        (lambda u, mean, std, sigma: (mean - u) / (std + sigma) ** 2, "variances add"),
-        (lambda u, mean, std, sigma: (mean - u) / std**2, "variances add"),
-        (lambda u, mean, std, sigma: float((mean - u) / (std**2 + sigma**2)), "TypeError"),
-    ],
-    "implicit_score_matching": [
-        (lambda x, m, v: np.mean(((m - x) / v) ** 2) / 2, "ds/dx = -1/v"),
-        (lambda x, m, v: np.mean(((m - x) / v) ** 2) / 2 + 1 / v, "ds/dx = -1/v"),
-        (lambda x, m, v: np.mean(((m - x) / v) ** 2) - 1 / v, "s = -(3 - 1)/2"),
-        (lambda x, m, v: np.mean((m - x) / v) ** 2 / 2 - 1 / v, "mean over the data"),
-        (lambda x, m, v: np.sum(((m - x) / v) ** 2) / 2 - 1 / v, "mean over the data"),
-    ],
-    "reverse_step": [
-        (lambda x, s, a, b, n: x + (a**2 - b**2) / 2 * s, "16 times 0.5"),
-        (lambda x, s, a, b, n: x - (a**2 - b**2) * s + math.sqrt(a**2 - b**2) * n, "16 times 0.5"),
-        (lambda x, s, a, b, n: x + (a**2 - b**2) * s + (a - b) * n, "variance is"),
-        (lambda x, s, a, b, n: x + (a**2 - b**2) * s, "variance is"),
-        (lambda x, s, a, b, n: (x + (a**2 - b**2) * s + math.sqrt(a**2 - b**2) * n).round(), "AttributeError"),
-    ],
-}
-
-
-def test_every_exercise_of_the_lesson_is_proved_here():
-    names = {name for name, check in REGISTRY.items() if check.lesson == 3}
-    assert names == RIGHT.keys() == MISTAKES.keys()
-    assert all(getattr(checks, name) is REGISTRY[name] for name in names)
-
-
-@pytest.mark.parametrize("name", RIGHT)
-def test_stub_and_right_answer(name):
-    stub = REGISTRY[name](lambda *arguments: None)
-    assert (stub.status, REGISTRY[name](RIGHT[name]).status) == (NOT_ATTEMPTED, CORRECT)
-    assert REGISTRY[name].task in stub.message
-
-
-@pytest.mark.parametrize(("name", "answer", "words"), [(name, *m) for name, mistakes in MISTAKES.items() for m in mistakes])
-def test_mistake_is_explained(name, answer, words):
-    result = REGISTRY[name](answer)
-    assert result.status == WRONG
-    assert words in result.message
-
-
-@pytest.mark.parametrize("name", RIGHT)
-def test_every_case_catches_something(name):
-    for wrong_at, case in enumerate(REGISTRY[name].cases()):
-        calls = iter(range(99))
-        result = REGISTRY[name](lambda *arguments: "?" if next(calls) == wrong_at else RIGHT[name](*arguments))
-        assert (result.status, result.message.endswith(f"Hint: {case.hint}")) == (WRONG, True)

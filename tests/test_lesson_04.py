@@ -1,4 +1,4 @@
-"""Lesson 04: its figures show the numbers they are given, its explorer's picture is what the samplers draw, its exercises."""
+"""Lesson 04: its figures show the numbers they are given, its explorer's picture is what the samplers draw."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dhp_lab import checks, explorers
-from dhp_lab.checks import CORRECT, NOT_ATTEMPTED, REGISTRY, WRONG, machinery
+from dhp_lab import explorers
 from dhp_lab.diffusion.ideal import IdealDenoiser
 from dhp_lab.diffusion.schedules import linear
 from dhp_lab.digits import CLASSES, digit_classifier, load_digits
@@ -179,90 +178,3 @@ def test_the_explorer_starts_there(digits):
     explorer.controls["known"].value = "upper half"
     assert "32 of 64 pixels are known" in explorer.text.value
     assert 'alt="16 samples, asked for: 3' in explorer.still().text
-
-
-# exercises
-
-
-def my_implied_gradient(eps, eps_null, s, sigma):
-    return (eps_null - eps) / (s * sigma)
-
-
-def my_sharpened(m, v, m0, v0, w):
-    precision = w / v + (1 - w) / v0
-    return (w * m / v + (1 - w) * m0 / v0) / precision, 1 / precision
-
-
-RIGHT = {
-    "drop_labels": lambda labels, u, p, null: np.where(u < p, null, labels),
-    "implied_gradient": my_implied_gradient,
-    "sharpened": my_sharpened,
-}
-
-# For each exercise, the mistakes a reader is likely to make: (answer, words that the message must contain).
-MISTAKES = {
-    "drop_labels": [
-        (lambda labels, u, p, null: np.where(u <= p, null, labels), "0.1 itself is not"),
-        (lambda labels, u, p, null: np.where(u > p, null, labels), "below 0.1"),
-        (lambda labels, u, p, null: np.where(u < p, 10, labels), "not class 0"),
-        (lambda labels, u, p, null: np.where((u < p) & (labels < 7), null, labels), "below p"),
-        (lambda labels, u, p, null: labels[u >= p], "expected: "),
-        (lambda labels, u, p, null: null if u < p else labels, "ValueError"),
-        (lambda labels, u, p, null: np.where(u < (p or 0.1), null, labels), "no label is dropped"),
-    ],
-    "implied_gradient": [
-        (lambda eps, eps_null, s, sigma: (eps - eps_null) / (s * sigma), "difference of the two scores"),
-        (lambda eps, eps_null, s, sigma: eps_null / (s * sigma), "difference of the two scores"),
-        (lambda eps, eps_null, s, sigma: s * sigma * (eps_null - eps), "both the scale and the noise"),
-        (lambda eps, eps_null, s, sigma: (eps_null - eps) / sigma, "both the scale and the noise"),
-        (lambda eps, eps_null, s, sigma: round((eps_null - eps) / (s * sigma)), "two classes of one number"),
-    ],
-    "sharpened": [
-        (lambda m, v, m0, v0, w: (w * m + (1 - w) * m0, v / w), "precision"),
-        (lambda m, v, m0, v0, w: (m, v), "w times the precision"),
-        (lambda m, v, m0, v0, w: (m, my_sharpened(m, v, m0, v0, w)[1]), "weighted by precisions"),
-        (lambda m, v, m0, v0, w: (w * m + (1 - w) * m0, my_sharpened(m, v, m0, v0, w)[1]), "weighted by precisions"),
-        (lambda m, v, m0, v0, w: (my_sharpened(m, v, m0, v0, w)[0], my_sharpened(m, v, m0, v0, w)[1] ** 0.5), "precision"),
-        (lambda m, v, m0, v0, w: my_sharpened(m, v, m0, v0, min(w, 5)), "measured on a fine grid"),
-        (lambda m, v, m0, v0, w: (v0 / v, 1.0) if w == 1 else my_sharpened(m, v, m0, v0, w), "the class as it is"),
-    ],
-}  # fmt: skip
-
-
-def unfinished(*arguments):
-    raise NotImplementedError
-
-
-def test_every_exercise_of_the_lesson_is_proved_here():
-    mine = {name for name, check in REGISTRY.items() if check.lesson == 4}
-    assert mine == RIGHT.keys() == MISTAKES.keys()
-    assert all(getattr(checks, name) is REGISTRY[name] and name in checks.__all__ for name in mine)
-
-
-@pytest.mark.parametrize("name", RIGHT)
-@pytest.mark.parametrize("stub", [lambda *arguments: None, unfinished])
-def test_stub_is_not_attempted(name, stub):
-    result = REGISTRY[name](stub)
-    assert result.status == NOT_ATTEMPTED and REGISTRY[name].task in result.message
-
-
-@pytest.mark.parametrize(("name", "answer", "words"), [(name, *m) for name, mistakes in MISTAKES.items() for m in mistakes])
-def test_mistake_is_explained(name, answer, words):
-    result = REGISTRY[name](answer)
-    assert result.status == WRONG
-    assert words in result.message and "expected: " in result.message
-
-
-@pytest.mark.parametrize("name", RIGHT)
-def test_right_answer_is_correct(name):
-    result = REGISTRY[name](RIGHT[name])
-    assert result.status == CORRECT, result.message
-
-
-@pytest.mark.parametrize("name", RIGHT)
-def test_every_case_catches_something(name):
-    for wrong_at, case in enumerate(REGISTRY[name].cases()):
-        calls = iter(range(99))
-        result = REGISTRY[name](lambda *arguments: "?" if next(calls) == wrong_at else RIGHT[name](*arguments))
-        assert (result.status, case.hint != "") == (WRONG, True)
-        assert result.message.endswith(f"your function returned '?'\nexpected: {machinery._show(case.expected)}\nHint: {case.hint}")
