@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from dhp_lab.codec.model import DiffusionHyperprior
     from dhp_lab.training import Trainer
@@ -71,18 +71,39 @@ def save_model(folder: str | Path, model: DiffusionHyperprior) -> None:
     Raises:
         OSError: the disk's own trouble; an older checkpoint there is intact.
     """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {"model": "DiffusionHyperprior", **asdict(model.config)}
+    write_all_atomic({folder / WEIGHTS: weights_to_bytes(model), folder / CONFIG: (json.dumps(config, indent=2) + "\n").encode()})
+
+
+def weights_to_bytes(model: nn.Module) -> bytes:
+    """A safetensors file of a network's parameters and tables, the large ones in float16."""
     import torch
     from safetensors.torch import save
 
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = {}
     for name, value in model.state_dict().items():
         half = value.dtype == torch.float32 and value.numel() >= HALF_FROM
         tensors[name] = value.detach().cpu().contiguous().to(torch.float16 if half else value.dtype)
-    config = {"model": "DiffusionHyperprior", **asdict(model.config)}
-    weights = save(tensors, metadata={"format": "pt"})
-    write_all_atomic({folder / WEIGHTS: weights, folder / CONFIG: (json.dumps(config, indent=2) + "\n").encode()})
+    return save(tensors, metadata={"format": "pt"})
+
+
+def weights_from_bytes(data: bytes) -> dict[str, Tensor]:
+    """The inverse of ``weights_to_bytes``, in float32.
+
+    Raises:
+        ValueError: this is not a safetensors file.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        tensors = load(data)
+    except SafetensorError as error:
+        raise ValueError(f"{WEIGHTS}: {error}") from None
+    return {name: value.float() if value.dtype == torch.float16 else value for name, value in tensors.items()}
 
 
 def read_checkpoint(folder: str | Path) -> tuple[dict, dict[str, Tensor], bytes]:
@@ -91,22 +112,17 @@ def read_checkpoint(folder: str | Path) -> tuple[dict, dict[str, Tensor], bytes]
     Raises:
         CheckpointError: a file is missing or cannot be read.
     """
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
     folder = find_checkpoint(folder)
     try:
         config_bytes, weights = (folder / CONFIG).read_bytes(), (folder / WEIGHTS).read_bytes()
     except OSError as error:
         raise CheckpointError(f"no checkpoint at {folder}: {error.strerror}: {error.filename}") from None
     try:
-        config, tensors = json.loads(config_bytes), load(weights)
-    except (ValueError, SafetensorError) as error:
+        config, tensors = json.loads(config_bytes), weights_from_bytes(weights)
+    except ValueError as error:
         raise CheckpointError(f"the checkpoint at {folder} is damaged: {error}; fetch it again") from None
     if not isinstance(config, dict) or config.pop("model", None) != "DiffusionHyperprior":
         raise CheckpointError(f"{folder / CONFIG} does not describe a DiffusionHyperprior")
-    tensors = {name: value.float() if value.dtype == torch.float16 else value for name, value in tensors.items()}
     return config, tensors, model_id(config_bytes, weights)
 
 

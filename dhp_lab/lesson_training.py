@@ -22,11 +22,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from dhp_lab.checkpoints import CONFIG, WEIGHTS, CheckpointError, write_all_atomic
+from dhp_lab.checkpoints import CONFIG, WEIGHTS, CheckpointError, weights_from_bytes, weights_to_bytes, write_all_atomic
 from dhp_lab.diffusion.guidance import drop_labels
 from dhp_lab.diffusion.networks import UNet, UNetConfig
 from dhp_lab.diffusion.process import draw_times, noise_like, simple_loss
@@ -39,7 +37,7 @@ Progress = Callable[[int, float], None]
 
 SCHEDULES = {"linear": linear, "cosine": cosine}
 CHECKPOINTS = Path(__file__).resolve().parents[1] / "data" / "checkpoints"
-TRAINING_STEPS = dict(zip(PROFILES, (40, 1000, 8000), strict=True))
+TRAINING_STEPS = dict(zip(PROFILES, (40, 1000, 6000), strict=True))
 
 
 @dataclass(frozen=True)
@@ -89,8 +87,8 @@ class LessonConfig:
 
 
 LESSONS = {
-    "digits": LessonConfig(),
-    "digits-conditional": LessonConfig(UNetConfig(classes=CLASSES)),
+    "digits": LessonConfig(UNetConfig(dropout=0.1)),
+    "digits-conditional": LessonConfig(UNetConfig(classes=CLASSES, dropout=0.1)),
 }
 
 
@@ -162,16 +160,15 @@ def update_average(average: nn.Module, network: nn.Module, keep: float) -> None:
 
 
 def save_denoiser(folder: str | Path, network: UNet, config: LessonConfig) -> None:
-    """Write config.json and model.safetensors to a folder, made if need be.
+    """Write config.json and model.safetensors to a folder, made if need be; large tensors are stored in float16.
 
     Raises:
         OSError: the disk's own trouble; an older checkpoint there is intact.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     text = json.dumps({"model": "UNet", **asdict(config)}, indent=2) + "\n"
-    write_all_atomic({folder / WEIGHTS: save(tensors, metadata={"format": "pt"}), folder / CONFIG: text.encode()})
+    write_all_atomic({folder / WEIGHTS: weights_to_bytes(network), folder / CONFIG: text.encode()})
 
 
 def load_denoiser(folder: str | Path, *, device: torch.device | str = "cpu") -> tuple[UNet, LessonConfig]:
@@ -185,11 +182,11 @@ def load_denoiser(folder: str | Path, *, device: torch.device | str = "cpu") -> 
     """
     folder = CHECKPOINTS / folder if str(folder) in LESSONS else Path(folder)
     try:
-        found, tensors = json.loads((folder / CONFIG).read_bytes()), load((folder / WEIGHTS).read_bytes())
+        found, tensors = json.loads((folder / CONFIG).read_bytes()), weights_from_bytes((folder / WEIGHTS).read_bytes())
     except OSError as error:
         reason = f"{error.strerror}: {error.filename}"
         raise CheckpointError(f"no checkpoint at {folder}: {reason}; make it by dhp train-lessons") from None
-    except (ValueError, SafetensorError) as error:
+    except ValueError as error:
         raise CheckpointError(f"the checkpoint at {folder} is damaged: {error}; fetch it again") from None
     if not isinstance(found, dict) or found.pop("model", None) != "UNet":
         raise CheckpointError(f"{folder / CONFIG} does not describe a UNet")

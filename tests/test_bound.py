@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from oracles import ideal, largest, normal, seeded
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from dhp_lab.diffusion.bound import check_levels, elbo, level_nats, mean_errors
@@ -17,32 +18,9 @@ EXPLODING = NoiseSchedule("short", SHORT.betas, preserving=False)
 both_scalings = pytest.mark.parametrize("schedule", [SHORT, EXPLODING], ids=["preserving", "exploding"])
 
 
-def largest(difference: torch.Tensor) -> float:
-    return difference.abs().max().item()
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def normal(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(shape, generator=seeded(seed), dtype=torch.float64)
-
-
 def bent(schedule: NoiseSchedule) -> Denoiser:
     """No good denoiser, but one that depends on state and time, and not on how the state is scaled."""
     return lambda x, t: torch.tanh(x / at(schedule.scale(t), x)) * at(schedule.alpha_bar(t), x)
-
-
-def ideal(schedule: NoiseSchedule, data: MultivariateNormal) -> Denoiser:
-    """The noise's mean given the state, for normal data: sigma (C + sigma^2)^-1 (u - mean)."""
-    values, vectors = torch.linalg.eigh(data.covariance_matrix)
-
-    def denoiser(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        sigma = at(schedule.sigma(t), x)
-        return (x / at(schedule.scale(t), x) - data.mean) @ vectors * (sigma / (values + sigma**2)) @ vectors.T
-
-    return denoiser
 
 
 def bits(schedule: NoiseSchedule, x0: torch.Tensor, expected: list[float], seed: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, RePaintScheduler
+from oracles import largest, seeded
 
 from dhp_lab.diffusion import guidance
 from dhp_lab.diffusion.guidance import classifier_guided, clipped, drop_labels, guided, inpaint, outpaint, place
@@ -21,14 +22,6 @@ SCHEDULES = {"linear": linear(50), "cosine": cosine(50), "geometric": geometric(
 each_schedule = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
 CORNERS = torch.tensor([[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]])
 LEFT_RIGHT = torch.tensor([0, 0, 1, 1])
-
-
-def largest(difference: torch.Tensor) -> float:
-    return difference.abs().max().item()
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def zeros(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from oracles import largest
 
 from dhp_lab.diffusion.ideal import IdealDenoiser, rescaled
 from dhp_lab.diffusion.process import q_sample, score_from_eps
@@ -16,10 +17,6 @@ each_schedule = pytest.mark.parametrize("schedule", [linear(50), cosine(50), geo
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def largest(difference: torch.Tensor) -> float:
-    return difference.abs().max().item()
 
 
 @each_schedule

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from oracles import ideal, largest, seeded
 from sklearn.datasets import load_digits
 from torch.distributions import MultivariateNormal
 
@@ -23,28 +24,9 @@ SCHEDULES = {"linear": linear(1000), "cosine": cosine(1000), "geometric": geomet
 each_schedule = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
 
 
-def largest(difference: torch.Tensor) -> float:
-    return difference.abs().max().item()
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def drawn(data: MultivariateNormal, count: int) -> torch.Tensor:
     noise = torch.randn(count, 4, generator=seeded(), dtype=torch.float64)
     return data.mean + noise @ torch.linalg.cholesky(data.covariance_matrix).T
-
-
-def ideal(schedule: NoiseSchedule, data: MultivariateNormal) -> Denoiser:
-    """The noise's mean given the state, for normal data: sigma (C + sigma^2)^-1 (u - mean)."""
-    values, vectors = torch.linalg.eigh(data.covariance_matrix)
-
-    def denoiser(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        sigma = at(schedule.sigma(t), x)
-        return (x / at(schedule.scale(t), x) - data.mean) @ vectors * (sigma / (values + sigma**2)) @ vectors.T
-
-    return denoiser
 
 
 def flow_bits(schedule: NoiseSchedule, data: MultivariateNormal, x0: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from models import M, N, picture, untrained, woken
+from oracles import largest
 
 import dhp_lab
 from dhp_lab import precision
@@ -23,10 +24,6 @@ from dhp_lab.codec.rate import lambda_code, lambda_of, quantisation_sigma
 
 SIZES = [(16, 16), (17, 31), (64, 64), (100, 77), (131, 200)]
 LAMBDAS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-6)
-
-
-def largest(difference: torch.Tensor) -> float:
-    return difference.abs().max().item()
 
 
 def parts(coded: dict) -> tuple[bytes, bytes, bytes]:

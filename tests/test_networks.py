@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from diffusers.models.embeddings import get_timestep_embedding
 from diffusers.models.resnet import ResnetBlock2D
+from oracles import largest
 from torch import nn
 
 from dhp_lab.diffusion.networks import Attention, Block, UNet, UNetConfig, time_embedding
@@ -16,10 +17,6 @@ SMALL = UNetConfig(channels=(16, 32), heads=2)
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def largest(difference: torch.Tensor) -> float:
-    return difference.detach().abs().max().item()
 
 
 def awake(module: nn.Module, seed: int = 0) -> nn.Module:

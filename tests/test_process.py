@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from diffusers import DDPMScheduler, ScoreSdeVeScheduler
+from oracles import largest, normal
 from torch.distributions import Normal, kl_divergence
 
 from dhp_lab.diffusion import process
@@ -23,14 +24,6 @@ SCHEDULES = {
 }
 each_schedule = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
 small = pytest.mark.parametrize("schedule", [SHORT, SCHEDULES["short, exploding"]], ids=["preserving", "exploding"])
-
-
-def largest(difference: torch.Tensor) -> float:
-    return difference.abs().max().item()
-
-
-def normal(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def some_times(schedule: NoiseSchedule, count: int) -> torch.Tensor:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from diffusers import DDIMInverseScheduler, DDIMScheduler, DDPMScheduler, ScoreSdeVeScheduler
 from diffusers.schedulers import scheduling_ddpm
+from oracles import largest, seeded
 from scipy.integrate import solve_ivp
 
 from dhp_lab.diffusion import samplers
@@ -24,14 +25,6 @@ SAMPLERS = (ddpm, ddim, euler_maruyama, predictor_corrector, probability_flow)
 each_schedule = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
 each_preserving = pytest.mark.parametrize("schedule", [linear(1000), cosine(1000)], ids=["linear", "cosine"])
 each_sampler = pytest.mark.parametrize("sampler", SAMPLERS)
-
-
-def largest(difference: torch.Tensor) -> float:
-    return difference.abs().max().item()
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def draws(sampler: Callable, seed: int = 0) -> dict:

@@ -7,16 +7,13 @@ import math
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, ScoreSdeVeScheduler
+from oracles import largest
 
 from dhp_lab.diffusion.schedules import NoiseSchedule, at, cosine, geometric, linear
 
 LENGTHS = (1, 2, 30, 50, 1000)
 each_schedule = pytest.mark.parametrize("make", [linear, cosine, geometric])
 each_length = pytest.mark.parametrize("steps", LENGTHS)
-
-
-def largest(difference: torch.Tensor) -> float:
-    return difference.abs().max().item()
 
 
 @pytest.mark.parametrize("make, steps, theirs", [
@@ -191,6 +188,7 @@ def test_numbers_take_a_batchs_type_and_shape(dtype):
     for one in (0.5, torch.tensor(0.5), torch.tensor([0.5])):
         assert at(one, x).shape == (1, 1, 1, 1) and at(one, x).dtype == dtype and at(one, x).item() == 0.5
     assert at(7.0, torch.zeros(4)).shape == (1,)
+    assert at(0.1, torch.zeros(4, dtype=torch.float64)).item() == 0.1                  # no detour by float32
 
 
 @pytest.mark.parametrize("shape", [(2,), (3, 1), (4,), (0,)])

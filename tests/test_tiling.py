@@ -6,20 +6,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 from models import M, picture, woken
+from oracles import largest
 
 from dhp_lab import precision
 from dhp_lab.codec import denoiser as denoiser_module
 from dhp_lab.codec import hyperprior
 from dhp_lab.codec import model as model_module
 from dhp_lab.codec.denoiser import SIGMA_Q, Known
-from dhp_lab.codec.tiling import OVERLAP, TILE, tiled
 from dhp_lab.codec.lapped import BLOCK
+from dhp_lab.codec.tiling import OVERLAP, TILE, tiled
 
 SMALL = 7                                 # side of the tiles in these tests, in latents
-
-
-def largest(difference: torch.Tensor) -> float:
-    return difference.abs().max().item()
 
 
 @pytest.fixture(scope="module")

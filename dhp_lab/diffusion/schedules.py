@@ -193,7 +193,7 @@ def at(values: float | Tensor, x: Tensor) -> Tensor:
     Raises:
         ValueError: values of another shape, or a batch of whole numbers.
     """
-    values = torch.as_tensor(values)
+    values = values if isinstance(values, Tensor) else torch.as_tensor(values, dtype=torch.float64)
     if not x.is_floating_point():
         raise ValueError(f"the batch must be of a floating type, got {x.dtype}")
     if values.ndim > 1 or values.numel() not in (1, len(x)):
