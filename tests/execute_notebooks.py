@@ -27,7 +27,7 @@ def clean(nb: nbformat.NotebookNode) -> nbformat.NotebookNode:
 def execute(path: Path) -> None:
     """Run a notebook from top to bottom in a fresh kernel and write it back; an error leaves the file as it was."""
     nb = nbformat.read(path, as_version=4)
-    client = NotebookClient(nb, kernel_name="python3", timeout=1800, resources={"metadata": {"path": path.parent}})
+    client = NotebookClient(nb, kernel_name="python3", timeout=None, resources={"metadata": {"path": path.parent}})
     client.store_widget_state = False
     client.execute()
     nbformat.write(clean(nb), path)

@@ -70,8 +70,24 @@ def test_an_untrained_denoiser_gains_nothing(transmit, seed):
     """Its K = 1 is K = 0, and its guess in the latents is the closed form: both losses are 1."""
     losses = seeded(Objective(untrained(transmit=transmit).train(), None), picture(64, 64, count=4), "denoiser", seed=seed)
     assert losses["loss"].item() == pytest.approx(1, abs=1e-6) and losses["gain in dB"].item() == pytest.approx(0, abs=1e-5)
-    latent_weight = objective.LATENT_WEIGHT if transmit == "z+y" else 0
-    assert losses["objective"].item() == pytest.approx(1 + latent_weight, abs=1e-6)
+    assert losses["loss in latents"].item() == pytest.approx(1, abs=1e-6)
+    in_latents = 1 + losses["surprise"].item()
+    expected = 1 + objective.LATENT_WEIGHT * in_latents if transmit == "z+y" else in_latents
+    assert losses["objective"].item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_surprise_is_that_of_gaussians():
+    """Minus the log-likelihood of D's errors under the variance it foretells, less the entropy under the closed form's."""
+    model, calls = woken().train(), []
+    model.denoiser.register_forward_hook(lambda module, arguments, result: calls.append((arguments, result)))
+    latents = model.latents(picture(64, 64, count=2), torch.full((2,), 1e-3))
+    rest, fixed = latents.rest.detach(), model.known(latents).detach()
+    _, surprise = seeded(Objective(model, None).latent_losses, rest, fixed)
+    [(arguments, (clean, foretold))] = calls
+    believed = model.denoiser.closed_form(*arguments)[1]
+    likelihood = torch.distributions.Normal(clean, foretold.clamp(min=1e-8).sqrt()).log_prob(rest)
+    entropy = torch.distributions.Normal(0.0, believed.clamp(min=1e-8).sqrt()).entropy()
+    assert surprise.item() == pytest.approx((-likelihood - entropy).mean().item(), rel=1e-4) and abs(surprise.item()) > 1e-3
 
 
 def test_the_denoisers_loss_is_the_error_of_k_of_one_over_that_of_k_of_zero():
@@ -155,7 +171,7 @@ def test_the_denoisers_own_loss_moves_the_denoiser_alone():
     model = woken().train()
     latents = model.latents(picture(64, 64, count=8), torch.full((8,), 1e-3))
     assert latents.symbols.requires_grad and latents.mean.requires_grad
-    seeded(Objective(model, None).latent_loss, latents.rest.detach(), model.known(latents).detach()).backward()
+    sum(seeded(Objective(model, None).latent_losses, latents.rest.detach(), model.known(latents).detach())).backward()
     reached = {name for name, p in model.named_parameters() if p.grad is not None}
     assert reached == {name for name, _ in model.named_parameters() if name.startswith("denoiser.")}
 

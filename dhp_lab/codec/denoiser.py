@@ -13,8 +13,13 @@ Gaussian cut to the bin [q - 1/2, q + 1/2], with mean m and variance v, then ref
     base = (sigma^2 m + v (u - rho q)) / (sigma^2 + v (1 - rho)),     variance = v sigma^2 / (sigma^2 + v (1 - rho))
 
 Synthesis was trained on q and has learnt to live with its errors, so each channel has a share, ``trust``, of the way from q
-to m; it starts at 0, where K = 1 is K = 0. D adds what neighbouring latents and channels tell: D = base + sqrt(variance) * network. Where nothing but z is known
-(a preview, or transmit = "z") the same holds with m = 0, v = scale^2, rho = 0.
+to m; it starts at 0, where K = 1 is K = 0. D adds what neighbouring latents and channels tell:
+
+    D = base + sqrt(variance) * network,     E[(rest - D)^2] = variance * exp(second head of the network)
+
+The second head learns how far off D will be (Bao et al. 2022, "Estimating the optimal covariance with imperfect mean",
+section 3.2); only K > 1 asks for it. Where nothing but z is known (a preview, or transmit = "z") all of this holds with
+m = 0, v = scale^2, rho = 0.
 
 | symbol        | here           | range                                     |
 |---------------|----------------|-------------------------------------------|
@@ -99,7 +104,7 @@ def bin_moments(symbols: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class LatentDenoiser(nn.Module):
-    """D(u, sigma; what is known) -> the posterior mean of rest, and its variance for one latent seen alone."""
+    """D(u, sigma; what is known) -> the posterior mean of rest, and the squared error that is left."""
 
     def __init__(self, N: int, M: int) -> None:
         super().__init__()
@@ -109,6 +114,7 @@ class LatentDenoiser(nn.Module):
         self.mix = nn.Conv2d(6 * M + 4, width, 1)
         self.body = nn.Sequential(*(ResidualBlock(width) for _ in range(3)))
         self.exit = silent(nn.Conv2d(width, M, 1))
+        self.doubt = silent(nn.Conv2d(width, M, 1))                          # log of the squared error, in variances
 
     def forward(self, u: Tensor, sigma: Tensor, known: Known) -> tuple[Tensor, Tensor]:
         """Denoise a state.
@@ -118,7 +124,8 @@ class LatentDenoiser(nn.Module):
                 1/sqrt(12), the top of the range, says that u is q itself.
 
         Returns:
-            posterior mean (B, M, h, w) and variance (B, M, h, w), quantiser steps.
+            posterior mean (B, M, h, w) in quantiser steps, and its expected squared error (B, M, h, w) in steps squared;
+            no gradient of the second reaches anything but its own head.
         """
         base, variance = self.closed_form(u, sigma, known)
         s = known.scale.clamp(0.02, 50)
@@ -136,8 +143,9 @@ class LatentDenoiser(nn.Module):
             pair = torch.cat([ratio, surprise], 1).contiguous(memory_format=torch.channels_last)
             near = self.near(pair)
             h = torch.cat([t.to(near.dtype) for t in (pair, near, s.log2() / 4, place, planes)], 1)
-            h = self.exit(F.leaky_relu(self.body(self.mix(h)), 0.1))
-        return base + variance.sqrt() * h.float(), variance
+            h = F.leaky_relu(self.body(self.mix(h)), 0.1)
+            shift, doubt = self.exit(h), self.doubt(h.detach())
+        return base + variance.sqrt() * shift.float(), variance.detach() * doubt.float().clamp(-5, 5).exp()
 
     def closed_form(self, u: Tensor, sigma: Tensor, known: Known) -> tuple[Tensor, Tensor]:
         """The guess from one latent alone, (B, M, h, w) each: base and variance as in the module's docstring."""
@@ -159,7 +167,7 @@ def noised(rest: Tensor, sigma: Tensor, known: Known, noise: Tensor) -> Tensor:
 
 def denoise_step(u: Tensor, clean: Tensor, variance: Tensor, sigma: Tensor, lower: Tensor, noise: Tensor) -> Tensor:
     """One step down the chain, sigma -> lower: DDPM's posterior (Ho et al. 2020, eq. 7) whose variance also counts that
-    ``clean`` is only a guess with ``variance`` (Bao et al. 2022, "Analytic-DPM", eq. 8)."""
+    ``clean`` is only a guess that is off by ``variance`` (Bao et al. 2022, "Analytic-DPM", eq. 8)."""
     ratio = (lower / sigma).square()
     spread = lower.square() * (1 - ratio) + (1 - ratio).square() * variance
     return clean + ratio * (u - clean) + spread.sqrt() * noise

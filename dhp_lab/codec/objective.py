@@ -5,7 +5,8 @@ linearly with lambda, so without it the largest lambda would own the gradient, a
 
 The denoiser's loss is the squared error in the picture that g_s makes of K = 1, divided by that of K = 0, so that every
 picture and rate counts alike: 1 at the start, and -10 log10 of it is the gain in dB. The lower noise levels, which K > 1
-visits, are learnt in the latents: the squared error divided by that of the closed form.
+visits, are learnt in the latents: the squared error divided by that of the closed form, and for D's second head, which
+foretells that error, the Gaussian log-likelihood of it.
 """
 
 from __future__ import annotations
@@ -63,22 +64,24 @@ class Objective(nn.Module):
         if not self.model.sends_y:
             losses["objective"] = losses["objective"] + SCALE_WEIGHT * self.untold_bits(latents)
         if stage == "joint":
-            losses["objective"] = losses["objective"] + LATENT_WEIGHT * self.latent_loss(latents.rest.detach(), fixed)
+            losses["objective"] = losses["objective"] + LATENT_WEIGHT * sum(self.latent_losses(latents.rest.detach(), fixed))
         return losses
 
     def _gain(self, x: Tensor, latents: Latents, fixed: Known) -> dict[str, Tensor]:
         """The denoiser's loss: K = 1 against K = 0 in the picture where y is sent, and the lower levels in the latents."""
-        in_latents = self.latent_loss(latents.rest, fixed)
+        in_latents, surprise = self.latent_losses(latents.rest, fixed)
+        seen = {"loss in latents": in_latents.detach(), "surprise": surprise.detach()}
         if not self.model.sends_y:
-            return {"objective": in_latents, "loss": in_latents.detach(), "gain in dB": -10 * in_latents.detach().log10()}
+            return {"objective": in_latents + surprise, "loss": in_latents.detach(),
+                    "gain in dB": -10 * in_latents.detach().log10(), **seen}
         errors = []
         for steps in (0, 1):
             with torch.set_grad_enabled(steps == 1 and torch.is_grad_enabled()):
                 x_hat = self.model.synthesise(self.model.denoise(fixed, steps=steps), latents.log2_delta, x.shape[-2:])
                 errors.append((x_hat - x).square().mean((1, 2, 3)))                                  # (B,)
         relative = (errors[1] / errors[0].clamp(min=1e-8)).mean()
-        return {"objective": relative + LATENT_WEIGHT * in_latents, "loss": relative.detach(),
-                "loss in latents": in_latents.detach(), "gain in dB": -10 * relative.detach().log10()}
+        return {"objective": relative + LATENT_WEIGHT * (in_latents + surprise), "loss": relative.detach(),
+                "gain in dB": -10 * relative.detach().log10(), **seen}
 
     def untold_bits(self, latents: Latents) -> Tensor:
         """Bits for each latent that is not sent: nobody pays them, but they teach h_s the scale that sampling needs."""
@@ -94,16 +97,19 @@ class Objective(nn.Module):
         mixed = torch.where(draw < PLAIN_SHARE, y_hat, one_step)
         return torch.where(draw > 1 - CLEAN_SHARE, y, mixed)
 
-    def latent_loss(self, rest: Tensor, fixed: Known) -> Tensor:
-        """Mean over the pictures of D's squared error against the closed form's, at noise levels drawn for each."""
+    def latent_losses(self, rest: Tensor, fixed: Known) -> tuple[Tensor, Tensor]:
+        """D at noise levels drawn for each picture: its squared error divided by that of the closed form, and how much
+        worse that error is foretold, in nats for a latent, than if the closed form's variance were the truth."""
         unknown = (torch.rand(len(rest), 1, 1, 1, device=rest.device) < UNKNOWN_SHARE) | (fixed.decoded[:, :, :1, :1] == 0)
         known = replace(fixed, symbols=fixed.symbols * ~unknown, decoded=fixed.decoded * ~unknown)
         sigma = self._noise_levels(unknown, known).expand_as(known.decoded)
         u = noised(rest, sigma, known, torch.randn_like(rest))
-        base = self.model.denoiser.closed_form(u, sigma, known)[0].detach()
-        clean = self.model.denoiser(u, sigma, known)[0]
-        errors = [(guess - rest).square().mean((1, 2, 3)) for guess in (clean, base)]
-        return (errors[0] / errors[1].clamp(min=1e-8)).mean()
+        base, believed = (t.detach() for t in self.model.denoiser.closed_form(u, sigma, known))
+        clean, foretold = self.model.denoiser(u, sigma, known)
+        ours, plain = (clean - rest).square(), (base - rest).square()
+        foretold, believed = foretold.clamp(min=1e-8), believed.clamp(min=1e-8)
+        surprise = 0.5 * (ours.detach() / foretold - 1 + (foretold / believed).log())
+        return (ours.mean((1, 2, 3)) / plain.mean((1, 2, 3)).clamp(min=1e-8)).mean(), surprise.mean()
 
     def _noise_levels(self, unknown: Tensor, known: Known) -> Tensor:
         """(B, 1, 1, 1) steps: below 1/sqrt(12) where the bin is known, up to the schedule's last where it is not."""
