@@ -37,7 +37,7 @@ Progress = Callable[[int, float], None]
 
 SCHEDULES = {"linear": linear, "cosine": cosine}
 CHECKPOINTS = Path(__file__).resolve().parents[1] / "data" / "checkpoints"
-TRAINING_STEPS = dict(zip(PROFILES, (40, 1000, 6000), strict=True))
+TRAINING_STEPS = dict(zip(PROFILES, (40, 600, 6000), strict=True))
 
 
 @dataclass(frozen=True)

@@ -13,64 +13,14 @@ from dhp_lab.diffusion.process import noise_like, q_sample
 from dhp_lab.diffusion.schedules import cosine, linear
 from dhp_lab.digits import load_digits
 from dhp_lab.lessons import ddpm
-from dhp_lab.plots import CSS_DPI, picture_bytes
+from dhp_lab.plots import CSS_DPI
 
 T = 100
 TIMES = np.arange(1, T + 1)
 
 
-def drawn(figure):
-    return np.asarray(Image.open(io.BytesIO(picture_bytes(figure))))
-
-
 def axes_of(figure):
     return figure.get_axes()
-
-
-# Digits
-
-
-def test_a_mosaic_holds_every_pixel_where_it_belongs():
-    digits = load_digits().test[:5]
-    canvas = ddpm.mosaic(digits, 3, 2)
-    assert canvas.shape == (2 * 16 + ddpm.BETWEEN, 3 * 16 + 2 * ddpm.BETWEEN)
-    for i, digit in enumerate(digits):
-        top, left = (16 + ddpm.BETWEEN) * (i // 3), (16 + ddpm.BETWEEN) * (i % 3)
-        levels = canvas[top : top + 16 : 2, left : left + 16 : 2].astype(int)
-        assert np.abs(levels - (digit[0].numpy() + 1) * 127.5).max() <= 0.5
-        assert np.array_equal(canvas[top : top + 16, left : left + 16], np.kron(levels, np.ones((2, 2))))
-    assert (canvas[20:, 40:] == 255).all(), "there is no sixth digit"
-
-
-def test_values_out_of_range_are_black_or_white():
-    assert ddpm.mosaic(torch.full((1, 1, 8, 8), -3.0), 1, 1).max() == 0
-    assert ddpm.mosaic(torch.full((1, 1, 8, 8), 3.0), 1, 1).min() == 255
-
-
-def test_digits_are_drawn_pixel_for_pixel():
-    digits = load_digits().test[:4]
-    canvas = drawn(ddpm.digits_figure({"": digits}, zoom=3))
-    assert np.array_equal(canvas, np.repeat(ddpm.mosaic(digits, 4, 3)[..., None], 3, 2))
-
-
-def test_labels_and_titles_take_no_pixel_of_the_digits():
-    digits = load_digits().test[:4]
-    mosaic = np.repeat(ddpm.mosaic(digits, 2, 5)[..., None], 3, 2)
-    canvas = drawn(ddpm.digits_figure({"first": digits, "second": digits}, titles=["a", "b"], per_row=2, zoom=5))
-    rows, cols = mosaic.shape[:2]
-    assert canvas.shape == (ddpm.TITLE + 2 * rows + ddpm.BETWEEN, ddpm.LABEL + cols, 3)
-    assert np.array_equal(canvas[-rows:, ddpm.LABEL :], mosaic)
-    assert np.array_equal(canvas[ddpm.TITLE : ddpm.TITLE + rows, ddpm.LABEL :], mosaic)
-    assert (canvas[: ddpm.TITLE] != 255).any() and (canvas[:, : ddpm.LABEL] != 255).any()
-
-
-@pytest.mark.parametrize(
-    ("rows", "message"),
-    [({}, "at least one row"), ({"a": torch.zeros(2, 8, 8)}, "'a' must be"), ({"a": torch.zeros(0, 1, 8, 8)}, "N >= 1")],
-)
-def test_what_is_no_digit_is_refused(rows, message):
-    with pytest.raises(ValueError, match=message):
-        ddpm.digits_figure(rows)
 
 
 # Charts

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -29,29 +29,6 @@ def draws():
 # figures
 
 
-def test_digits_are_drawn_pixel_for_pixel():
-    x = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 4 - 2
-    figure = lesson.digits_figure({"one": x, "two": x[:1]}, zoom=4)
-    canvas = figure.axes[0].images[0].get_array()
-    assert canvas.shape == (2 * 32 + lesson.GAP, 3 * 32 + 2 * lesson.GAP)
-    expected = (1 - x[:, 0].clamp(-1, 1).double().numpy()) / 2
-    for column in range(3):
-        shown = canvas[:32, column * (32 + lesson.GAP) : column * (32 + lesson.GAP) + 32]
-        assert np.array_equal(shown, np.kron(expected[column], np.ones((4, 4))))
-    below = canvas[32 + lesson.GAP :]
-    assert np.array_equal(below[:, :32], np.kron(expected[0], np.ones((4, 4)))) and (below[:, 32:] == 1).all()
-    assert [text.get_text() for text in figure.texts] == ["one", "two"]
-    width, height = (96 * figure.get_size_inches()).astype(int)
-    assert (width, height) == (canvas.shape[1] + lesson.LABEL, canvas.shape[0])
-
-
-@pytest.mark.parametrize("rows", [{}, {"a": torch.zeros(0, 1, 8, 8)}, {"a": torch.zeros(1, 3, 8, 8)}, {"a": torch.zeros(8, 8)},
-                                  {"a": torch.zeros(1, 1, 8, 8), "b": torch.zeros(1, 1, 4, 8)}])  # fmt: skip
-def test_other_rows_are_refused(rows):
-    with pytest.raises(ValueError, match=re.escape("rows must be (n, 1, H, W)")):
-        lesson.digits_figure(rows)
-
-
 def test_paths_are_drawn_as_given():
     paths = {"η = 0": torch.arange(6.0).view(2, 3), "η = 1": -torch.arange(9.0).view(3, 3)}
     figure = lesson.paths_figure([10.0, 5.0, 0.0], paths)
@@ -71,6 +48,31 @@ def test_quality_curves_are_drawn_as_given():
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["η = 0", "η = 1", "real digits"]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["5", "50"]
     picture_bytes(figure)
+
+
+def test_measured_samplers_are_shown_as_the_benchmark_wrote_them(tmp_path):
+    quality = {"frechet_distance": 1.234, "precision": 0.9, "recall": 0.876, "diversity": 1.01}
+    rows = [{"name": name, "steps": steps, "evaluations": steps, "milliseconds": 12.34, "quality": quality, "control": 0.98765}
+            for name, steps in (("DDIM", 50), ("DDIM", 5), ("other", 7))]  # fmt: skip
+    place = {"date": "2026-01-02", "device": "a <fast> one", "threads": 2, "versions": {"torch": "2.0"}}
+    found = {"command": "python a.py --b 3", "environment": place, "samples": 360, "samplers": rows,
+             "real": {"quality": quality | {"frechet_distance": 0.5}, "control": 0.97}}  # fmt: skip
+    file = tmp_path / "found.json"
+    file.write_text(json.dumps(found))
+    shown = re.findall(r"<tr>(.*?)</tr>", lesson.measured_samplers("DDIM", file=file).text)
+    cells = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in shown[1:]]
+    assert cells == [
+        ["DDIM", "50", "50", "12.3", "1.23", "0.90", "0.88", "1.01", "98.8%"],
+        ["DDIM", "5", "5", "12.3", "1.23", "0.90", "0.88", "1.01", "98.8%"],
+        ["real digits", "", "", "", "0.50", "0.90", "0.88", "1.01", "97.0%"],
+    ]
+    assert len(re.findall("<th", shown[0])) == 9
+    text = lesson.measured_samplers("other", "DDIM", file=file).text
+    assert "<code>python a.py --b 3</code>" in text and "360 digits" in text and "a &lt;fast&gt; one, 2 threads" in text
+    assert "<td" in text and ">other</td>" in text
+    for names in ((), ("DDIM", "DDPM")):
+        with pytest.raises(ValueError, match="names must be among DDIM, other; got"):
+            lesson.measured_samplers(*names, file=file)
 
 
 def test_errors_are_counted_in_levels():
@@ -102,7 +104,7 @@ def test_both_runs_agree_exactly_if_there_is_no_chance(draws):
 def test_the_picture_has_its_place_and_says_what_it_shows(draws, steps):
     shown = draws.render(steps=steps, eta=0.5, seed=7)
     with Image.open(io.BytesIO(shown.picture)) as picture:
-        assert picture.size == tuple(round(side * 1.5) for side in lesson.SIZE)
+        assert picture.size == lesson.SIZE
     assert f"{steps} steps, η = 0.5, seed 7" in shown.alt
     assert f"asked {steps} times" in shown.text and "t = " in shown.text and shown.text.count("of 16") == 1
 

@@ -100,14 +100,6 @@ def test_arrows_point_where_the_field_does():
     assert (arrows.U[1], arrows.V[1]) == pytest.approx((0.6, -0.8)) and not arrows.U[[0, 2, 3]].any()
 
 
-def test_tiles_stand_in_rows_a_white_pixel_apart():
-    x = torch.stack([torch.full((1, 2, 3), grey) for grey in (-1.0, 0.0, 1.0)])
-    sheet = lesson.tiles(x, 2)
-    assert sheet.shape == (2 * 3 - 1, 2 * 4 - 1, 3) and sheet.dtype == np.uint8
-    assert (sheet[:2, :3] == 0).all() and (sheet[:2, 4:] == 128).all() and (sheet[3:] == 255).all()
-    assert (sheet[:, 3] == 255).all() and (sheet[2] == 255).all()
-
-
 # The explorer
 
 

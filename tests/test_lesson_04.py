@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 
 import numpy as np
 import pytest
@@ -15,10 +14,8 @@ from dhp_lab.diffusion.ideal import IdealDenoiser
 from dhp_lab.diffusion.schedules import linear
 from dhp_lab.digits import CLASSES, digit_classifier, load_digits
 from dhp_lab.lessons import conditional as lesson
-from dhp_lab.plots import picture_bytes
 
 SCHEDULE = linear(50)
-PITCH = 4 * 8 + lesson.BETWEEN                  # of digits drawn with zoom = 4
 START = {"label": "3", "scale": 3.0, "known": lesson.NOTHING, "digit": "8", "seed": 0}
 
 
@@ -28,53 +25,7 @@ def digits():
     return lesson.GuidedDigits(IdealDenoiser(data.train[:200], SCHEDULE, data.train_labels[:200]), SCHEDULE)
 
 
-def drawn(figure) -> np.ndarray:
-    """(H, W, 3) the digits of a figure, without its words."""
-    return np.asarray(figure.axes[0].images[0].get_array())
-
-
 # figures
-
-
-def test_digits_are_drawn_pixel_for_pixel():
-    x = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 4 - 2
-    figure = lesson.digits_figure({"one": x, "two": x[:1]}, titles=["a", "b", "c"], zoom=4)
-    canvas = drawn(figure)
-    assert canvas.shape == (lesson.TITLE + 2 * PITCH - lesson.BETWEEN, lesson.LABEL + 3 * PITCH - lesson.BETWEEN, 3)
-    grey = 255 - (x[:, 0].clamp(-1, 1).double().numpy() + 1) / 2 * 235
-    for column in range(3):
-        left = lesson.LABEL + column * PITCH
-        shown = canvas[lesson.TITLE : lesson.TITLE + 32, left : left + 32]
-        assert np.abs(shown - np.kron(grey[column], np.ones((4, 4)))[..., None]).max() <= 0.5
-    below = canvas[lesson.TITLE + PITCH :]
-    assert np.array_equal(below[:, lesson.LABEL :][:, :32], canvas[lesson.TITLE :][:32, lesson.LABEL :][:, :32])
-    assert (below[:, lesson.LABEL + 32 :] == 255).all() and (canvas[:, : lesson.LABEL] == 255).all()
-    assert [text.get_text() for text in figure.texts] == ["one", "two", "a", "b", "c"]
-    assert tuple((96 * figure.get_size_inches()).astype(int)) == canvas.shape[1::-1]
-    assert Image.open(io.BytesIO(picture_bytes(figure))).size == canvas.shape[1::-1]
-
-
-def test_known_pixels_are_blue_and_missing_ones_striped():
-    x = torch.full((1, 1, 2, 2), -1.0)
-    x[..., 1, 1], x[..., 0, 1] = torch.nan, 1.0
-    canvas = drawn(lesson.digits_figure({"": x}, known=torch.tensor([[True, True], [False, False]]), zoom=8))[:, lesson.LABEL :]
-    assert (canvas[:8, :8] == lesson.KNOWN).all()                                   # known paper
-    assert (canvas[:8, 8:] == lesson.INK).all()                                     # known ink is ink
-    assert (canvas[8:, :8] == lesson.PAPER).all()
-    colours = {tuple(colour) for colour in canvas[8:, 8:].reshape(-1, 3).tolist()}
-    assert colours == {tuple(colour.tolist()) for colour in lesson.MISSING}
-
-
-def test_pictures_of_other_sizes_are_drawn_too():
-    canvas = drawn(lesson.digits_figure({"wide": torch.zeros(2, 1, 8, 16)}, zoom=4))
-    assert canvas.shape == (32, lesson.LABEL + 2 * 64 + lesson.BETWEEN, 3)
-
-
-@pytest.mark.parametrize("rows", [{}, {"a": torch.zeros(0, 1, 8, 8)}, {"a": torch.zeros(1, 3, 8, 8)}, {"a": torch.zeros(8, 8)},
-                                  {"a": torch.zeros(1, 1, 8, 8), "b": torch.zeros(1, 1, 4, 8)}])  # fmt: skip
-def test_other_rows_are_refused(rows):
-    with pytest.raises(ValueError, match=re.escape("rows must be (n, 1, H, W)")):
-        lesson.digits_figure(rows)
 
 
 def test_densities_are_drawn_as_given():
@@ -143,7 +94,7 @@ def test_the_picture_is_that_of_the_samples(digits):
     assert image.shape == (lesson.SIZE[1], lesson.SIZE[0], 3)
     missing = torch.full((1, 1, 8, 8), torch.nan)
     rows = {"what is known": missing, "samples": end.x[:8], "more samples": end.x[8:]}
-    expected = drawn(lesson.digits_figure(rows, zoom=lesson.ZOOM))
+    expected = np.asarray(lesson.digits_figure(rows, zoom=lesson.ZOOM).axes[0].images[0].get_array())
     assert np.array_equal(image[:, lesson.LABEL :], expected[:, lesson.LABEL :])
     assert shown.alt == "16 samples, asked for: 3, guidance scale 3; seed 0"
     seen = digit_classifier().predict(end.x)

@@ -2,7 +2,6 @@
 
 | function or class    | what it gives                                                                         |
 |----------------------|---------------------------------------------------------------------------------------|
-| `digits_figure`      | rows of digits under titles; known pixels blue, missing ones hatched                  |
 | `densities_figure`   | curves over one number: what guidance does to a density                               |
 | `trade_figure`       | measures against the guidance scale, with that of real digits beside them             |
 | `walk_figure`        | the time of a chain against its steps                                                 |
@@ -24,13 +23,11 @@ from dhp_lab.diffusion.process import Denoiser
 from dhp_lab.diffusion.samplers import State, ddim, start
 from dhp_lab.diffusion.schedules import NoiseSchedule
 from dhp_lab.digits import CLASSES, SIDE, digit_classifier, diversity, load_digits
-from dhp_lab.plots import BLUE, CHART_DPI, CSS_DPI, GREEN, GREY, ORANGE, SKY, Rendered, picture_bytes, style, table_html
+from dhp_lab.lessons.pictures import GAP, LABEL, digits_figure
+from dhp_lab.plots import BLUE, CHART_DPI, GREEN, GREY, ORANGE, SKY, Rendered, picture_bytes, style, table_html
 
-PAPER, INK, KNOWN = np.array([255, 255, 255]), np.array([20, 20, 20]), np.array([186, 220, 245])   # colours of pixels
-MISSING = np.array([236, 226, 214]), np.array([222, 208, 190])      # the two of a pixel that is not there, in stripes
-BETWEEN, LABEL, TITLE = 6, 150, 22                                  # CSS pixels between digits, left of rows, above them
 PER_ROW, ROWS, ZOOM = 8, 2, 9                                       # of the explorer's samples
-SIZE = LABEL + PER_ROW * (SIDE * ZOOM + BETWEEN) - BETWEEN, (ROWS + 1) * (SIDE * ZOOM + BETWEEN) - BETWEEN
+SIZE = LABEL + PER_ROW * (SIDE * ZOOM + GAP) - GAP, (ROWS + 1) * (SIDE * ZOOM + GAP) - GAP
 STEPS, JUMP, ROUNDS = 25, 5, 3                                      # noise levels of its chain, and its way back up
 ANY, NOTHING = "any", "nothing"
 
@@ -43,55 +40,6 @@ def masks() -> dict[str, Tensor]:
     frame[1:-1, 2:-2] = False
     chess = (torch.arange(SIDE)[:, None] + torch.arange(SIDE)) % 2 == 0
     return {"upper half": upper, "left half": left, "every second pixel": chess, "frame": frame, "middle (outpainting)": middle}
-
-
-def digits_figure(
-    rows: Mapping[str, Tensor], *, titles: Sequence[str] = (), known: Tensor | None = None, zoom: int = 7
-) -> Figure:
-    """Rows of pictures, -1 white and 1 black; each pixel is a square of zoom x zoom dots at 96 dots an inch.
-
-    Args:
-        rows: (n, 1, H, W) by label, of one H and W; NaN is a pixel that is not there; what lies beyond -1 .. 1 is clipped.
-        titles: above the columns, if any.
-        known: boolean (H, W): these pixels are drawn on blue.
-
-    Raises:
-        ValueError: no row, an empty one, or pictures of different sizes.
-    """
-    sides = {tuple(x.shape[1:]) for x in rows.values()}
-    if len(sides) != 1 or any(x.ndim != 4 or x.shape[1] != 1 or len(x) == 0 for x in rows.values()):
-        raise ValueError(f"rows must be (n, 1, H, W), n >= 1, of one H and W; got {[tuple(x.shape) for x in rows.values()]}")
-    tall, wide = (zoom * side + BETWEEN for side in sides.pop()[1:])
-    above = TITLE if titles else 0
-    height = above + len(rows) * tall - BETWEEN
-    width = LABEL + max(len(x) for x in rows.values()) * wide - BETWEEN
-    canvas = np.full((height, width, 3), 255, np.uint8)
-    figure = Figure(figsize=((width + 0.01) / CSS_DPI, (height + 0.01) / CSS_DPI), dpi=CSS_DPI)
-    for row, (label, pictures) in enumerate(rows.items()):
-        top = above + row * tall
-        for column, picture in enumerate(pictures[:, 0]):
-            left = LABEL + column * wide
-            canvas[top : top + tall - BETWEEN, left : left + wide - BETWEEN] = _coloured(picture, known, zoom)
-        figure.text(0, 1 - (top + (tall - BETWEEN) / 2) / height, label, fontsize=9.5, va="center", linespacing=1.3)
-    for column, title in enumerate(titles):
-        middle = LABEL + column * wide + (wide - BETWEEN) / 2
-        figure.text(middle / width, 1 - (above - 5) / height, title, fontsize=9.5, ha="center", va="bottom")
-    axes = figure.add_axes([0, 0, 1, 1], zorder=-1)
-    axes.imshow(canvas, interpolation="none", aspect="auto")
-    axes.set_axis_off()
-    return figure
-
-
-def _coloured(picture: Tensor, known: Tensor | None, zoom: int) -> np.ndarray:
-    """(H, W) as (zoom H, zoom W, 3) uint8."""
-    values = np.kron(picture.detach().cpu().double().clamp(-1, 1).numpy(), np.ones((zoom, zoom)))[..., None]
-    paper = PAPER
-    if known is not None:
-        paper = np.where(np.kron(known.cpu().numpy(), np.ones((zoom, zoom), bool))[..., None], KNOWN, PAPER)
-    rows, cols = np.indices(values.shape[:2])
-    stripes = np.where(((rows + cols) // 4 % 2 == 0)[..., None], *MISSING)
-    ink = np.nan_to_num((values + 1) / 2)
-    return np.where(np.isnan(values), stripes, paper + ink * (INK - paper)).round().astype(np.uint8)
 
 
 def densities_figure(at: np.ndarray, densities: Mapping[str, np.ndarray], *, xlabel: str) -> Figure:
@@ -110,9 +58,9 @@ def densities_figure(at: np.ndarray, densities: Mapping[str, np.ndarray], *, xla
 def trade_figure(scales: Sequence[float], measures: Mapping[str, Sequence[float]], real: Mapping[str, float]) -> Figure:
     """Measures by name at each guidance scale, a panel for each, and what real digits reach as a dashed line."""
     with style():
-        figure = Figure(figsize=(3.4 * len(measures), 3.1), dpi=CHART_DPI, layout="constrained")
+        figure = Figure(figsize=(2.75 * len(measures), 2.9), dpi=CHART_DPI, layout="constrained")
         panels = figure.subplots(1, len(measures), squeeze=False)[0]
-        for axes, (name, values), colour in zip(panels, measures.items(), (BLUE, ORANGE, GREEN)):
+        for axes, (name, values), colour in zip(panels, measures.items(), (BLUE, ORANGE, GREEN, SKY)):
             axes.plot(range(len(scales)), values, "o-", color=colour, label="samples")
             axes.axhline(real[name], color=GREY, linestyle="--", linewidth=1.4, label="real digits")
             axes.set(title=name, xlabel="guidance scale", ylim=(0, 1.12 * max(*values, real[name])))

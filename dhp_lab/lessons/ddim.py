@@ -1,16 +1,20 @@
-"""Lesson 02, DDIM: digits in rows, the ways of one pixel, quality against steps, and the picture behind the explorer.
+"""Lesson 02, DDIM: the ways of one pixel, quality against steps, measured samplers, and the picture behind the explorer.
 
-| function or class  | what it gives                                                                  |
-|--------------------|--------------------------------------------------------------------------------|
-| `digits_figure`    | rows of small grey pictures, a label before each                               |
-| `paths_figure`     | how a value goes from time T to 0 in several runs, a panel for each eta        |
-| `quality_figure`   | a measure against the number of steps, a curve for each sampler                |
-| `DigitDraws`       | digits for the explorer's steps, eta and seed, each noise drawn from twice     |
+| function or class   | what it gives                                                                  |
+|---------------------|--------------------------------------------------------------------------------|
+| `level_error`       | how far two sets of digits are apart, in the data's grey levels                |
+| `paths_figure`      | how a value goes from time T to 0 in several runs, a panel for each eta        |
+| `quality_figure`    | a measure against the number of steps, a curve for each sampler                |
+| `measured_samplers` | what benchmarks/digit_samplers.py has found of samplers, as a table            |
+| `DigitDraws`        | digits for the explorer's steps, eta and seed, each noise drawn from twice     |
 """
 
 from __future__ import annotations
 
+import html
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from time import perf_counter
 
 import numpy as np
@@ -23,48 +27,20 @@ from dhp_lab.diffusion.process import Denoiser
 from dhp_lab.diffusion.samplers import State, ddim, start
 from dhp_lab.diffusion.schedules import NoiseSchedule
 from dhp_lab.digits import SIDE
-from dhp_lab.plots import BLUE, CHART_DPI, CSS_DPI, GREEN, GREY, ORANGE, SKY, Rendered, picture_bytes, style
+from dhp_lab.lessons.pictures import GAP, digits_figure
+from dhp_lab.plots import (
+    BLUE, CHART_DPI, GREEN, GREY, ORANGE, SKY, Html, Rendered, picture_bytes, style, table_html,
+)
 
-GREY_LEVELS = 8                # levels of the data in a unit of x: 16 of them from -1 to 1
-LABEL, GAP = 190, 6            # pixels for the labels of rows, and between pictures
-COLUMNS, ZOOM = 8, 8           # of the explorer's picture
+MEASURED = Path(__file__).resolve().parents[2] / "data" / "results" / "digit_samplers.json"
+GREY_LEVELS = 8                                # levels of the data in a unit of x: 16 of them from -1 to 1
+COLUMNS, ZOOM, LABEL = 8, 8, 170               # of the explorer's picture: digits a row, dots a pixel, dots for a row's label
 SIZE = LABEL + COLUMNS * (ZOOM * SIDE + GAP) - GAP, 5 * (ZOOM * SIDE + GAP) - GAP
 
 
 def level_error(a: Tensor, b: Tensor) -> float:
     """The root mean square difference of two sets of pictures in [-1, 1], in the data's grey levels 0 .. 16."""
     return GREY_LEVELS * (a - b).square().mean().sqrt().item()
-
-
-def digits_figure(rows: Mapping[str, Tensor], *, zoom: int = 6) -> Figure:
-    """Grey pictures in rows, 1 dark and -1 white; what lies beyond is clipped.
-
-    Args:
-        rows: (n, 1, H, W) by label, of one H and W; a row may be shorter than another.
-        zoom: dots of each pixel's side.
-
-    Raises:
-        ValueError: no row, an empty one, or pictures of another kind.
-    """
-    shapes = {tuple(x.shape[1:]) for x in rows.values()}
-    if len(shapes) != 1 or any(x.ndim != 4 or x.shape[1] != 1 or len(x) == 0 for x in rows.values()):
-        found = [tuple(x.shape) for x in rows.values()]
-        raise ValueError(f"rows must be (n, 1, H, W), n at least 1, and all of one H and W; got {found}")
-    tall, wide = (zoom * side + GAP for side in shapes.pop()[1:])
-    columns = max(len(x) for x in rows.values())
-    canvas = np.ones((len(rows) * tall - GAP, columns * wide - GAP))
-    for row, x in enumerate(rows.values()):
-        for column, picture in enumerate((1 - x[:, 0].detach().cpu().double().clamp(-1, 1).numpy()) / 2):
-            large = np.kron(picture, np.ones((zoom, zoom)))
-            canvas[row * tall : (row + 1) * tall - GAP, column * wide : (column + 1) * wide - GAP] = large
-    height, width = canvas.shape[0], canvas.shape[1] + LABEL
-    figure = Figure(figsize=((width + 0.01) / CSS_DPI, (height + 0.01) / CSS_DPI), dpi=CHART_DPI)
-    axes = figure.add_axes([LABEL / width, 0, canvas.shape[1] / width, 1])
-    axes.imshow(canvas, cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect="auto")
-    axes.set_axis_off()
-    for row, label in enumerate(rows):
-        figure.text(0, 1 - (row * tall + (tall - GAP) / 2) / height, label, fontsize=10, va="center")
-    return figure
 
 
 def paths_figure(times: Sequence[float], paths: Mapping[str, Tensor]) -> Figure:
@@ -114,6 +90,34 @@ def quality_figure(curves: Mapping[str, Mapping[int, float]], lines: Mapping[str
     return figure
 
 
+def measured_samplers(*names: str, file: Path = MEASURED) -> Html:
+    """What benchmarks/digit_samplers.py has found of the samplers so called, and of real digits, with the command that did.
+
+    Args:
+        names: such as "DDPM" and "DDIM", which may have several numbers of steps.
+        file: the JSON that the benchmark has written.
+
+    Raises:
+        ValueError: a sampler that was not measured.
+    """
+    found = json.loads(file.read_bytes())
+    known = [row["name"] for row in found["samplers"]]
+    if not names or not set(names) <= set(known):
+        raise ValueError(f"names must be among {', '.join(dict.fromkeys(known))}; got {', '.join(names) or 'none'}")
+    measures = ("frechet_distance", "precision", "recall", "diversity")
+    rows = []
+    for row in [*(row for row in found["samplers"] if row["name"] in names), {"name": "real digits"} | found["real"]]:
+        cost = [row["steps"], row["evaluations"], f"{row['milliseconds']:.1f}"] if "steps" in row else ["", "", ""]
+        rows.append([row["name"], *cost, *(f"{row['quality'][key]:.2f}" for key in measures), f"{row['control']:.1%}"])
+    header = ["sampler", "steps", "calls", "ms a digit", "Fréchet distance", "precision", "recall", "diversity", "control"]
+    place = found["environment"]
+    text = (
+        f"<p><code>{html.escape(found['command'])}</code><br>{found['samples']} digits for each row; "
+        f"{html.escape(place['device'])}, {place['threads']} threads, torch {place['versions']['torch']}, {place['date']}</p>"
+    )
+    return Html(f"<div>{table_html(rows, header).text}{text}</div>")
+
+
 class DigitDraws:
     """Digits as the explorer of lesson 02 asks for them.
 
@@ -152,4 +156,4 @@ class DigitDraws:
             f"The states shown are at t = {times}.</p>"
         )
         alt = f"{COLUMNS} noises and the digits that DDIM makes of them in two runs: {steps} steps, η = {eta:g}, seed {seed}"
-        return Rendered(picture_bytes(digits_figure(rows, zoom=ZOOM)), alt, text)
+        return Rendered(picture_bytes(digits_figure(rows, zoom=ZOOM, label=LABEL)), alt, text)

@@ -2,7 +2,6 @@
 
 | function            | what it gives                                                                     |
 |---------------------|-----------------------------------------------------------------------------------|
-| `digits_figure`     | rows of digits, each pixel as a square                                            |
 | `schedules_figure`  | the share of signal left, and the signal-to-noise ratio, against time             |
 | `posterior_figure`  | two Gaussians and their product                                                   |
 | `embedding_figure`  | what a network is told of the time                                                |
@@ -20,72 +19,32 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter, NullLocator
 from torch import Tensor
 
 from dhp_lab.diffusion.ideal import IdealDenoiser
 from dhp_lab.diffusion.process import Denoiser, noise_like, predict_eps, q_sample
 from dhp_lab.diffusion.schedules import NoiseSchedule, at, cosine, linear
-from dhp_lab.digits import CLASSES, SIDE, load_digits
+from dhp_lab.digits import CLASSES, load_digits
+from dhp_lab.lessons.pictures import digits_figure, sheet
 from dhp_lab.plots import (
     BLUE, CHART_DPI, CSS_DPI, GREEN, GREY, ORANGE, SKY, Rendered, picture_bytes, style, table_html,
 )
 
+__all__ = [
+    "NoisyDigit", "bound_figure", "digits_figure", "embedding_figure", "errors_figure", "loss_figure", "posterior_figure",
+    "schedules_figure",
+]
+
 COLOURS = (BLUE, ORANGE, GREEN, SKY, GREY)
-BETWEEN, LABEL, TITLE = 4, 120, 24               # CSS pixels between digits, of the labels beside and of the titles above
 SIZE = 1010, 250                                # CSS pixels of the explorer's picture
 
 
-def mosaic(pictures: Tensor, per_row: int, zoom: int) -> np.ndarray:
-    """Digits (N, 1, 8, 8) side by side, per_row in a row, as a uint8 picture: -1 or less black, 1 or more white, gaps white."""
-    values = ((pictures.detach().cpu().clamp(-1, 1) + 1) * 127.5).round().byte().numpy()[:, 0]       # (N, 8, 8)
-    pitch, rows = SIDE * zoom + BETWEEN, -(-len(values) // per_row)
-    canvas = np.full((rows * pitch - BETWEEN, min(per_row, len(values)) * pitch - BETWEEN), 255, np.uint8)
-    for i, value in enumerate(values):
-        top, left = pitch * (i // per_row), pitch * (i % per_row)
-        canvas[top : top + SIDE * zoom, left : left + SIDE * zoom] = np.kron(value, np.ones((zoom, zoom), np.uint8))
-    return canvas
-
-
-def digits_figure(
-    rows: Mapping[str, Tensor], *, titles: Sequence[str] = (), per_row: int | None = None, zoom: int = 7
-) -> Figure:
-    """Rows of digits with labels on their left, drawn pixel for pixel.
-
-    Args:
-        rows: (N, 1, 8, 8) pictures by label; values beyond -1 .. 1 are drawn black or white.
-        titles: above the columns of the first row, if any.
-        per_row: digits side by side; all of a row by default, else it goes on below.
-        zoom: a pixel is drawn as zoom x zoom dots.
-
-    Raises:
-        ValueError: no row, or pictures of another shape.
-    """
-    if not rows:
-        raise ValueError("no digits to draw; give at least one row")
-    for label, pictures in rows.items():
-        if pictures.shape[1:] != (1, SIDE, SIDE) or len(pictures) == 0:
-            raise ValueError(f"{label!r} must be (N, 1, {SIDE}, {SIDE}) with N >= 1, got {tuple(pictures.shape)}")
-    canvases = {label: mosaic(pictures, per_row or len(pictures), zoom) for label, pictures in rows.items()}
-    left, above = LABEL if any(rows) else 0, TITLE if titles else 0
-    width = left + max(canvas.shape[1] for canvas in canvases.values())
-    height = above + sum(len(canvas) + BETWEEN for canvas in canvases.values()) - BETWEEN
-    figure = Figure(figsize=((width + 0.01) / CSS_DPI, (height + 0.01) / CSS_DPI), dpi=CSS_DPI)
-    top = above
-    for label, canvas in canvases.items():
-        _place(figure, canvas, left, top, width, height)
-        figure.text(0, 1 - (top + len(canvas) / 2) / height, label, fontsize=9.5, va="center", linespacing=1.3)
-        top += len(canvas) + BETWEEN
-    for i, title in enumerate(titles):
-        figure.text((left + i * (SIDE * zoom + BETWEEN)) / width, 1 - (above - 5) / height, title, fontsize=9.5, va="bottom")
-    return figure
-
-
 def _place(figure: Figure, canvas: np.ndarray, left: int, top: int, width: int, height: int) -> None:
-    """A grey picture in a figure of width x height dots, its upper left corner at (left, top)."""
-    rows, cols = canvas.shape
+    """A picture (rows, cols, 3) in a figure of width x height dots, its upper left corner at (left, top)."""
+    rows, cols = canvas.shape[:2]
     axes = figure.add_axes([left / width, 1 - (top + rows) / height, cols / width, rows / height])
-    axes.imshow(canvas, cmap="gray", vmin=0, vmax=255, interpolation="none", aspect="auto")
+    axes.imshow(canvas, interpolation="none", aspect="auto")
     axes.set_axis_off()
 
 
@@ -173,6 +132,7 @@ def bound_figure(times: np.ndarray, errors: np.ndarray, weights: np.ndarray, bit
         error.set(title="error of the noise estimate", xlabel="time t", ylabel=r"mean of $(\varepsilon - \hat\varepsilon)^2$")
         weight.loglog(times, weights, color=ORANGE)
         weight.set(title="what the bound makes it count", xlabel="time t", ylabel="weight w(t)")
+        weight.yaxis.set_minor_formatter(NullFormatter())
         bit.loglog(times, bits, ".", color=GREEN, markersize=4)
         bit.set(title="bits of one step", xlabel="time t", ylabel="KL(t), bits per pixel")
     return figure
@@ -223,7 +183,7 @@ class NoisyDigit:
         with style():
             figure = Figure(figsize=((width + 0.01) / CSS_DPI, (height + 0.01) / CSS_DPI), dpi=CHART_DPI)
             for i, (title, picture) in enumerate(pictures.items()):
-                _place(figure, mosaic(picture, 1, zoom), 160 * i, 50, width, height)
+                _place(figure, sheet(picture, zoom=zoom), 160 * i, 50, width, height)
                 figure.text(160 * i / width, 1 - 43 / height, title, fontsize=9.5, va="bottom")
             axes = figure.add_axes([720 / width, 46 / height, 285 / width, 168 / height])
             for (name, chain), colour in zip(self.schedules.items(), COLOURS):

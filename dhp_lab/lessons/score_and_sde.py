@@ -17,11 +17,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from torch import Tensor
 
-from dhp_lab.diffusion.process import Denoiser
 from dhp_lab.diffusion.samplers import State, ddim, ddpm, euler_maruyama, predictor_corrector, probability_flow, start
 from dhp_lab.diffusion.schedules import NoiseSchedule, at, geometric, linear
 from dhp_lab.lessons.mixture import ISLANDS
-from dhp_lab.plots import BLUE, CHART_DPI, CSS_DPI, GREEN, GREY, ORANGE, SKY, Rendered, picture_bytes, style, table_html
+from dhp_lab.plots import BLUE, CHART_DPI, CSS_DPI, GREEN, GREY, ORANGE, Rendered, picture_bytes, style, table_html
 
 SIZE = (806, 432)                                     # of the explorer's picture, in pixels
 REACH = 1.6                                           # the plane is drawn from -REACH to REACH
@@ -37,7 +36,7 @@ SAMPLERS: dict[str, Callable[..., Iterator[State]]] = {
     "probability flow (Heun)": probability_flow,
 }
 RANDOM = ("Euler-Maruyama", CORRECTED, "DDPM")
-PATHS = 6                                             # of the explorer's left panel
+PATHS = 4                                             # of the explorer's left panel
 
 
 def plane(count: int, reach: float = REACH) -> Tensor:
@@ -110,17 +109,6 @@ def convergence_figure(panels: Mapping[str, Mapping[str, tuple[np.ndarray, np.nd
     return figure
 
 
-def tiles(x: Tensor, columns: int) -> np.ndarray:
-    """Pictures (B, 1, H, W) in [-1, 1] as rows of ``columns`` each, a pixel apart: (H', W', 3) uint8."""
-    pixels = ((x[:, 0].clamp(-1, 1) + 1) * 127.5).round().byte().cpu().numpy()
-    pixels = np.pad(pixels, ((0, 0), (0, 1), (0, 1)), constant_values=255)                          # a white pixel after each
-    missing = -len(pixels) % columns
-    pixels = np.concatenate([pixels, np.full((missing, *pixels.shape[1:]), 255, np.uint8)])
-    rows = pixels.reshape(-1, columns, *pixels.shape[1:]).transpose(0, 2, 1, 3)                     # (rows, H, columns, W)
-    sheet = rows.reshape(rows.shape[0] * rows.shape[1], -1)[:-1, :-1]
-    return np.repeat(sheet[..., None], 3, axis=2)
-
-
 def sampler_picture(*, sampler: str, schedule: str, steps: int, snr: float, points: int = 1000) -> Rendered:
     """The explorer of lesson 03: the ways of a few points, where all of them end, and how well they are spread.
 
@@ -159,7 +147,7 @@ def _sampler_figure(ways: Tensor, samples: Tensor) -> Figure:
     with style():
         figure = Figure(figsize=((SIZE[0] + 0.01) / CSS_DPI, (SIZE[1] + 0.01) / CSS_DPI), dpi=CSS_DPI, layout="constrained")
         left, right = figure.subplots(1, 2)
-        _shade(left, np.zeros((2, 2)), 2.6)
+        _shade(left, np.zeros((2, 2)), 3.0)
         for way, island in zip(ways.numpy(), ISLANDS.nearest(samples[:PATHS])):
             left.plot(way[:, 0], way[:, 1], color=COLOURS[island], linewidth=0.8, alpha=0.8)
             left.plot(*way[0], "o", color=GREY, markersize=4)
