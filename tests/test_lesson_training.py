@@ -14,9 +14,12 @@ from torch import nn
 
 from dhp_lab import lesson_training
 from dhp_lab.checkpoints import CONFIG, WEIGHTS, CheckpointError
+from dhp_lab.diffusion.guidance import guided
 from dhp_lab.diffusion.ideal import IdealDenoiser
 from dhp_lab.diffusion.networks import UNet, UNetConfig
 from dhp_lab.diffusion.process import draw_times, noise_like, simple_loss
+from dhp_lab.diffusion.samplers import ddim, last, start
+from dhp_lab.digits import CLASSES, SIDE, load_digits, round_to_levels, share_of_asked_class
 from dhp_lab.lesson_training import (
     LESSONS, LessonConfig, lesson_config, load_denoiser, lr_share, save_denoiser, train_denoiser, train_lessons, update_average,
 )
@@ -202,3 +205,26 @@ def test_a_name_that_nobody_knows_is_refused(name, profile):
     message = f"choose one of digits, digits-conditional and one of ci, laptop, gpu; got '{name}' and '{profile}'"
     with pytest.raises(ValueError, match=message):
         lesson_config(name, profile)
+
+
+# what is shipped
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_the_shipped_denoisers_know_digits_they_have_never_seen(name):
+    """Less than a tenth of the noise's power is left on test digits; a network that answers zero leaves all of it."""
+    network, config = load_denoiser(name)
+    digits, generator = load_digits(), torch.Generator().manual_seed(0)
+    schedule, label = config.noise_schedule(), digits.test_labels if config.network.classes else None
+    t, eps = draw_times(schedule, digits.test, generator), noise_like(digits.test, generator)
+    with torch.no_grad():
+        loss = simple_loss(lambda x_t, time: network(x_t, time, label), schedule, digits.test, t, eps)
+    assert loss.item() < 0.1
+
+
+def test_the_shipped_denoiser_draws_what_is_asked_for():
+    network, config = load_denoiser("digits-conditional")
+    schedule, labels = config.noise_schedule(), torch.arange(CLASSES).repeat(10)
+    x_T = start(schedule, (len(labels), 1, SIDE, SIDE), generator=torch.Generator().manual_seed(0))
+    samples = last(ddim(guided(network, labels, scale=3.0, null=network.null), schedule, x_T, count=10)).x
+    assert share_of_asked_class(round_to_levels(samples), labels) >= 0.95
