@@ -17,8 +17,8 @@ to m; it starts at 0, where K = 1 is K = 0. D adds what neighbouring latents and
 
     D = base + sqrt(variance) * network,     E[(rest - D)^2] = variance * exp(second head of the network)
 
-The second head learns how far off D will be (Bao et al. 2022, "Estimating the optimal covariance with imperfect mean",
-section 3.2); only K > 1 asks for it. Where nothing but z is known (a preview, or transmit = "z") all of this holds with
+The second head learns how far off D will be (Bao et al. 2022, "Estimating the optimal covariance with imperfect mean");
+only K > 1 asks for it. Where nothing but z is known (a preview, or transmit = "z") all of this holds with
 m = 0, v = scale^2, rho = 0.
 
 | symbol        | here           | range                                     |
