@@ -1,8 +1,8 @@
-"""Do the squares into which a large picture is cut leave a seam?
+"""Do the tiles into which a large picture is cut leave a seam?
 
     python benchmarks/tiling_seams.py [--model_path DIR] [--tile 32] [--output data/results/tiling.json]
 
-Codes and decodes one photo whole and in squares, prints the greatest differences and writes them as JSON: of the latents
+Codes and decodes one photo whole and in tiles, prints the greatest differences and writes them as JSON: of the latents
 in quantiser steps, of the decoded picture in 8-bit levels, and the same within 2 pixels of a square's edge.
 """
 
@@ -27,7 +27,7 @@ SIZE = (1536, 1024)
 
 @torch.no_grad()
 def differences(model: DiffusionHyperprior, x: torch.Tensor, lambda_rate: float, tile: int) -> dict[str, float]:
-    """Greatest differences between the whole picture and its squares; all levels are of 255."""
+    """Greatest differences between the whole picture and its tiles; all levels are of 255."""
     latents = model.encode(x, [lambda_code(lambda_rate)])
     known, delta = model.known(latents), latents.log2_delta.exp2()
     y = model.analyse(x, latents.log2_delta, tile=tile)

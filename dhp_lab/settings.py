@@ -1,6 +1,7 @@
 """What a run depends on besides its arguments: the profile, the device, the seed and the folder of data.
 
-Two environment variables are read, and nothing else is configured behind the reader's back:
+Two environment variables are read, and nothing else is configured behind the reader's back, but that the codec asks
+glibc to keep freed memory (``codec.tiling``):
 
     DHP_PROFILE   ci | laptop | gpu: the same code with other sizes and numbers of steps
     DHP_DATA      the folder where downloaded data sets lie

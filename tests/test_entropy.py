@@ -13,7 +13,8 @@ from compressai.entropy_models import EntropyBottleneck, GaussianConditional
 from models import untrained
 from scipy.stats import norm
 
-from dhp_lab.codec.entropy import LEVELS, SCALES, SYMBOL_LIMIT, _lists, pack, scale_indexes, symbol_crc, unpack
+from dhp_lab.codec.bitstream import BitstreamError
+from dhp_lab.codec.entropy import LEVELS, SCALES, SYMBOL_LIMIT, _lists, check_symbols, pack, scale_indexes, symbol_crc, unpack
 
 
 @pytest.fixture(scope="module")
@@ -174,3 +175,10 @@ def test_crc_is_zlibs_over_little_endian_numbers_in_logical_order():
 def test_crc_sees_one_symbol():
     symbols = torch.zeros(1000, dtype=torch.int32)
     assert len({symbol_crc(symbols.index_fill(0, torch.tensor(i), math.copysign(1, i - 500))) for i in range(0, 1000, 50)}) == 20
+
+
+def test_symbols_that_are_not_those_that_were_coded_are_named():
+    symbols = drawn(any_levels(100))
+    check_symbols("y", symbols, zlib.crc32(symbols.numpy().astype("<i4").tobytes()))
+    with pytest.raises(BitstreamError, match="symbols of y .*damaged or was made by another model"):
+        check_symbols("y", symbols + 1, symbol_crc(symbols))

@@ -12,9 +12,11 @@ from dhp_lab import precision
 from dhp_lab.codec import denoiser as denoiser_module
 from dhp_lab.codec import hyperprior
 from dhp_lab.codec import model as model_module
+from dhp_lab.codec import tiling
 from dhp_lab.codec.denoiser import SIGMA_Q, Known
 from dhp_lab.codec.lapped import BLOCK
 from dhp_lab.codec.tiling import OVERLAP, TILE, tiled
+from dhp_lab.codec.transforms import HYPER
 
 SMALL = 7                                 # side of the tiles in these tests, in latents
 
@@ -80,6 +82,18 @@ def test_tiles_are_bounded_and_a_small_picture_is_one():
     assert len(seen) == 1 + 3 * 2 and max(map(max, seen)) <= TILE + 2 * OVERLAP
 
 
+@pytest.mark.parametrize("library", [object(), None])
+def test_an_allocator_without_that_option_is_left_alone(monkeypatch, library):
+    """musl and macOS have no mallopt; on Windows the program itself cannot be opened as a library."""
+    def load(name):
+        if library is None:
+            raise TypeError("LoadLibrary() argument 1 must be str, not None")
+        return library
+
+    monkeypatch.setattr(tiling.ctypes, "CDLL", load)
+    assert tiling._keep_freed_memory.__wrapped__() is None
+
+
 # how far the networks look
 
 
@@ -127,6 +141,19 @@ def test_g_a_and_g_s_in_tiles(model, in_float32):
     assert largest(model.analyse(x, delta, tile=SMALL) - whole) < 5e-6 * largest(whole)
     decoded = model.synthesise(whole, delta, (400, 340), tile=10**9)
     assert largest(model.synthesise(whole, delta, (400, 340), tile=SMALL) - decoded) < 4e-6
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [(25, 22), (28, 9), (3, 41)])
+def test_h_s_in_tiles_is_the_same_to_the_last_bit(model, in_tiles, size):
+    """Or the decoder would read other tables than the encoder wrote."""
+    z_shape = (2, model.N, *(-(-side // HYPER) for side in size))
+    z_symbols = torch.randint(-9, 10, z_shape, generator=torch.Generator().manual_seed(0))
+    in_tiles(None)
+    whole = model.predict(z_symbols, [3000, 20000], size)
+    in_tiles(SMALL)
+    assert all(torch.equal(part, one) for part, one in zip(model.predict(z_symbols, [3000, 20000], size), whole, strict=True))
+    assert whole[0].shape[-2:] == size and whole[2].dtype == torch.int32
 
 
 @torch.no_grad()

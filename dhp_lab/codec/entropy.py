@@ -24,6 +24,7 @@ from compressai import ans
 from compressai.entropy_models import EntropyModel
 from torch import Tensor
 
+from dhp_lab.codec.bitstream import BitstreamError
 from dhp_lab.codec.rate import FRACTION_BITS
 
 LOG2_SCALE_MIN = -3                                  # the smallest scale of the table, 1/8 of a quantiser step
@@ -76,6 +77,19 @@ def unpack(data: bytes, indexes: Tensor, tables: EntropyModel) -> Tensor:
 def symbol_crc(symbols: Tensor) -> int:
     """CRC32 of whole numbers as little-endian int32: equal on encoder and decoder, or the picture is wrong."""
     return zlib.crc32(symbols.detach().cpu().numpy().astype("<i4").tobytes())
+
+
+def check_symbols(name: str, symbols: Tensor, expected: int) -> None:
+    """Pass if whole numbers have this CRC32.
+
+    Raises:
+        BitstreamError: they have another.
+    """
+    if (found := symbol_crc(symbols)) != expected:
+        raise BitstreamError(
+            f"the decoded symbols of {name} have CRC32 {found:08x}, the file says {expected:08x}: "
+            "the stream is damaged or was made by another model; fetch the file again or name its model"
+        )
 
 
 def _lists(tables: EntropyModel) -> tuple[list, list, list]:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from dhp_lab.codec.bitstream import BitstreamError
 from dhp_lab.codec.denoiser import Known
-from dhp_lab.codec.entropy import SCALES, pack, scale_indexes, symbol_crc, unpack
+from dhp_lab.codec.entropy import SCALES, check_symbols, pack, scale_indexes, symbol_crc, unpack
 from dhp_lab.codec.lapped import BLOCK, lapped_filters
 from dhp_lab.codec.rate import CODE_MAX, CODE_MIN, FRACTION_BITS, GainCurve, lambda_code
 from dhp_lab.codec.tiling import TILE, tiled
@@ -122,10 +122,16 @@ class Hyperprior(CompressionModel):
         """
         fixed = [self.gain.fixed_point(code) for code in codes]
         log2_delta = torch.tensor(fixed, dtype=torch.float64, device=z_symbols.device) / 2**FRACTION_BITS
-        out = self.h_s.exact(z_symbols.double() + self.medians(), log2_delta)[..., : size[0], : size[1]]
-        mean, log2_scale = out.chunk(2, 1)
-        indexes = torch.cat([scale_indexes(log2_scale[i : i + 1], self.log2_spread, fixed[i]) for i in range(len(fixed))])
-        return *self._in_steps(mean.float(), log2_scale.float(), log2_delta.float()), indexes
+        z_hat = z_symbols.double() + self.medians()
+
+        def part(r: slice, c: slice) -> Tensor:
+            window = z_hat[..., r.start // HYPER : -(-r.stop // HYPER), c.start // HYPER : -(-c.stop // HYPER)]
+            mean, log2_scale = self.h_s.exact(window, log2_delta)[..., : r.stop - r.start, : c.stop - c.start].chunk(2, 1)
+            indexes = [scale_indexes(log2_scale[i : i + 1], self.log2_spread, fixed[i]) for i in range(len(fixed))]
+            return torch.cat([*self._in_steps(mean.float(), log2_scale.float(), log2_delta.float()), torch.cat(indexes)], 1)
+
+        mean, scale, indexes = tiled(part, *size, 1).chunk(3, 1)
+        return mean, scale, indexes.int()
 
     def _in_steps(self, mean: Tensor, log2_scale: Tensor, log2_delta: Tensor) -> tuple[Tensor, Tensor]:
         octaves = self.log2_spread.view(-1, 1, 1) - log2_delta.view(-1, 1, 1, 1)
@@ -173,8 +179,8 @@ class Hyperprior(CompressionModel):
         """The entropy coder: [y, z, side], each a list of B byte strings. ``latents`` as made in eval mode."""
         strings: list[list[bytes]] = [[], [], []]
         for i in range(len(latents.y)):
-            z_symbols, sent = latents.z_symbols[i].int(), latents.indexes[i] > 0
-            symbols, indexes = latents.symbols[i].int()[sent], latents.indexes[i][sent]
+            z_symbols, at = latents.z_symbols[i].int(), _sent(latents.indexes[i])
+            symbols, indexes = latents.symbols[i].flatten()[at].int(), latents.indexes[i].flatten()[at]
             strings[0].append(pack(symbols, indexes, self.gaussian_conditional) if self.sends_y else b"")
             strings[1].append(pack(z_symbols.flatten(), _channel_rows(z_symbols.shape), self.entropy_bottleneck))
             strings[2].append(SIDE.pack(code, symbol_crc(z_symbols), symbol_crc(symbols) if self.sends_y else 0))
@@ -190,14 +196,14 @@ class Hyperprior(CompressionModel):
         for y_bytes, z_bytes, side in zip(*strings, strict=True):
             code, z_crc, y_crc = _read_side(side)
             z_symbols = unpack(z_bytes, _channel_rows(z_shape), self.entropy_bottleneck).view(1, *z_shape)
-            _check_crc("z", symbol_crc(z_symbols), z_crc)
+            check_symbols("z", z_symbols, z_crc)
             mean, scale, indexes = self.predict(z_symbols.to(device), [code], size)
-            symbols = torch.zeros(indexes.shape, dtype=torch.int32)
-            sent = indexes.cpu() > 0
-            has_y = self.sends_y and y_bytes is not None and (len(y_bytes) > 0 or not bool(sent.any()))
+            symbols, at = torch.zeros(indexes.shape, dtype=torch.int32), _sent(indexes).cpu()
+            has_y = self.sends_y and y_bytes is not None and (len(y_bytes) > 0 or len(at) == 0)
             if has_y:
-                symbols[sent] = unpack(y_bytes, indexes.cpu()[sent], self.gaussian_conditional)
-                _check_crc("y", symbol_crc(symbols[sent]), y_crc)
+                values = unpack(y_bytes, indexes.cpu().flatten()[at], self.gaussian_conditional)
+                check_symbols("y", values, y_crc)
+                symbols.view(-1)[at] = values
             decoded = torch.full((1, 1, *size), float(has_y))
             log2_delta = self.gain.fixed_point(code) / 2**FRACTION_BITS
             parts.append((symbols.float(), decoded, mean, scale, torch.tensor([log2_delta], dtype=torch.float32)))
@@ -228,6 +234,11 @@ def _channel_rows(shape: tuple[int, int, int]) -> Tensor:
     return torch.arange(shape[0], dtype=torch.int32).repeat_interleave(shape[1] * shape[2])
 
 
+def _sent(indexes: Tensor) -> Tensor:
+    """Where among all latents, in their order in memory, are those that the entropy coder says something of: (n,)."""
+    return indexes.flatten().nonzero().squeeze(1)
+
+
 def _read_side(side: bytes) -> tuple[int, int, int]:
     if len(side) != SIDE.size:
         raise BitstreamError(f"the side information holds {len(side)} bytes, not {SIDE.size}; the stream is damaged")
@@ -235,11 +246,3 @@ def _read_side(side: bytes) -> tuple[int, int, int]:
     if not CODE_MIN <= code <= CODE_MAX:
         raise BitstreamError(f"the lambda code is {code}, not in {CODE_MIN} .. {CODE_MAX}; the stream is damaged")
     return code, z_crc, y_crc
-
-
-def _check_crc(name: str, found: int, expected: int) -> None:
-    if found != expected:
-        raise BitstreamError(
-            f"the decoded symbols of {name} have CRC32 {found:08x}, the file says {expected:08x}: "
-            "the stream is damaged or was made by another model; fetch the file again or name its model"
-        )

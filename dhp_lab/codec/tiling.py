@@ -1,4 +1,4 @@
-"""Large pictures in bounded memory: run a network on overlapping squares and keep their middles.
+"""Large pictures in bounded memory: run a network on overlapping tiles and keep their middles.
 
 A convolutional network looks only so far; with an overlap of at least its reach the middles are what the whole picture would
 give, up to the order in which sums are rounded.
@@ -6,33 +6,36 @@ give, up to the order in which sums are rounded.
 
 from __future__ import annotations
 
+import ctypes
+import math
 from collections.abc import Callable
+from functools import cache
 
 from torch import Tensor
 
-TILE = 96                  # side of a square in latents: 1536 pixels
-OVERLAP = 8                # latents on each side, 128 pixels: the reach of g_a, of g_s and of D
+TILE = 128                 # largest side of a tile in latents: 2048 pixels
+UNIT = 4                   # tiles start at whole multiples of this: one hyper-latent stands for 4 x 4 latents
+OVERLAP = 8                # latents on each side, 128 pixels: the reach of g_a, of g_s and of D; h_s reaches less far
 
 
 def tiled(network: Callable[[slice, slice], Tensor], rows: int, cols: int, scale: int, tile: int = TILE) -> Tensor:
-    """Assemble a network's result over rows x cols latents from squares.
+    """Assemble a network's result over rows x cols latents from tiles.
 
     Args:
         network: takes the rows and columns of latents that it may look at, returns its result for them,
             (..., scale * rows, scale * cols).
         rows, cols: size of the whole in latents. scale: pixels of the result for one latent.
-        tile: side of a square in latents, >= 1.
+        tile: largest side of a tile in latents, >= 1 and rounded up to a multiple of 4.
 
     Returns:
         (..., scale * rows, scale * cols)
     """
+    _keep_freed_memory()
     if rows <= tile and cols <= tile:
         return network(slice(0, rows), slice(0, cols))
     whole = None
-    for top in range(0, rows, tile):
-        for left in range(0, cols, tile):
-            inner_r, outer_r = _spans(top, tile, rows)
-            inner_c, outer_c = _spans(left, tile, cols)
+    for inner_r, outer_r in _spans(rows, tile):
+        for inner_c, outer_c in _spans(cols, tile):
             part = network(outer_r, outer_c)
             if whole is None:
                 whole = part.new_empty(*part.shape[:-2], scale * rows, scale * cols)
@@ -42,9 +45,27 @@ def tiled(network: Callable[[slice, slice], Tensor], rows: int, cols: int, scale
     return whole
 
 
-def _spans(start: int, tile: int, length: int) -> tuple[slice, slice]:
-    stop = min(start + tile, length)
-    return slice(start, stop), slice(max(0, start - OVERLAP), min(length, stop + OVERLAP))
+@cache
+def _keep_freed_memory() -> None:
+    """Let glibc's allocator keep what networks free, up to half a gigabyte, for the next one.
+
+    It would hand each buffer above 32 MB back to the system, and getting its pages anew takes as long as the networks do. Other
+    allocators stay as they are.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):       # not glibc: musl, macOS, Windows
+        return
+    mallopt(-3, 128 << 20)                             # M_MMAP_THRESHOLD
+    mallopt(-1, 512 << 20)                             # M_TRIM_THRESHOLD
+
+
+def _spans(length: int, tile: int) -> list[tuple[slice, slice]]:
+    """Cut a side into equal parts: what each gives to the whole, and what it looks at."""
+    step = UNIT * math.ceil(length / math.ceil(length / tile) / UNIT)
+    starts = range(0, length, step)
+    inner = [slice(start, min(start + step, length)) for start in starts]
+    return [(part, slice(max(0, part.start - OVERLAP), min(length, part.stop + OVERLAP))) for part in inner]
 
 
 def _scaled(span: slice, scale: int, origin: int = 0) -> slice:
