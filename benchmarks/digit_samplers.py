@@ -31,10 +31,8 @@ from dhp_lab.diffusion.ideal import rescaled
 from dhp_lab.diffusion.process import Denoiser
 from dhp_lab.diffusion.samplers import State, ddim, ddpm, euler_maruyama, last, predictor_corrector, probability_flow, start
 from dhp_lab.diffusion.schedules import NoiseSchedule, geometric
-from dhp_lab.digits import (
-    CLASSES, SIDE, digit_classifier, diversity, frechet_distance, load_digits, precision_recall, round_to_levels,
-    share_of_asked_class,
-)
+from dhp_lab.digits import CLASSES, SIDE, digit_classifier, diversity, load_digits, round_to_levels, share_of_asked_class
+from dhp_lab.feature_distances import frechet_distance, precision_recall
 from dhp_lab.lesson_training import CHECKPOINTS, LESSONS, load_denoiser
 from dhp_lab.measurements import environment
 

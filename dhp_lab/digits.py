@@ -26,6 +26,8 @@ from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier
 from torch import Tensor
 
+from dhp_lab.feature_distances import distances
+
 LEVELS, CLASSES, SIDE = 17, 10, 8
 TEST_PICTURES = 360
 
@@ -133,48 +135,6 @@ def share_of_asked_class(samples: Tensor, labels: Tensor, classifier: DigitClass
     return (found == labels.to(found.device)).double().mean().item()
 
 
-def frechet_distance(a: Tensor, b: Tensor) -> float:
-    """How far two clouds of features are apart as Gaussians: |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)).
-
-    It falls with the number of features that it is computed from: compare figures of equal numbers only.
-
-    Args:
-        a, b: (N, d) and (M, d) features, N and M at least 2.
-
-    Raises:
-        ValueError: features of different widths, fewer than 2, or some that are not finite.
-    """
-    _check_features(a, b)
-    (mean_a, cov_a), (mean_b, cov_b) = ((x.mean(0), torch.cov(x.T).view(x.shape[1], -1)) for x in (a.double(), b.double()))
-    values, vectors = torch.linalg.eigh(cov_a)
-    root = vectors * values.clamp(min=0).sqrt() @ vectors.T                             # (d, d) C_a^(1/2)
-    product = torch.linalg.eigvalsh(root @ cov_b @ root).clamp(min=0).sqrt().sum()      # tr (C_a C_b)^(1/2)
-    return ((mean_a - mean_b).square().sum() + cov_a.trace() + cov_b.trace() - 2 * product).item()
-
-
-def precision_recall(real: Tensor, samples: Tensor, *, neighbours: int = 3) -> tuple[float, float]:
-    """Precision, the share of samples that lie among real features, and recall, the share of real ones among the samples.
-
-    To lie among a cloud is to be nearer to one of its members than that member's k-th nearest neighbour is.
-
-    Args:
-        real, samples: (N, d) and (M, d) features.
-        neighbours: k, at least 1 and below N and M; 3 is the paper's.
-
-    Raises:
-        ValueError: as ``frechet_distance``, or a number of neighbours outside its range.
-    """
-    _check_features(real, samples)
-    if not 1 <= neighbours < min(len(real), len(samples)):
-        raise ValueError(f"neighbours must lie in 1 .. {min(len(real), len(samples)) - 1}, got {neighbours}")
-
-    def share_among(cloud: Tensor, points: Tensor) -> float:
-        radius = _distances(cloud, cloud).kthvalue(neighbours + 1, dim=1).values        # (N,), the nearest is oneself
-        return (_distances(points, cloud) <= radius).any(1).double().mean().item()
-
-    return share_among(real, samples), share_among(samples, real)
-
-
 def diversity(features: Tensor, labels: Tensor) -> float:
     """The mean distance between two samples of one class, averaged over the classes that have two; 0 if all are alike.
 
@@ -188,19 +148,7 @@ def diversity(features: Tensor, labels: Tensor) -> float:
     if labels.shape != features.shape[:1]:
         raise ValueError(f"{len(features)} labels are needed, one for each sample, got shape {tuple(labels.shape)}")
     groups = [features[labels == label] for label in labels.unique()]
-    means = [_distances(g, g).sum() / (len(g) * (len(g) - 1)) for g in groups if len(g) > 1]
+    means = [distances(g, g).sum() / (len(g) * (len(g) - 1)) for g in groups if len(g) > 1]
     if not means:
         raise ValueError(f"no class has two samples among {len(features)}: there is no distance to measure")
     return torch.stack(means).mean().item()
-
-
-def _distances(a: Tensor, b: Tensor) -> Tensor:
-    """(N, M) Euclidean distances in float64, each computed by itself: exactly 0 between equal points."""
-    return torch.cdist(a.double(), b.double(), compute_mode="donot_use_mm_for_euclid_dist")
-
-
-def _check_features(a: Tensor, b: Tensor) -> None:
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
-        raise ValueError(f"two sets of at least 2 features of one width are needed, got {tuple(a.shape)} and {tuple(b.shape)}")
-    if not bool(a.isfinite().all() and b.isfinite().all()):
-        raise ValueError("features must be finite; pictures that are not give such: their sampler diverged")

@@ -147,7 +147,7 @@ def _obtain(dataset: Dataset, path: Path) -> str:
         return "was there"
     part, url = path.with_name(f"{path.name}.part"), dataset.url.format(path.name)
     try:
-        _fetch(url, part, limit=size + CHUNK)
+        fetch(url, part, limit=size + CHUNK)
     except DownloadError as error:
         first, *_, last = dataset.files
         raise DownloadError(
@@ -174,8 +174,18 @@ def _digest(dataset: Dataset, path: Path, size: int) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _fetch(url: str, part: Path, *, limit: int) -> None:
-    """Complete ``part`` from an address, asking only for the bytes that are missing (RFC 9110, section 14)."""
+def fetch(url: str, part: Path, *, limit: int) -> None:
+    """Complete a file from an address, asking only for the bytes that are missing (RFC 9110, section 14).
+
+    Args:
+        url: where it comes from.
+        part: where it is written, and where what came of it before lies.
+        limit: the most bytes that the whole file may have.
+
+    Raises:
+        DownloadError: the site cannot be reached, is silent for ``TIMEOUT`` seconds, broke off, or sends more than the limit.
+        OSError: the disk's own trouble.
+    """
     have = part.stat().st_size if part.exists() else 0
     headers = {"User-Agent": "dhp-lab"} | ({"Range": f"bytes={have}-"} if have else {})
     try:
@@ -185,7 +195,7 @@ def _fetch(url: str, part: Path, *, limit: int) -> None:
         if error.code == 416 and have:            # nothing is left to send, or the part is of something else
             if error.headers.get("Content-Range") != f"bytes */{have}":
                 part.unlink()
-                _fetch(url, part, limit=limit)
+                fetch(url, part, limit=limit)
             return
         raise DownloadError(f"{url}: the site answers {error.code} {error.reason}; try again later") from None
     except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:

@@ -7,15 +7,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.linalg import sqrtm
 from sklearn import datasets
 from sklearn.neural_network import MLPClassifier
 
 from dhp_lab import digits as module
-from dhp_lab.digits import (
-    DigitClassifier, digit_classifier, diversity, frechet_distance, load_digits, precision_recall, round_to_levels,
-    share_of_asked_class,
-)
+from dhp_lab.digits import DigitClassifier, digit_classifier, diversity, load_digits, round_to_levels, share_of_asked_class
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -96,48 +92,6 @@ def test_the_share_counts_right_answers():
 # the measures
 
 
-def test_frechet_distance_of_clouds_with_known_moments():
-    """Means 3 apart, deviations 1 and 2 on one axis, 5 and 1 on the other: 9 + (1 - 2)^2 + (5 - 1)^2."""
-    square = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]]).double() * math.sqrt(3 / 4)   # unit covariance
-    a, b = square * torch.tensor([1.0, 5.0]), square * torch.tensor([2.0, 1.0]) + torch.tensor([3.0, 0.0])
-    assert frechet_distance(a, b) == pytest.approx(9 + 1 + 16, abs=1e-12)
-
-
-def test_frechet_distance_by_the_matrix_square_root():
-    a, b = draw(200, 6) @ draw(6, 6, seed=1), draw(300, 6, seed=2) @ draw(6, 6, seed=3) + 0.5
-    cov_a, cov_b = (np.cov(x.numpy(), rowvar=False) for x in (a, b))
-    gap = (a.mean(0) - b.mean(0)).square().sum().item()
-    expected = gap + np.trace(cov_a + cov_b - 2 * sqrtm(cov_a @ cov_b).real)
-    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-9)
-    assert frechet_distance(b, a) == pytest.approx(expected, rel=1e-9)
-
-
-def test_frechet_distance_of_a_cloud_to_itself_is_nothing_even_where_it_is_flat():
-    flat = torch.cat([draw(50, 3), torch.zeros(50, 4)], 1)
-    assert abs(frechet_distance(flat, flat)) < 1e-6 and frechet_distance(flat, flat + 2) == pytest.approx(7 * 4, abs=1e-6)
-    assert frechet_distance(draw(9, 1), draw(9, 1) + 3) == pytest.approx(9, abs=1e-12)
-
-
-@pytest.mark.parametrize("neighbours", [1, 3])
-def test_precision_and_recall_by_brute_force(neighbours):
-    real, samples = draw(30, 2).tolist(), (1.3 * draw(25, 2, seed=1) + 0.5).tolist()
-
-    def share(cloud, points):
-        radii = [sorted(math.dist(a, b) for b in cloud)[neighbours] for a in cloud]
-        return sum(any(math.dist(p, c) <= r for c, r in zip(cloud, radii, strict=True)) for p in points) / len(points)
-
-    found = precision_recall(torch.tensor(real), torch.tensor(samples), neighbours=neighbours)
-    assert found == pytest.approx((share(real, samples), share(samples, real)))
-
-
-def test_precision_and_recall_tell_good_from_various():
-    """Data in two places: samples at one of them are all good, and miss half; samples everywhere miss nothing."""
-    real = torch.cat([draw(60, 2), draw(60, 2, seed=1) + 20])
-    narrow, wide = precision_recall(real, draw(80, 2, seed=2) / 4), precision_recall(real, 10 + 15 * draw(2000, 2, seed=3))
-    assert narrow[0] > 0.9 and 0.05 < narrow[1] <= 0.5 and wide[0] < 0.2 and wide[1] > 0.9
-    assert precision_recall(real, real) == (1, 1)
-
-
 def test_diversity_by_brute_force():
     features, labels = draw(20, 4), torch.tensor([0] * 9 + [1] * 10 + [7])
     means = []
@@ -149,11 +103,6 @@ def test_diversity_by_brute_force():
 
 
 @pytest.mark.parametrize("call, message", [
-    (lambda: frechet_distance(draw(5, 3), draw(5, 4)), r"at least 2 features of one width .*\(5, 3\) and \(5, 4\)"),
-    (lambda: frechet_distance(draw(1, 3), draw(5, 3)), r"got \(1, 3\)"),
-    (lambda: frechet_distance(draw(5, 3), draw(5, 3) / 0), "features must be finite"),
-    (lambda: precision_recall(draw(5, 3), draw(9, 3), neighbours=5), "neighbours must lie in 1 .. 4, got 5"),
-    (lambda: precision_recall(draw(5, 3), draw(9, 3), neighbours=0), "got 0"),
     (lambda: diversity(draw(5, 3), torch.arange(4)), r"5 labels are needed, .*\(4,\)"),
     (lambda: diversity(draw(5, 3), torch.arange(5)), "no class has two samples among 5"),
     (lambda: share_of_asked_class(torch.zeros(2, 1, 8, 8), torch.zeros(3)), r"2 labels are needed, .*\(3,\)"),
