@@ -65,6 +65,16 @@ def write_all_atomic(files: dict[Path, bytes]) -> None:
         raise
 
 
+def replace_files(source: Path, target: Path) -> None:
+    """Move each file below ``source`` to its place below ``target``, where it appears whole."""
+    for path in sorted(source.rglob("*")):
+        place = target / path.relative_to(source)
+        if path.is_dir():
+            place.mkdir(exist_ok=True)
+        else:
+            os.replace(path, place)
+
+
 def save_model(folder: str | Path, model: DiffusionHyperprior) -> None:
     """Write config.json and model.safetensors (weights and probability tables) to a folder, made if need be.
 
