@@ -10,7 +10,7 @@ If the model's step has the posterior's variance (``process.q_posterior``), a KL
 w_t = ``process.bound_weight`` times the error of the noise estimate. Leave the weight out: what is left is L_simple.
 
 That variance is too small, because x0 is not known but guessed. With E the mean squared error of the noise estimate, and
-1 + 2 w_t = SNR(t-1) / SNR(t), the best one is the posterior's times m (Bao et al. 2022, theorem 1), and the KL becomes
+1 + 2 w_t = SNR(t-1) / SNR(t), the best one is the posterior's times m (Bao et al. 2022, Analytic-DPM), and the KL becomes
 
     m = 1 + 2 w_t E,     KL_t = D (1/m - 1 + log m) / 2 + w_t / m |eps - eps_hat|^2      in nats, of D dimensions
 
@@ -79,7 +79,7 @@ def elbo(
     count: int | None = None,
     generator: torch.Generator | None = None,
 ) -> ElboTerms:
-    """The variational bound's terms: Ho et al. 2020, eq. 5, with the variance of Bao et al. 2022, theorem 1.
+    """The variational bound's terms: Ho et al. 2020, eq. 5, with the variance of Bao et al. 2022 (Analytic-DPM).
 
     Each time takes one call of the denoiser and one draw of noise, so that the total is an unbiased estimate.
 

@@ -8,7 +8,7 @@ r"""The U-Net: a network that learns to tell the noise from the signal.
                                \--> ... --> middle --> ... --/
 
 The U-Net is that of Ho et al. 2020 (section 4 and appendix B), in which the embedding scales and shifts as in Nichol &
-Dhariwal 2021 (appendix A), and cross-attention is that of Rombach et al. 2022 (section 3.3). The exit, the second
+Dhariwal 2021, and cross-attention is that of Rombach et al. 2022 (section 3.3). The exit, the second
 convolution of each block and the last layer of each attention start at zero: a new network answers eps = 0.
 
 ``IdealDenoiser``, which needs no training, is in ``ideal.py``.
