@@ -1,4 +1,4 @@
-"""JupyterLab in a browser: start it, run a notebook, look at its outputs, move its sliders by keyboard."""
+"""JupyterLab in a browser: start it, run a notebook, look at its outputs, move its sliders by keyboard and its menus."""
 
 import json
 import re
@@ -8,7 +8,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -45,7 +45,7 @@ def jupyterlab(folder: Path, state: Path) -> Iterator[str]:
         yield address
     finally:
         server.terminate()
-        server.wait(timeout=20)
+        server.wait(timeout=60)
 
 
 def _wait_for(server: subprocess.Popen, address: str, log: Path, seconds: float = 40) -> None:
@@ -60,19 +60,33 @@ def _wait_for(server: subprocess.Popen, address: str, log: Path, seconds: float 
     raise RuntimeError(f"JupyterLab did not answer at {address}:\n{log.read_text()[-3000:]}")
 
 
-def run_all(page: Page, address: str, notebook: Path, seconds: float = 60) -> list[str]:
+def run_all(page: Page, address: str, notebook: Path, seconds: float = 240) -> list[str]:
     """Open a notebook without outputs, run all its cells, and return the texts of errors and warnings."""
     cells = nbformat.read(notebook, as_version=4).cells
     to_run = sum(cell.cell_type == "code" and bool(cell.source.strip()) for cell in cells)
-    page.goto(f"{address}/lab/tree/{notebook.name}")
+    page.goto(f"{address}/lab/workspaces/{notebook.stem}/tree/{notebook.name}")  # its own workspace: no other tab opens
     kernel_is_ready = re.compile(r"^(?!No Kernel).* \| Idle$")
-    page.locator("#jp-main-statusbar").get_by_text(kernel_is_ready).wait_for(timeout=40_000)
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    page.locator("#jp-main-statusbar").get_by_text(kernel_is_ready).wait_for(timeout=90_000)
+    _choose(page, "Run", "Run All Cells")
     numbered = "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].filter(e => /\\d/.test(e.innerText))"
     ended = f'{numbered}.length === {to_run} || document.querySelector("{ERRORS}")'
     page.wait_for_function(ended, timeout=1000 * seconds)
     return page.locator(ERRORS).all_inner_texts()
+
+
+def shut_down_kernel(page: Page, address: str, seconds: float = 20) -> None:
+    """End the kernel of the notebook in view and wait for that, so that the next one has its memory."""
+    _choose(page, "Kernel", "Shut Down Kernel")
+    for _ in range(int(seconds / 0.2)):
+        with urllib.request.urlopen(f"{address}/api/kernels", timeout=5) as kernels:
+            if json.load(kernels) == []:
+                return
+        time.sleep(0.2)
+
+
+def _choose(page: Page, menu: str, entry: str) -> None:
+    page.get_by_role("menuitem", name=menu, exact=True).click()
+    page.get_by_role("menuitem", name=entry, exact=True).click()
 
 
 def look(explorer: Locator) -> tuple[str, str]:
@@ -80,15 +94,39 @@ def look(explorer: Locator) -> tuple[str, str]:
     return explorer.locator("img.dhp-picture").get_attribute("src"), explorer.locator(".dhp-text").inner_text()
 
 
-def changes_both(explorer: Locator, slider: Locator, presses: int = 3, seconds: float = 10) -> bool:
-    """Move a slider by up to `presses` arrow keys; return whether picture and text both change from what they were."""
-    before = look(explorer)
+def dead_controls(explorer: Locator, *, seconds: float = 10) -> dict[str, list[int]]:
+    """Move every slider by arrow keys, then every menu; return which do nothing, as numbers from 0 in the page's order.
+
+    A slider must change picture and text within `seconds`, which three presses share, as one step may be too small to
+    see. A menu must change the picture at its next entry. Each control starts from where the ones before were left.
+    """
+    sliders = explorer.locator(".dhp-slider").get_by_role("slider").all()
+    menus = explorer.locator("select").all()
+    dead_sliders = [i for i, slider in enumerate(sliders) if not _answers(explorer, slider, _move_slider, 3, seconds)]
+    dead_menus = [i for i, menu in enumerate(menus) if not _answers(explorer, menu, _move_menu, 1, seconds)]
+    return {"sliders": dead_sliders, "menus": dead_menus}
+
+
+def _move_slider(slider: Locator) -> None:
     at_end = slider.get_attribute("aria-valuenow") == slider.get_attribute("aria-valuemax")
+    slider.focus()
+    slider.press("ArrowLeft" if at_end else "ArrowRight")
+
+
+def _move_menu(menu: Locator) -> None:
+    """Choose the next entry, or the one before where the last is chosen; arrow keys do not move a closed menu here."""
+    chosen, count = menu.evaluate("menu => [menu.selectedIndex, menu.options.length]")
+    menu.select_option(index=chosen + 1 if chosen < count - 1 else chosen - 1)
+
+
+def _answers(explorer: Locator, control: Locator, move: Callable[[Locator], None], presses: int, seconds: float) -> bool:
+    before, is_menu = look(explorer), move is _move_menu
     for _ in range(presses):
-        slider.focus()
-        slider.press("ArrowLeft" if at_end else "ArrowRight")
-        for _ in range(int(seconds / presses / 0.1)):
-            if all(now != then for now, then in zip(look(explorer), before)):
+        move(control)
+        give_up = time.monotonic() + seconds / presses
+        while time.monotonic() < give_up:
+            picture_changed, text_changed = (now != then for now, then in zip(look(explorer), before))
+            if picture_changed and (text_changed or is_menu):
                 return True
             time.sleep(0.1)
     return False
