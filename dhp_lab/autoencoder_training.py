@@ -17,12 +17,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dhp_lab.autoencoders import (
     Autoencoder, VQModel, autoencoder_loss, codebook_use, encode, kl_autoencoder, scale_factor, vq_autoencoder,
 )
-from dhp_lab.lesson_training import lr_share, update_average
+from dhp_lab.lesson_training import descend, update_average
 from dhp_lab.precision import autocast
 
 Batches = Callable[[int, int], Tensor]
@@ -144,11 +144,5 @@ def _step(
     with autocast(x.device):
         losses = autoencoder_loss(network, x, edge_weight=config.edge_weight, kl_weight=config.kl_weight,
                                   commitment=config.commitment, generator=generator)
-    if not bool(losses["loss"].isfinite()):
-        raise ValueError(f"the loss is {losses['loss'].item()} at step {step}; try a smaller lr than {config.lr:g}")
-    optimizer.zero_grad()
-    losses["loss"].backward()
-    nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-    optimizer.param_groups[0]["lr"] = config.lr * lr_share(step, config.training_steps)
-    optimizer.step()
+    descend(losses["loss"], network, optimizer, lr=config.lr, step=step, steps=config.training_steps)
     return {name: value.item() for name, value in losses.items()}

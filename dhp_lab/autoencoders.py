@@ -46,8 +46,6 @@ LOG_VARIANCE = -6.0                      # that a KL-reg model starts with
 def kl_autoencoder(f: int = 8, *, widths: Sequence[int] | None = None, latent_channels: int = 4) -> AutoencoderKL:
     """A new KL-reg autoencoder, diffusers' AutoencoderKL, whose latents start with little noise: exp(-6 / 2) = 0.05.
 
-    diffusers' own start, 1, drowns the first signals, and short runs learn nothing but the mean picture.
-
     Args:
         f: how many pixels a latent spans in each direction: 2, 4, 8 or 16.
         widths: channels at each size, the full one first, multiples of 8; None: as many of ``WIDTHS`` as f needs.

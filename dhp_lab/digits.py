@@ -7,7 +7,7 @@ it is right for 97 to 98 % of the test digits:
 | question                                | measured by              | source                                               |
 |-----------------------------------------|--------------------------|------------------------------------------------------|
 | Are the samples spread as the data are? | ``frechet_distance``     | Heusel et al. 2017, eq. 6 (Dowson & Landau 1982)     |
-| Does each of them look like a digit?    | ``precision_recall``     | precision in Kynkäänniemi et al. 2019, eq. 1 and 2   |
+| Does each of them look like a digit?    | ``precision_recall``     | precision in Kynkäänniemi et al. 2019                |
 | Is each kind of digit among them?       | ``precision_recall``     | recall, in the same                                  |
 | Do samples of one class differ?         | ``diversity``            | the mean distance of two of them                     |
 | Is it the class that was asked for?     | ``share_of_asked_class`` | what the classifier sees                             |

@@ -3,8 +3,8 @@
 | question                                    | function             | source                                             |
 |---------------------------------------------|----------------------|----------------------------------------------------|
 | Are both spread alike, as Gaussians?        | ``frechet_distance`` | Heusel et al. 2017, eq. 6 (Dowson & Landau 1982)   |
-| Have both the same moments up to the third? | ``kernel_distance``  | Bińkowski et al. 2018, section 3                   |
-| Does each sample lie among the real ones?   | ``precision_recall`` | precision in Kynkäänniemi et al. 2019, eq. 1 and 2 |
+| Have both the same moments up to the third? | ``kernel_distance``  | Bińkowski et al. 2018                              |
+| Does each sample lie among the real ones?   | ``precision_recall`` | precision in Kynkäänniemi et al. 2019              |
 | Does each real one lie among the samples?   | ``precision_recall`` | recall, in the same                                |
 
 The second's kernel is torchmetrics'. Its Fréchet distance takes pictures and a module, not features, and a product of

@@ -3,9 +3,9 @@
 | question                                   | function                      | better | source                                |
 |--------------------------------------------|-------------------------------|--------|---------------------------------------|
 | Are they spread as real ones are?          | ``fid``                       | less   | Heusel et al. 2017, eq. 6             |
-| The same, with no bias from their number   | ``kid``                       | less   | Bińkowski et al. 2018, section 3      |
+| The same, with no bias from their number   | ``kid``                       | less   | Bińkowski et al. 2018                 |
 | Does each look like one thing, all differ? | ``inception_score``           | more   | Salimans et al. 2016, section 4       |
-| Is each good; is each kind among them?     | ``improved_precision_recall`` | more   | Kynkäänniemi et al. 2019, eq. 1 and 2 |
+| Is each good; is each kind among them?     | ``improved_precision_recall`` | more   | Kynkäänniemi et al. 2019              |
 | How unlike does a pair look?               | ``lpips``                     | less   | Zhang et al. 2018, eq. 1              |
 | Does a picture show what its caption says? | ``clip_score``                | more   | Hessel et al. 2021, with w = 100      |
 

@@ -27,7 +27,7 @@ from dhp_lab.diffusion.guidance import drop_labels
 from dhp_lab.diffusion.process import draw_times, noise_like, simple_loss
 from dhp_lab.diffusion.schedules import linear
 from dhp_lab.latent_diffusion import EMPTY, LatentDiffusion
-from dhp_lab.lesson_training import lr_share, update_average
+from dhp_lab.lesson_training import descend, update_average
 from dhp_lab.precision import autocast
 from dhp_lab.scenes import MAX_WORDS, WORDS, batch, parse
 from dhp_lab.scenes.drawing import SIDE
@@ -145,13 +145,7 @@ def train_latent_diffusion(
     generator = torch.Generator().manual_seed(config.seed)
     for step in range(1, config.training_steps + 1):
         loss = _loss(config, model, z, tokens, generator)
-        if not bool(loss.isfinite()):
-            raise ValueError(f"the loss is {loss.item()} at step {step}; try a smaller lr than {config.lr:g}")
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.param_groups[0]["lr"] = config.lr * lr_share(step, config.training_steps)
-        optimizer.step()
+        descend(loss, network, optimizer, lr=config.lr, step=step, steps=config.training_steps)
         update_average(average, network, min(config.average, step / (step + 10)))
         if progress is not None:
             progress(step, loss.item())

@@ -135,16 +135,25 @@ def _train(config: LessonConfig, network: UNet, x0: Tensor, labels: Tensor | Non
             label = drop_labels(label, network.null, probability=config.null_probability, generator=generator).to(x.device)
         t, eps = draw_times(schedule, x, generator), noise_like(x, generator)
         loss = simple_loss(lambda x_t, t: network(x_t, t, label), schedule, x, t, eps)
-        if not bool(loss.isfinite()):
-            raise ValueError(f"the loss is {loss.item()} at step {step}; try a smaller lr than {config.lr:g}")
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.param_groups[0]["lr"] = config.lr * lr_share(step, config.training_steps)
-        optimizer.step()
+        descend(loss, network, optimizer, lr=config.lr, step=step, steps=config.training_steps)
         update_average(average, network, min(config.average, step / (step + 10)))
         progress(step, loss.item())
     return average
+
+
+def descend(loss: Tensor, network: nn.Module, optimizer: torch.optim.Optimizer, *, lr: float, step: int, steps: int) -> None:
+    """The gradient step number 1 .. steps, of length lr times ``lr_share``; a gradient longer than 1 is shortened to it.
+
+    Raises:
+        ValueError: a loss that is not finite; the network is as it was.
+    """
+    if not bool(loss.isfinite()):
+        raise ValueError(f"the loss is {loss.item()} at step {step}; try a smaller lr than {lr:g}")
+    optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+    optimizer.param_groups[0]["lr"] = lr * lr_share(step, steps)
+    optimizer.step()
 
 
 def lr_share(step: int, steps: int) -> float:

@@ -21,7 +21,8 @@ from dhp_lab.diffusion.process import draw_times, noise_like, simple_loss
 from dhp_lab.diffusion.samplers import ddim, last, start
 from dhp_lab.digits import CLASSES, SIDE, load_digits, round_to_levels, share_of_asked_class
 from dhp_lab.lesson_training import (
-    LESSONS, LessonConfig, lesson_config, load_denoiser, lr_share, save_denoiser, train_denoiser, train_lessons, update_average,
+    LESSONS, LessonConfig, descend, lesson_config, load_denoiser, lr_share, save_denoiser, train_denoiser, train_lessons,
+    update_average,
 )
 
 SHAPE = UNetConfig(channels=(8,), attention_levels=(), heads=2, dropout=0.1)
@@ -92,6 +93,19 @@ def test_the_average_is_that_of_diffusers():
         theirs.step(network.parameters())
         update_average(average, network, theirs.cur_decay_value)
     assert max((a - b).abs().max().item() for a, b in zip(average.parameters(), theirs.shadow_params, strict=True)) < 1e-6
+
+
+def test_a_gradient_step_is_clipped_and_as_long_as_its_place_in_the_run_says():
+    """Plain descent: a gradient (3, 4) is shortened to (0.6, 0.8), one of length 0.5 is not."""
+    for slope, moved in (([3.0, 4.0], [0.6, 0.8]), ([0.3, 0.4], [0.3, 0.4])):
+        network = torch.nn.Linear(2, 1, bias=False)
+        optimizer, before = torch.optim.SGD(network.parameters(), lr=9), network.weight.detach().clone()
+        descend((network.weight * torch.tensor([slope])).sum(), network, optimizer, lr=0.5, step=3, steps=1000)
+        expected = before - 0.5 * lr_share(3, 1000) * torch.tensor([moved])
+        torch.testing.assert_close(network.weight.detach(), expected, rtol=0, atol=1e-6)
+        with pytest.raises(ValueError, match="the loss is nan at step 4; try a smaller lr than 0.5"):
+            descend(network.weight.sum() * math.nan, network, optimizer, lr=0.5, step=4, steps=1000)
+        torch.testing.assert_close(network.weight.detach(), expected, rtol=0, atol=1e-6)
 
 
 def test_the_step_size_rises_for_2_percent_and_falls_to_nothing():
