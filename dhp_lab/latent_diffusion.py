@@ -10,7 +10,7 @@ folder; the chain, the samplers and guidance are those of ``dhp_lab.diffusion``.
 | folder         | part                          | class                                                        |
 |----------------|-------------------------------|--------------------------------------------------------------|
 | `vae`          | first stage, KL-reg           | AutoencoderKL                                                |
-| `unet`         | eps(z_t, t, caption)          | UNet2DConditionModel                                         |
+| `unet`         | eps or v (z_t, t, caption)    | UNet2DConditionModel                                         |
 | `text_encoder` | a causal transformer          | CLIPTextModel, small and trained here together with the U-Net |
 | `tokenizer`    | one token for each word       | PreTrainedTokenizerFast                                      |
 | `scheduler`    | the chain                     | DDIMScheduler                                                |
@@ -38,6 +38,7 @@ from transformers.utils import logging
 from dhp_lab.autoencoders import decode, load_autoencoder, save_autoencoder
 from dhp_lab.checkpoints import CheckpointError, replace_files
 from dhp_lab.diffusion.guidance import guided
+from dhp_lab.diffusion.process import eps_from_v
 from dhp_lab.diffusion.samplers import State, ddim, last, start
 from dhp_lab.diffusion.schedules import NoiseSchedule
 from dhp_lab.precision import autocast
@@ -47,6 +48,7 @@ PARTS = (
     *(f"{name}/{CONFIG_NAME}" for name in ("vae", "unet", "text_encoder")),
     "tokenizer/tokenizer_config.json", "scheduler/scheduler_config.json",
 )  # fmt: skip
+EPSILON, V = "epsilon", "v_prediction"   # what a U-Net may predict, in a scheduler's words
 EMPTY = ""                               # the caption that says nothing, which guidance compares with
 
 
@@ -56,6 +58,10 @@ class LatentDiffusion:
 
     Attributes:
         check: raises ValueError for a caption that the text encoder was not trained on; None lets all pass.
+        prediction: what the U-Net was trained to tell, "epsilon" or "v_prediction".
+
+    Raises:
+        ValueError: another prediction.
     """
 
     vae: AutoencoderKL
@@ -64,6 +70,11 @@ class LatentDiffusion:
     tokenizer: PreTrainedTokenizerFast
     schedule: NoiseSchedule
     check: Callable[[str], object] | None = None
+    prediction: str = EPSILON
+
+    def __post_init__(self) -> None:
+        if self.prediction not in (EPSILON, V):
+            raise ValueError(f"a U-Net predicts {EPSILON!r} or {V!r} here, got {self.prediction!r}")
 
     @property
     def device(self) -> torch.device:
@@ -96,9 +107,10 @@ class LatentDiffusion:
         return self.text_encoder(self.tokens(captions)).last_hidden_state
 
     def eps(self, z_t: Tensor, t: Tensor, context: Tensor) -> Tensor:
-        """The U-Net's noise estimate (B, 4, h, w) at times t (B,), 0 < t <= T, for contexts (B, L, D)."""
+        """The noise estimate (B, 4, h, w) at times t (B,), 0 < t <= T, for contexts (B, L, D), whatever the U-Net predicts."""
         with autocast(z_t.device):
-            return self.unet(z_t, t - 1, encoder_hidden_states=context).sample.float()
+            told = self.unet(z_t, t - 1, encoder_hidden_states=context).sample.float()
+        return eps_from_v(self.schedule, z_t, t, told) if self.prediction == V else told
 
     @torch.no_grad()
     def states(
@@ -171,24 +183,19 @@ class LatentDiffusion:
         try:
             unet, text = _read_network(UNet2DConditionModel, folder, "unet"), _read_network(CLIPTextModel, folder, "text_encoder")
             tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, subfolder="tokenizer", local_files_only=True)
-            schedule = schedule_of(json.loads((folder / "scheduler" / "scheduler_config.json").read_bytes()))
+            scheduler = json.loads((folder / "scheduler" / "scheduler_config.json").read_bytes())
+            model = cls(vae, unet, text, tokenizer, schedule_of(scheduler), check, scheduler.get("prediction_type", EPSILON))
         except (AttributeError, KeyError, OSError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
             raise CheckpointError(f"the latent diffusion model at {folder} is damaged: {error}; fetch it again") from None
-        return cls(vae, unet, text, tokenizer, schedule, check).to(device)
+        return model.to(device)
 
 
 def schedule_of(config: dict) -> NoiseSchedule:
-    """The chain that a scheduler's configuration of diffusers describes.
-
-    Raises:
-        ValueError: it predicts something else than the noise.
-    """
-    if (kind := config.get("prediction_type", "epsilon")) != "epsilon":
-        raise ValueError(f"the scheduler predicts {kind!r}; only 'epsilon' is supported")
+    """The chain that a scheduler's configuration of diffusers describes."""
     return NoiseSchedule(config.get("beta_schedule", "linear"), DDIMScheduler.from_config(config).betas.double())
 
 
-def scheduler_of(schedule: NoiseSchedule) -> DDIMScheduler:
+def scheduler_of(schedule: NoiseSchedule, prediction: str = EPSILON) -> DDIMScheduler:
     """diffusers' scheduler for a chain with linear betas, its steps those of ``samplers.ddim``.
 
     Raises:
@@ -197,7 +204,7 @@ def scheduler_of(schedule: NoiseSchedule) -> DDIMScheduler:
     low, high = (float(f"{schedule.betas[i]:.7g}") for i in (0, -1))                 # float32, which they become, holds no more
     scheduler = DDIMScheduler(
         num_train_timesteps=schedule.steps, beta_start=low, beta_end=high, beta_schedule="linear", clip_sample=False,
-        steps_offset=1, timestep_spacing="trailing",
+        steps_offset=1, timestep_spacing="trailing", prediction_type=prediction,
     )  # fmt: skip
     if not torch.allclose(scheduler.betas.double(), schedule.betas, rtol=1e-5, atol=0):
         raise ValueError(f"the schedule '{schedule.name}' has no linear betas, which a scheduler's configuration could name")
@@ -207,7 +214,7 @@ def scheduler_of(schedule: NoiseSchedule) -> DDIMScheduler:
 def _write_parts(model: LatentDiffusion, folder: Path) -> None:
     whole = StableDiffusionPipeline(
         vae=model.vae, text_encoder=model.text_encoder, tokenizer=model.tokenizer, unet=model.unet,
-        scheduler=scheduler_of(model.schedule), safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+        scheduler=scheduler_of(model.schedule, model.prediction), safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
     with _no_bars():
         whole.save_pretrained(folder, safe_serialization=True)

@@ -2,9 +2,11 @@
 
     once:    scenes and their captions;  z = scaling_factor * encode(scene)
     repeat:  a batch of z, captions, some of them dropped, times t, noise eps;
-             a gradient step on |eps - eps_theta(z_t, t, text_encoder(caption))|^2;  average the weights
+             a gradient step on |v - v_theta(z_t, t, text_encoder(caption))|^2;  average the weights
 
-Rombach et al. 2022, eq. 3, with the dropped captions of Ho & Salimans 2022. The text encoder learns with the U-Net.
+Rombach et al. 2022, eq. 3, with the dropped captions of Ho & Salimans 2022. The text encoder learns with the U-Net. Where
+things lie is decided while there is more noise than picture. An error of eps hardly sees that, an error of v (Salimans & Ho
+2022, section 4) does: that is what the U-Net tells.
 
 A run is a function of its configuration: the same on the same machine, whatever the state of torch's global generator.
 """
@@ -24,9 +26,9 @@ from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
 from dhp_lab.autoencoders import encode
 from dhp_lab.diffusion.guidance import drop_labels
-from dhp_lab.diffusion.process import draw_times, noise_like, simple_loss
+from dhp_lab.diffusion.process import draw_times, noise_like, v_weight, weighted_loss
 from dhp_lab.diffusion.schedules import linear
-from dhp_lab.latent_diffusion import EMPTY, LatentDiffusion
+from dhp_lab.latent_diffusion import EMPTY, V, LatentDiffusion
 from dhp_lab.lesson_training import descend, update_average
 from dhp_lab.precision import autocast
 from dhp_lab.scenes import MAX_WORDS, WORDS, batch, parse
@@ -45,6 +47,8 @@ class LatentConfig:
         text_width: D, the text encoder's channels, a multiple of 4. text_layers: at least 1.
         diffusion_steps: T. scenes: how many are drawn for training. training_steps, batch_size: at least 1.
         lr: AdamW's peak step size, in (0, 1). null_probability: share of the captions dropped, in [0, 1].
+        heaviest: what an error of the noise counts at most, at least 1: an error of v counts 1 + sigma^2 times as much, and
+            without end the noisiest times, where there is little to learn, would drown the rest.
         average: how much of the averaged weights each step keeps, in [0, 1). seed: of all that is random.
 
     Raises:
@@ -61,6 +65,7 @@ class LatentConfig:
     batch_size: int = 64
     lr: float = 1e-3
     null_probability: float = 0.1
+    heaviest: float = 1e6
     average: float = 0.999
     seed: int = 0
 
@@ -75,6 +80,8 @@ class LatentConfig:
         if not 0 < self.lr < 1 or not 0 <= self.null_probability <= 1 or not 0 <= self.average < 1:
             raise ValueError("lr must lie in (0, 1), null_probability in [0, 1] and average in [0, 1), "
                              f"got {self.lr:g}, {self.null_probability:g} and {self.average:g}")
+        if not self.heaviest >= 1:
+            raise ValueError(f"heaviest must be at least 1, got {self.heaviest:g}")
 
 
 def word_tokenizer(words: Sequence[str] = WORDS, length: int = MAX_WORDS) -> PreTrainedTokenizerFast:
@@ -107,7 +114,7 @@ def new_latent_diffusion(config: LatentConfig, vae: AutoencoderKL) -> LatentDiff
         up_block_types=tuple(f"{kind}UpBlock2D" for kind in reversed(kinds)), cross_attention_dim=config.text_width,
     )  # fmt: skip
     unet.set_attn_processor(AttnProcessor())               # on a CPU faster to train than the fused one; the same result
-    return LatentDiffusion(vae, unet, text, tokenizer, linear(config.diffusion_steps), parse)
+    return LatentDiffusion(vae, unet, text, tokenizer, linear(config.diffusion_steps), parse, V)
 
 
 @torch.no_grad()
@@ -123,12 +130,14 @@ def scaled_latents(vae: AutoencoderKL, count: int, *, seed: int = 0, chunk: int 
 
 
 def train_latent_diffusion(
-    config: LatentConfig, vae: AutoencoderKL, *, progress: Callable[[int, float], None] | None = None,
+    config: LatentConfig, vae: AutoencoderKL, *,
+    start: LatentDiffusion | None = None, progress: Callable[[int, float], None] | None = None,
 ) -> LatentDiffusion:  # fmt: skip
     """Train the second stage on scenes and return the pipeline with its averaged weights, in eval mode, where ``vae`` is.
 
     Args:
         vae: a trained first stage, its scaling factor measured.
+        start: a pipeline of the same shape whose U-Net and text encoder to go on from; it stays as it is. New ones if None.
         progress: ``progress(step, loss)``, called after each step, the first of them 1.
 
     Raises:
@@ -137,6 +146,9 @@ def train_latent_diffusion(
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(config.seed)                                  # first weights
         model = new_latent_diffusion(config, vae).to(vae.device)
+    if start is not None:
+        model.unet.load_state_dict(start.unet.state_dict())
+        model.text_encoder.load_state_dict(start.text_encoder.state_dict())
     z, captions = scaled_latents(vae, config.scenes, seed=config.seed)
     tokens = model.tokens([*captions, EMPTY])                           # (N + 1, L), the last says nothing
     network = nn.ModuleList([model.unet, model.text_encoder]).train()
@@ -158,4 +170,7 @@ def _loss(config: LatentConfig, model: LatentDiffusion, z: Tensor, tokens: Tenso
     context = model.text_encoder(tokens[asked]).last_hidden_state                                   # (B, L, D)
     z0 = z[chosen].contiguous(memory_format=torch.channels_last)
     t, eps = draw_times(model.schedule, z0, generator), noise_like(z0, generator)
-    return simple_loss(lambda z_t, t: model.eps(z_t, t, context), model.schedule, z0, t, eps)
+    return weighted_loss(
+        lambda z_t, t: model.eps(z_t, t, context), model.schedule, z0, t, eps,
+        weight=lambda schedule, t: v_weight(schedule, t).clamp(max=config.heaviest),
+    )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Words as tokens, the loss against diffusers' own noise, short runs that repeat themselves and learn; what is refused."""
+"""Words as tokens, the loss against diffusers' own noise and v, short runs that repeat themselves and learn; what is refused."""
 
 from __future__ import annotations
 
@@ -143,9 +143,10 @@ def test_both_networks_learn(vae):
         assert len(moved) == len(list(a.parameters()))
 
 
-def test_the_first_loss_is_that_of_diffusers_noise(vae):
+@pytest.mark.parametrize("heaviest", [1e6, 10.0, 1.0])
+def test_the_first_loss_is_that_of_diffusers_v(vae, heaviest):
     """The batch, times and noise that the seed gives, mixed by diffusers' DDPMScheduler and shown to the new network."""
-    losses, config = [], replace(TINY, null_probability=0.0, seed=3)
+    losses, config = [], replace(TINY, null_probability=0.0, seed=3, heaviest=heaviest)
     train_latent_diffusion(config, vae, progress=lambda step, loss: losses.append((step, loss)))
     with torch.random.fork_rng():
         torch.manual_seed(3)
@@ -155,9 +156,10 @@ def test_the_first_loss_is_that_of_diffusers_noise(vae):
     timesteps, eps = torch.randint(1, 1001, (4,), generator=generator) - 1, torch.randn(4, 4, 8, 8, generator=generator)
     with torch.no_grad():
         z = encode(vae, pictures)[chosen] * vae.config.scaling_factor
-        z_t = DDPMScheduler(1000, 1e-4, 0.02, "linear").add_noise(z, eps, timesteps)
-        context = model.context([captions[i] for i in chosen])
-        expected = (model.unet(z_t, timesteps, encoder_hidden_states=context).sample - eps).square().mean().item()
+        scheduler, context = DDPMScheduler(1000, 1e-4, 0.02, "linear"), model.context([captions[i] for i in chosen])
+        z_t, v = scheduler.add_noise(z, eps, timesteps), scheduler.get_velocity(z, eps, timesteps)
+        errors = (model.unet(z_t, timesteps, encoder_hidden_states=context).sample - v).square().mean((1, 2, 3))
+        expected = ((heaviest * scheduler.alphas_cumprod[timesteps]).clamp(max=1) * errors).mean().item()
     assert losses[0] == (1, pytest.approx(expected, rel=1e-4)) and [step for step, _ in losses] == [1, 2, 3]
 
 
@@ -197,6 +199,19 @@ def test_the_average_is_what_comes_back(vae):
     assert 0 < largest(b - a) <= largest(c - a) and not torch.equal(b, c)
 
 
+def test_a_run_goes_on_from_another(vae):
+    """With steps of no length it ends where it starts; what it starts from stays."""
+    before = train_latent_diffusion(TINY, vae)
+    weights = copy.deepcopy(before.unet.state_dict())
+    still = train_latent_diffusion(replace(TINY, lr=1e-12, seed=1), vae, start=before)
+    on = train_latent_diffusion(replace(TINY, seed=1), vae, start=before)
+    for name in ("unet", "text_encoder"):
+        pairs = zip(*(list(getattr(model, name).parameters()) for model in (before, still, on)), strict=True)
+        gaps = [(largest(a - b), largest(a - c)) for a, b, c in pairs]
+        assert max(gap for gap, _ in gaps) < 1e-6 < 1e-4 < max(gap for _, gap in gaps)
+    assert all(torch.equal(value, weights[name]) for name, value in before.unet.state_dict().items())
+
+
 def test_a_loss_that_is_no_number_stops_the_run():
     vae = first_stage()
     vae.register_to_config(scaling_factor=math.nan)
@@ -205,6 +220,7 @@ def test_a_loss_that_is_no_number_stops_the_run():
 
 
 @pytest.mark.parametrize("change, message", [
+    ({"heaviest": 0.5}, "heaviest must be at least 1, got 0.5"),
     ({"widths": (64, 100)}, r"multiples of 16 with an attention for each, got \(64, 100\) and \(False, True\)"),
     ({"widths": (64,)}, r"got \(64,\) and \(False, True\)"), ({"widths": (), "attention": ()}, r"got \(\) and \(\)"),
     ({"widths": (0, 16)}, r"got \(0, 16\)"), ({"text_width": 10}, "text_width must be a multiple of 4, got 10"),

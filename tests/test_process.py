@@ -201,7 +201,7 @@ def test_an_error_of_v_weighs_1_plus_sigma_squared(schedule):
     x_t = q_sample(schedule, x0, t, eps)
     guess = process.x0_from_eps(schedule, x_t, t, eps - error)
     missed = process.v_from_eps(schedule, guess, t, eps - error) - process.v_from_eps(schedule, x0, t, eps)
-    assert largest(missed.square() / (at(1 + schedule.sigma(t).square(), x0) * error.square()) - 1) < 1e-6
+    assert largest(missed.square() / (at(process.v_weight(schedule, t), x0) * error.square()) - 1) < 1e-6
 
 
 @each_schedule

@@ -14,7 +14,7 @@ and a squared error of one is a weighted squared error of another:
 |---------------------------------|-------------------------------|----------------------------------------------------|
 | (eps - eps_hat)^2               | 1                             | ``simple_loss`` (Ho et al. 2020, eq. 14)           |
 | (x0 - x0_hat)^2                 | sigma^2 = 1/SNR               |                                                    |
-| (v - v_hat)^2                   | 1 + sigma^2                   |                                                    |
+| (v - v_hat)^2                   | 1 + sigma^2                   | ``v_weight`` (Salimans & Ho 2022, section 4)       |
 | min(SNR, gamma) (x0 - x0_hat)^2 | min(SNR, gamma) / SNR         | ``min_snr_weight`` (Hang et al. 2023, section 3.4) |
 | the bound's KL at t, in nats    | (SNR(t-1) / SNR(t) - 1) / 2   | ``bound_weight`` (Kingma et al. 2021, section 4)   |
 
@@ -186,10 +186,15 @@ def weighted_loss(
     """() the weighted mean squared error of the noise estimate; the arguments are those of ``simple_loss``.
 
     Args:
-        weight: ``weight(schedule, t)``, shaped like t: ``min_snr_weight``, ``bound_weight``, or one's own.
+        weight: ``weight(schedule, t)``, shaped like t: ``v_weight``, ``min_snr_weight``, ``bound_weight``, or one's own.
     """
     error = (eps - predict_eps(denoiser, q_sample(schedule, x0, t, eps), t)).square()
     return (at(weight(schedule, t), x0) * error).mean()
+
+
+def v_weight(schedule: NoiseSchedule, t: float | Tensor) -> Tensor:
+    """1 + sigma^2 = 1 + 1/SNR, for t in [0, T]: an error of v; noisy states weigh by what x0 is off; float64, the shape of t."""
+    return 1 + schedule.sigma(t).square()
 
 
 def min_snr_weight(schedule: NoiseSchedule, t: float | Tensor, *, gamma: float = 5.0) -> Tensor:
