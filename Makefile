@@ -49,7 +49,7 @@ notebooks: $(READY)
 	$(PY) tests/execute_notebooks.py $(LESSONS)
 
 bench: $(READY)
-	@for file in codec_speed tiling_seams explorer_latency denoiser_worth digit_samplers; do echo "== $$file"; $(PY) benchmarks/$$file.py || exit 1; done
+	@for file in codec_speed tiling_seams explorer_latency denoiser_worth digit_samplers caption_obedience latent_cost; do echo "== $$file"; $(PY) benchmarks/$$file.py || exit 1; done
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache

@@ -1,7 +1,8 @@
-"""``dhp train``, ``train-lessons``, ``evaluate`` and ``download``."""
+"""``dhp train``, ``train-lessons``, ``train-scenes``, ``evaluate`` and ``download``."""
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -53,19 +54,29 @@ def train_lessons(
     device: Device = None,
 ) -> None:
     """Train the small denoisers of digits that lessons 01 to 04 use."""
-    from tqdm import tqdm
-
     from dhp_lab.lesson_training import CHECKPOINTS, LESSONS, lesson_config
     from dhp_lab.lesson_training import train_lessons as run
 
-    steps = sum(lesson_config(name, profile).training_steps for name in LESSONS)
-    with tqdm(total=steps) as bar:
-
-        def progress(name: str, step: int, loss: float) -> None:
-            bar.update()
-            bar.set_postfix(lesson=name, loss=f"{loss:.4f}", refresh=False)
-
+    with _bar(sum(lesson_config(name, profile).training_steps for name in LESSONS)) as progress:
         folders = run(output_dir or CHECKPOINTS, profile=profile, device=device, progress=progress)
+    typer.echo("\n".join(f"checkpoint: {folder}" for folder in folders))
+
+
+@app.command("train-scenes")
+def train_scenes(
+    output_dir: Annotated[Path | None, _option("output_dir", "Receives a folder for each; data/checkpoints if not given.")] = None,
+    only: Annotated[str | None, _option("only", "One of scenes-f4, scenes-f8, scenes-vq; all of them if not given.")] = None,
+    profile: Annotated[str, _option("profile", "gpu trains what is shipped, laptop and ci take fewer steps.")] = "gpu",
+    device: Device = None,
+) -> None:
+    """Train the autoencoders and latent diffusion models of captioned scenes that lesson 05 uses."""
+    from dhp_lab.lesson_training import CHECKPOINTS
+    from dhp_lab.scene_models import SCENE_MODELS, scene_config
+    from dhp_lab.scene_models import train_scenes as run
+
+    names = [only] if only else list(SCENE_MODELS)
+    with _bar(sum(scene_config(name, profile).training_steps for name in names)) as progress:
+        folders = run(output_dir or CHECKPOINTS, names=names, profile=profile, device=device, progress=progress)
     typer.echo("\n".join(f"checkpoint: {folder}" for folder in folders))
 
 
@@ -105,6 +116,20 @@ def download(name: Annotated[str, typer.Argument(metavar="kodak|fashion-mnist", 
 
     folder = fetch(name, report=typer.echo)
     typer.echo(f"{name}: complete in {folder}")
+
+
+@contextmanager
+def _bar(steps: int):
+    """A progress bar over all steps of several trainings, as the function that they call after each step."""
+    from tqdm import tqdm
+
+    with tqdm(total=steps) as bar:
+
+        def progress(name: str, step: int, loss: float) -> None:
+            bar.update()
+            bar.set_postfix(training=name, loss=f"{loss:.4f}", refresh=False)
+
+        yield progress
 
 
 def _codecs(text: str | None) -> tuple[str, ...]:
