@@ -14,9 +14,10 @@ from __future__ import annotations
 import html
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
 import torch
@@ -34,10 +35,15 @@ from dhp_lab.lessons.ddim import SIZE as DDIM_SIZE
 from dhp_lab.lessons.ddim import DigitDraws
 from dhp_lab.lessons.ddpm import SIZE as DDPM_SIZE
 from dhp_lab.lessons.ddpm import NoisyDigit
+from dhp_lab.lessons.latent_diffusion import CAPTIONS, SceneDraws
+from dhp_lab.lessons.latent_diffusion import SIZE as LATENT_DIFFUSION_SIZE
 from dhp_lab.lessons.score_and_sde import CORRECTED, SAMPLERS, SCHEDULES, sampler_picture
 from dhp_lab.lessons.score_and_sde import SIZE as SCORE_AND_SDE_SIZE
 from dhp_lab.photo_codec import DETAIL, WHOLE, PhotoCodec
 from dhp_lab.plots import Html, Rendered, img_tag
+
+if TYPE_CHECKING:
+    from dhp_lab.latent_diffusion import LatentDiffusion
 
 KEPT = 128                             # positions that a cache holds, up to 1 MB each
 LABELS = {"description_width": "6em"}
@@ -192,3 +198,15 @@ def conditional(network: LabelDenoiser, schedule: NoiseSchedule, *, device: torc
         Slider("scale", "scale", 0.0, 15.0, 0.5, 3.0, unit="0: the class counts nothing, 1: as trained"),
         Slider("seed", "seed", 0, 99, 1, 0, unit="of all noise"),
     ], size=CONDITIONAL_SIZE)  # fmt: skip
+
+
+def latent_diffusion(models: Mapping[str, LatentDiffusion]) -> Explorer:
+    """Lesson 05: pictures for a caption in the grammar's words, typed or chosen, by the model of one f."""
+    caption = widgets.Combobox(value=CAPTIONS[0], options=CAPTIONS, description="caption", continuous_update=False, style=LABELS,
+                               layout=widgets.Layout(width="36em"))  # fmt: skip
+    return Explorer(SceneDraws(models).render, [
+        Control("caption", caption, caption), Choice("f", "f", list(models)),
+        Slider("steps", "steps", 1, 50, 1, 20, unit="two questions to the U-Net each"),
+        Slider("guidance", "guidance", 0.0, 12.0, 0.5, 4.0, unit="0: the caption counts nothing, 1: as trained"),
+        Slider("seed", "seed", 0, 99, 1, 0, unit="of all noise"),
+    ], size=LATENT_DIFFUSION_SIZE)  # fmt: skip

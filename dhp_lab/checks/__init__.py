@@ -5,6 +5,7 @@ from dhp_lab.checks.lesson_01 import cosine_share, gaussian_kl, guess_x0
 from dhp_lab.checks.lesson_02 import noise_kept, slerp, step_up
 from dhp_lab.checks.lesson_03 import implicit_score_matching, noisy_score, reverse_step
 from dhp_lab.checks.lesson_04 import drop_labels, implied_gradient, sharpened
+from dhp_lab.checks.lesson_05 import cross_attention, inception_score, nearest_code
 from dhp_lab.checks.machinery import CORRECT, NOT_ATTEMPTED, REGISTRY, WRONG, Case, Check, exercise
 
 __all__ = [
@@ -14,4 +15,5 @@ __all__ = [
     "noise_kept", "slerp", "step_up",
     "implicit_score_matching", "noisy_score", "reverse_step",
     "drop_labels", "implied_gradient", "sharpened",
+    "cross_attention", "inception_score", "nearest_code",
 ]  # fmt: skip
