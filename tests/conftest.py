@@ -6,12 +6,19 @@ import socket
 import pytest
 
 import dhp_lab  # noqa: F401  (before anything imports torchvision)
+from dhp_lab import precision
 
 # Set before anything is imported, so that libraries, kernels and other processes see it too.
 os.environ.setdefault("DHP_PROFILE", "ci")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 LOCAL = ("127.0.0.1", "::1", "localhost")
+
+
+@pytest.fixture
+def in_float32(monkeypatch):
+    """Convolutions in float32 on every machine, so that their rounding is 2^-24 and not 2^-9."""
+    monkeypatch.setattr(precision, "has_fast_bfloat16", lambda device_type: False)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -26,6 +26,8 @@ from dhp_lab.latent_diffusion import EPSILON, LatentDiffusion, V, schedule_of, s
 from dhp_lab.latent_training import LatentConfig, new_latent_diffusion
 from dhp_lab.scenes import WORDS, parse
 
+pytestmark = pytest.mark.usefixtures("in_float32")
+
 CAPTIONS = ["a red circle", "a small blue square left of a large green triangle"]
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 PARTS = ("vae", "unet", "text_encoder", "tokenizer", "scheduler")
@@ -39,11 +41,6 @@ def made(seed: int = 0) -> LatentDiffusion:
         vae.register_to_config(scaling_factor=1.7)
         config = LatentConfig(widths=(16,), attention=(True,), text_width=8, text_layers=1)
         return new_latent_diffusion(config, vae)
-
-
-@pytest.fixture(autouse=True)
-def in_float32(monkeypatch):
-    monkeypatch.setattr(precision, "has_fast_bfloat16", lambda device_type: False)
 
 
 @pytest.fixture(scope="module")

@@ -12,13 +12,15 @@ from diffusers import AutoencoderKL, DDPMScheduler
 from oracles import largest, seeded
 from torch import Tensor, nn
 
-from dhp_lab import latent_training, precision
+from dhp_lab import latent_training
 from dhp_lab.autoencoders import encode, kl_autoencoder, scale_factor
 from dhp_lab.latent_diffusion import LatentDiffusion
 from dhp_lab.latent_training import (
     END, PAD, START, LatentConfig, new_latent_diffusion, scaled_latents, train_latent_diffusion, word_tokenizer,
 )
 from dhp_lab.scenes import MAX_WORDS, WORDS, batch
+
+pytestmark = pytest.mark.usefixtures("in_float32")
 
 TINY = LatentConfig(
     widths=(16,), attention=(True,), text_width=8, text_layers=1, scenes=12, training_steps=3, batch_size=4, lr=1e-2,
@@ -33,11 +35,6 @@ def first_stage() -> AutoencoderKL:
         vae = kl_autoencoder(8, widths=(8, 8, 8, 8)).eval().requires_grad_(False)
     vae.register_to_config(scaling_factor=scale_factor(vae, batch(8, 99)[0]))
     return vae
-
-
-@pytest.fixture(autouse=True)
-def in_float32(monkeypatch):
-    monkeypatch.setattr(precision, "has_fast_bfloat16", lambda device_type: False)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,6 @@ from models import M, N, picture, untrained, woken
 from oracles import largest
 
 import dhp_lab
-from dhp_lab import precision
 from dhp_lab.checkpoints import CONFIG, WEIGHTS
 from dhp_lab.codec.bitstream import BitstreamError
 from dhp_lab.codec.denoiser import SIGMA_Q
@@ -48,12 +47,6 @@ def z_model() -> DiffusionHyperprior:
 @pytest.fixture(scope="module")
 def coded(model) -> dict:
     return model.compress(picture(64, 96), 1e-3)
-
-
-@pytest.fixture
-def in_float32(monkeypatch):
-    """Convolutions in float32 on every machine, so that their rounding is 2^-24 and not 2^-9."""
-    monkeypatch.setattr(precision, "has_fast_bfloat16", lambda device_type: False)
 
 
 # what is decoded is what was coded

@@ -10,7 +10,7 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel, VQModel
 from typer.testing import CliRunner
 
-from dhp_lab import autoencoder_training, lesson_training, precision, scene_models
+from dhp_lab import autoencoder_training, lesson_training, scene_models
 from dhp_lab.autoencoder_training import AutoencoderConfig
 from dhp_lab.autoencoders import codebook_use, decode, encode, load_autoencoder
 from dhp_lab.checkpoints import CheckpointError
@@ -150,9 +150,8 @@ def test_the_shipped_models_draw_what_is_asked_for(f, least):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("f", [4, 8])
-def test_plain_diffusers_draws_the_same_from_the_shipped_folder(f, monkeypatch):
+def test_plain_diffusers_draws_the_same_from_the_shipped_folder(f, in_float32):
     """By its own classes and pipeline, in float32; a picture's levels are 1/255 = 0.004 apart."""
-    monkeypatch.setattr(precision, "has_fast_bfloat16", lambda device_type: False)
     folder, ours, caption = lesson_training.CHECKPOINTS / f"scenes-f{f}", load_scenes(f), "a red circle left of a blue square"
     vae, unet = (kind.from_pretrained(folder, subfolder=part) for kind, part in ((AutoencoderKL, "vae"), (UNet2DConditionModel, "unet")))
     assert vae.config.scaling_factor == ours.vae.config.scaling_factor and unet.config.sample_size == 64 // f

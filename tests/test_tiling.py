@@ -27,12 +27,6 @@ def model():
 
 
 @pytest.fixture
-def in_float32(monkeypatch):
-    """Convolutions in float32 on every machine, so that their rounding is 2^-24 and not 2^-9."""
-    monkeypatch.setattr(precision, "has_fast_bfloat16", lambda device_type: False)
-
-
-@pytest.fixture
 def in_tiles(monkeypatch):
     """A function that sets the side of all tiles; None means one tile for everything."""
     def use(side: int | None):
