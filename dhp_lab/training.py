@@ -29,7 +29,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from dhp_lab.checkpoints import load_training_state, save_model, save_training_state
-from dhp_lab.codec.model import DiffusionHyperprior, create_diffusion_hyperprior_model
+from dhp_lab.codec.model import DiffusionHyperprior, create_diffusion_hyperprior_model, with_passes
 from dhp_lab.codec.objective import Objective
 from dhp_lab.data import PhotoCrops, list_images, save_image
 from dhp_lab.settings import choose_device
@@ -219,9 +219,9 @@ class Trainer:
     def _model(self) -> DiffusionHyperprior:
         c = self.config
         if c.init_from:
-            model = DiffusionHyperprior.from_pretrained(c.init_from)
+            model = with_passes(DiffusionHyperprior.from_pretrained(c.init_from), c.passes)
         else:
-            model = create_diffusion_hyperprior_model(c.N, c.M, c.diffusion_steps, c.schedule, c.transmit)
+            model = create_diffusion_hyperprior_model(c.N, c.M, c.diffusion_steps, c.schedule, c.transmit, c.passes)
         return model.to(self.accelerator.device, memory_format=torch.channels_last).train()
 
     def _resume(self) -> None:

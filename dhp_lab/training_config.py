@@ -22,6 +22,7 @@ class TrainingConfig:
         lr: peak Adam step size of every stage; warm-up, then a cosine to 1 % of it.
         lambda_rate: one trade-off to train for; None trains all of 1e-5 .. 3e-2 in one model.
         image_size: side of the crops, a multiple of 64.
+        passes: over the latents, 1, 2 or 4; a model of one pass to start from gets more.
         init_from: checkpoint folder to start from. resume: go on from output_dir/last.safetensors.
         minutes_between_saves: of last.safetensors. validate_every: steps between validations.
     """
@@ -40,6 +41,7 @@ class TrainingConfig:
     diffusion_steps: int = 50
     schedule: str = "linear"
     transmit: str = "z+y"
+    passes: int = 1
     image_size: int = 256
     device: str | None = None
     resume: bool = False

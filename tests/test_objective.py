@@ -82,7 +82,7 @@ def test_the_surprise_is_that_of_gaussians():
     model.denoiser.register_forward_hook(lambda module, arguments, result: calls.append((arguments, result)))
     latents = model.latents(picture(64, 64, count=2), torch.full((2,), 1e-3))
     rest, fixed = latents.rest.detach(), model.known(latents).detach()
-    _, surprise = seeded(Objective(model, None).latent_losses, rest, fixed)
+    _, surprise = seeded(Objective(model, None).latent_losses, latents, fixed)
     [(arguments, (clean, foretold))] = calls
     believed = model.denoiser.closed_form(*arguments)[1]
     likelihood = torch.distributions.Normal(clean, foretold.clamp(min=1e-8).sqrt()).log_prob(rest)
@@ -171,7 +171,7 @@ def test_the_denoisers_own_loss_moves_the_denoiser_alone():
     model = woken().train()
     latents = model.latents(picture(64, 64, count=8), torch.full((8,), 1e-3))
     assert latents.symbols.requires_grad and latents.mean.requires_grad
-    sum(seeded(Objective(model, None).latent_losses, latents.rest.detach(), model.known(latents).detach())).backward()
+    sum(seeded(Objective(model, None).latent_losses, latents, model.known(latents).detach())).backward()
     reached = {name for name, p in model.named_parameters() if p.grad is not None}
     assert reached == {name for name, _ in model.named_parameters() if name.startswith("denoiser.")}
 

@@ -31,6 +31,7 @@ def train(
     diffusion_steps: Annotated[int, _option("diffusion_steps", "Times in the noise schedule.")] = 50,
     schedule: Annotated[str, _option("schedule", "linear or cosine.")] = "linear",
     transmit: Annotated[str, _option("transmit", "z+y or z.")] = "z+y",
+    passes: Annotated[int, _option("passes", "Over the latents: 1, 2 or 4.")] = 1,
     image_size: Annotated[int, _option("image_size", "Side of the crops, a multiple of 64.")] = 256,
     init_from: Annotated[str | None, _option("init_from", "Checkpoint folder to start from.")] = None,
     seed: Annotated[int, _option("seed", "Of everything random.")] = 0,
