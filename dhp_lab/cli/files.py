@@ -43,10 +43,7 @@ def compress(
     start = time.perf_counter()
     coded = model.compress(x.to(place), lambda_rate=lambda_rate)
     seconds = time.perf_counter() - start
-    config = model.config
-    data = bitstream.write(
-        coded["strings"], coded["shape"], model_id=model.model_id, transmit=config.transmit, passes=config.passes,
-    )  # fmt: skip
+    data = bitstream.write(coded["strings"], coded["shape"], **model.file_fields)
     with _writing(target):
         write_atomic(target, data)
     height, width = coded["shape"]

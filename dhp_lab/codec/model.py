@@ -45,6 +45,11 @@ class DiffusionHyperprior(Hyperprior):
         """The latents' root mean square, which puts Delta and the schedule's sigma into one unit."""
         return self.log2_spread.detach().double().exp2().square().mean().sqrt().item()
 
+    @property
+    def file_fields(self) -> dict[str, object]:
+        """What a .dhp file says of the model that wrote it: the keyword arguments of ``bitstream.write``."""
+        return {"model_id": self.model_id, "transmit": self.config.transmit, "passes": self.config.passes}
+
     def start_time(self, delta: float) -> float:
         """t*: the schedule's time at which its noise is as strong as the rounding error of step Delta."""
         return self.noise_schedule.time_of(quantisation_sigma(delta) / self.latent_scale).item()
