@@ -83,7 +83,7 @@ def encoder(model, x):
 
     def encode() -> bytes:
         coded = model.compress(x, lambda_rate=LAMBDA_RATE)
-        return write(coded["strings"], coded["shape"], model_id=model.model_id, transmit=model.config.transmit)
+        return write(coded["strings"], coded["shape"], **model.file_fields)
 
     return encode
 

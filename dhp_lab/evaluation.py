@@ -230,9 +230,8 @@ class Coder:
     def encode(self, x: Tensor, lambda_rate: float) -> list[bytes]:
         """Return a whole .dhp file for each picture of x, (B, 3, H, W) in [0, 1]."""
         coded = self.model.compress(x.to(self.device), lambda_rate=lambda_rate)
-        about = {"model_id": self.model.model_id, "transmit": self.model.config.transmit}
         pictures = zip(*coded["strings"], strict=True)  # B times (y, z, side)
-        return [write([[stream] for stream in streams], coded["shape"], **about) for streams in pictures]
+        return [write([[stream] for stream in streams], coded["shape"], **self.model.file_fields) for streams in pictures]
 
     @torch.no_grad()
     def decode(self, files: Sequence[bytes], steps: int) -> Tensor:

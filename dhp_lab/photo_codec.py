@@ -90,7 +90,7 @@ class PhotoCodec:
         start = perf_counter()
         coded = model.compress(x.to(model.log2_spread.device), lambda_rate=lambda_rate)
         seconds = perf_counter() - start
-        data = bitstream.write(coded["strings"], coded["shape"], model_id=model.model_id, transmit=model.config.transmit)
+        data = bitstream.write(coded["strings"], coded["shape"], **model.file_fields)
         return data, jpeg_within(x, len(data)), seconds
 
     def _decode(self, photo: str, lambda_rate: float, steps: int) -> tuple[Tensor, float]:

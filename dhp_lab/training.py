@@ -29,7 +29,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from dhp_lab.checkpoints import load_training_state, save_model, save_training_state
-from dhp_lab.codec.model import DiffusionHyperprior, create_diffusion_hyperprior_model
+from dhp_lab.codec.model import DiffusionHyperprior, changed, create_diffusion_hyperprior_model
 from dhp_lab.codec.objective import Objective
 from dhp_lab.data import PhotoCrops, list_images, save_image
 from dhp_lab.settings import choose_device
@@ -219,9 +219,10 @@ class Trainer:
     def _model(self) -> DiffusionHyperprior:
         c = self.config
         if c.init_from:
-            model = DiffusionHyperprior.from_pretrained(c.init_from)
+            model = changed(DiffusionHyperprior.from_pretrained(c.init_from), transmit=c.transmit, passes=c.passes, dead_zone=c.dead_zone)
         else:
-            model = create_diffusion_hyperprior_model(c.N, c.M, c.diffusion_steps, c.schedule, c.transmit)
+            given = {name: value for name in ("transmit", "passes", "dead_zone") if (value := getattr(c, name)) is not None}
+            model = create_diffusion_hyperprior_model(c.N, c.M, c.diffusion_steps, c.schedule, **given)
         return model.to(self.accelerator.device, memory_format=torch.channels_last).train()
 
     def _resume(self) -> None:

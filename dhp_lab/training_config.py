@@ -22,6 +22,7 @@ class TrainingConfig:
         lr: peak Adam step size of every stage; warm-up, then a cosine to 1 % of it.
         lambda_rate: one trade-off to train for; None trains all of 1e-5 .. 3e-2 in one model.
         image_size: side of the crops, a multiple of 64.
+        transmit, passes, dead_zone: as in ``CodecConfig``; None is its default, or what the model to start from has.
         init_from: checkpoint folder to start from. resume: go on from output_dir/last.safetensors.
         minutes_between_saves: of last.safetensors. validate_every: steps between validations.
     """
@@ -39,7 +40,9 @@ class TrainingConfig:
     M: int = 128
     diffusion_steps: int = 50
     schedule: str = "linear"
-    transmit: str = "z+y"
+    transmit: str | None = None
+    passes: int | None = None
+    dead_zone: float | None = None
     image_size: int = 256
     device: str | None = None
     resume: bool = False

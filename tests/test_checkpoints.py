@@ -14,7 +14,8 @@ from safetensors.torch import load, save
 
 from dhp_lab import checkpoints
 from dhp_lab.checkpoints import CONFIG, WEIGHTS, CheckpointError, model_id, read_checkpoint, save_model, write_atomic
-from dhp_lab.codec.model import CodecConfig, DiffusionHyperprior
+from dhp_lab.codec.config import CodecConfig
+from dhp_lab.codec.model import DiffusionHyperprior
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +97,8 @@ def test_large_tensors_are_stored_in_half_precision_and_tables_are_not(saved):
 
 def test_the_configuration_is_readable(saved):
     config = json.loads((saved / CONFIG).read_text("utf-8"))
-    assert config == {"model": "DiffusionHyperprior", "N": 4, "M": 8, "diffusion_steps": 10, "schedule": "linear", "transmit": "z+y"}
+    made_of = {"N": 4, "M": 8, "diffusion_steps": 10, "schedule": "linear", "transmit": "z+y", "passes": 1}
+    assert config == {"model": "DiffusionHyperprior"} | made_of
 
 
 @pytest.mark.parametrize("settings", [{"transmit": "z"}, {"schedule": "cosine", "diffusion_steps": 3}])

@@ -9,6 +9,7 @@ from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from dhp_lab.codec.denoiser import denoise_step
 from dhp_lab.codec.diffusers_view import DenoiserView
 from dhp_lab.codec.model import create_diffusion_hyperprior_model
+from dhp_lab.codec.transmission import receive
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +19,7 @@ def decode():
     model = create_diffusion_hyperprior_model(16, 24, 20).eval()
     torch.nn.init.normal_(model.denoiser.exit.weight, std=0.05)
     coded = model.compress(torch.rand(1, 3, 64, 96))
-    return model, model.receive([[None], *coded["strings"][1:]], coded["shape"])
+    return model, receive(model, [[None], *coded["strings"][1:]], coded["shape"])
 
 
 def scheduler(kind, model, inference_steps, **settings):

@@ -14,7 +14,7 @@ from models import untrained
 from scipy.stats import norm
 
 from dhp_lab.codec.bitstream import BitstreamError
-from dhp_lab.codec.entropy import LEVELS, SCALES, SYMBOL_LIMIT, _lists, check_symbols, pack, scale_indexes, symbol_crc, unpack
+from dhp_lab.codec.entropy import LEVELS, SCALES, SYMBOL_LIMIT, _lists, check_symbols, octaves_in_steps, pack, symbol_crc, table_rows, unpack
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +149,7 @@ def test_scale_indexes_are_the_nearest_rows():
     spread, delta = torch.randn(5, generator=generator), -217_531
     reference = (log2_scale + spread.double().view(-1, 1, 1) - delta / 2**16 + 3) * 8
     clear = (reference - reference.floor() - 0.5).abs() > 2**-10         # spreads are rounded to 2^-16 octaves
-    found = scale_indexes(log2_scale, spread, delta)
+    found = table_rows(octaves_in_steps(log2_scale, spread, delta))
     assert clear.double().mean() > 0.99 and found.dtype == torch.int32
     assert torch.equal(found[clear], reference.round().clamp(0, LEVELS - 1).int()[clear])
     assert found.min() == 0 and found.max() == LEVELS - 1
@@ -157,9 +157,9 @@ def test_scale_indexes_are_the_nearest_rows():
 
 def test_ties_go_up():
     log2_scale = torch.tensor([1 / 16, 3 / 16, -1 / 16], dtype=torch.float64).view(1, 1, 1, 3)
-    assert scale_indexes(log2_scale, torch.zeros(1), -3 * 2**16 - 0 * 8).flatten().tolist() == [49, 50, 48]
+    assert table_rows(octaves_in_steps(log2_scale, torch.zeros(1), -3 * 2**16)).flatten().tolist() == [49, 50, 48]
     below = log2_scale - 2.0**-10
-    assert scale_indexes(below, torch.zeros(1), -3 * 2**16).flatten().tolist() == [48, 49, 47]
+    assert table_rows(octaves_in_steps(below, torch.zeros(1), -3 * 2**16)).flatten().tolist() == [48, 49, 47]
 
 
 # the CRC

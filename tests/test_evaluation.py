@@ -41,6 +41,7 @@ class FakeModel:
     """y is the zlib stream of the picture rounded to steps that grow with lambda; K = 1 lifts every pixel by 1/255."""
 
     model_id, config = b"fake-mdl", FakeConfig()
+    file_fields = {"model_id": b"fake-mdl"}
 
     def __init__(self):
         self.calls = []
@@ -345,4 +346,5 @@ def test_the_real_codec_through_real_files():
     x_hat = model.decompress(coded["strings"], coded["shape"], steps=0)["x_hat"]
     assert row.n_bytes == len(write(coded["strings"], coded["shape"], model_id=model.model_id))
     assert row.psnr == pytest.approx(psnr(x_hat, pictures[1][1]).item(), abs=1e-3)
-    assert result.about["config"] == {"N": 8, "M": 192, "diffusion_steps": 50, "schedule": "linear", "transmit": "z+y"}
+    made_of = {"N": 8, "M": 192, "diffusion_steps": 50, "schedule": "linear", "transmit": "z+y", "passes": 1}
+    assert result.about["config"] == made_of

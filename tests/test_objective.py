@@ -82,7 +82,7 @@ def test_the_surprise_is_that_of_gaussians():
     model.denoiser.register_forward_hook(lambda module, arguments, result: calls.append((arguments, result)))
     latents = model.latents(picture(64, 64, count=2), torch.full((2,), 1e-3))
     rest, fixed = latents.rest.detach(), model.known(latents).detach()
-    _, surprise = seeded(Objective(model, None).latent_losses, rest, fixed)
+    _, surprise = seeded(Objective(model, None).latent_losses, latents, fixed)
     [(arguments, (clean, foretold))] = calls
     believed = model.denoiser.closed_form(*arguments)[1]
     likelihood = torch.distributions.Normal(clean, foretold.clamp(min=1e-8).sqrt()).log_prob(rest)
@@ -161,7 +161,7 @@ def test_the_lapped_transforms_and_the_denoiser_learn_at_a_share_of_the_rate(sta
     rates = {id(p): group["lr"] for group in Objective(model, None).parameter_groups(stage, 1e-3) for p in group["params"]}
     for name, parameter in model.named_parameters():
         if id(parameter) in rates:
-            share = objective.DENOISER_SHARE if name.startswith("denoiser.") else 1.0
+            share = objective.LATE_SHARE if name.startswith(("denoiser.", "passes.")) else 1.0
             share = objective.SHORTCUT_SHARE if name.endswith("lapped") else share
             assert rates[id(parameter)] == pytest.approx(share * 1e-3), name
 
@@ -171,7 +171,7 @@ def test_the_denoisers_own_loss_moves_the_denoiser_alone():
     model = woken().train()
     latents = model.latents(picture(64, 64, count=8), torch.full((8,), 1e-3))
     assert latents.symbols.requires_grad and latents.mean.requires_grad
-    sum(seeded(Objective(model, None).latent_losses, latents.rest.detach(), model.known(latents).detach())).backward()
+    sum(seeded(Objective(model, None).latent_losses, latents, model.known(latents).detach())).backward()
     reached = {name for name, p in model.named_parameters() if p.grad is not None}
     assert reached == {name for name, _ in model.named_parameters() if name.startswith("denoiser.")}
 

@@ -199,7 +199,7 @@ def test_exact_is_the_trained_network_up_to_the_fixed_point(h_s):
 
 
 def _convolved(h, layer):
-    """`_exact_conv` through torch's convolution in float64: other algorithms, other orders of summation."""
+    """`exact_conv` through torch's convolution in float64: other algorithms, other orders of summation."""
     h = h.clamp(-transforms.ACTIVATION_LIMIT, transforms.ACTIVATION_LIMIT)
     weight, bias = torch.round(layer.weight.double() * 2**12), torch.round(layer.bias.double() * 2**22)
     return torch.floor(F.conv2d(h, weight, bias, padding=layer.padding) / 2**12 + 0.5)
@@ -219,7 +219,7 @@ def _shuffled(h, layer):
 def test_exact_does_not_depend_on_the_order_of_sums(h_s, other, onednn, monkeypatch):
     z_hat, log2_delta = whole()
     expected = h_s.exact(z_hat, log2_delta)
-    monkeypatch.setattr(transforms, "_exact_conv", other)
+    monkeypatch.setattr(transforms, "exact_conv", other)
     with torch.backends.mkldnn.flags(enabled=onednn):
         assert torch.equal(h_s.exact(z_hat, log2_delta), expected)
 
@@ -259,7 +259,7 @@ def test_a_weight_beyond_the_fixed_point_is_refused(value):
     h_s = HyperSynthesis(4, 4)
     with torch.no_grad():
         h_s.layers[1].weight[0, 0, 0, 0] = value
-    with pytest.raises(ValueError, match=f"a weight of h_s is {abs(value):g}; the exact path holds values below 8"):
+    with pytest.raises(ValueError, match=f"a weight of an exact layer is {abs(value):g}; the exact path holds values below 8"):
         h_s.exact(torch.zeros(1, 4, 1, 1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64))
 
 

@@ -43,7 +43,7 @@ def compress(
     start = time.perf_counter()
     coded = model.compress(x.to(place), lambda_rate=lambda_rate)
     seconds = time.perf_counter() - start
-    data = bitstream.write(coded["strings"], coded["shape"], model_id=model.model_id, transmit=model.config.transmit)
+    data = bitstream.write(coded["strings"], coded["shape"], **model.file_fields)
     with _writing(target):
         write_atomic(target, data)
     height, width = coded["shape"]

@@ -37,6 +37,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dhp_lab.codec.entropy import bin_width
 from dhp_lab.codec.tiling import tiled
 from dhp_lab.codec.transforms import ResidualBlock, silent
 from dhp_lab.precision import autocast
@@ -106,8 +107,9 @@ def bin_moments(symbols: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
 class LatentDenoiser(nn.Module):
     """D(u, sigma; what is known) -> the posterior mean of rest, and the squared error that is left."""
 
-    def __init__(self, N: int, M: int) -> None:
+    def __init__(self, N: int, M: int, dead_zone: float = 0.0) -> None:
         super().__init__()
+        self.dead_zone = dead_zone
         width = max(4, 4 * round(N * 5 / 16))
         self.trust = nn.Parameter(torch.zeros(M, 1, 1))                      # share of the way from q to m
         self.near = nn.Conv2d(2 * M, 2 * M, 5, padding=2, groups=2 * M)      # each channel's own neighbours first
@@ -150,8 +152,9 @@ class LatentDenoiser(nn.Module):
     def closed_form(self, u: Tensor, sigma: Tensor, known: Known) -> tuple[Tensor, Tensor]:
         """The guess from one latent alone, (B, M, h, w) each: base and variance as in the module's docstring."""
         m, v = known.moments or bin_moments(known.symbols, known.scale)
-        m = known.decoded * torch.lerp(known.symbols, m, self.trust)
-        v = torch.where(known.decoded > 0, v, known.scale.clamp(1e-3, 1e3).square())
+        width = bin_width(known.scale, self.dead_zone)
+        m = known.decoded * torch.lerp(known.symbols, width * m, self.trust)
+        v = width.square() * torch.where(known.decoded > 0, v, known.scale.clamp(1e-3, 1e3).square())
         rho = known.decoded * (sigma / SIGMA_Q).square().clamp(max=1)
         noise = sigma.square()
         total = (noise + v * (1 - rho)).clamp(min=1e-12)

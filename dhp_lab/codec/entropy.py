@@ -3,7 +3,8 @@ r"""Symbols to bytes: whole-number scale indexes, stored probability tables, rAN
 A latent is sent as q = round(y/Delta - mean), coded with a zero-mean Gaussian whose scale the hyper-decoder gives
 (Minnen et al. 2018, eq. 3). Scales are taken from a table, eight to the octave, and the index is found in fixed point:
 
-    index = (log2(spread) + log2(scale from h_s) - log2(Delta) - log2(SCALE_MIN)) * 8,   rounded, in units of 2^-16
+    octaves = log2(spread) + log2(scale from h_s) - log2(Delta),     in whole multiples of 2^-16
+    index = (octaves - log2(SCALE_MIN)) * 8,     rounded
 
 so that a decoder on another device reads the same tables. Where the index is 0 the symbol is almost surely zero
 (P(q != 0) < 1.3e-4): the encoder sets it to zero and nothing is sent.
@@ -34,8 +35,8 @@ SYMBOL_LIMIT = 2**26                                 # the coder's escape for la
 SCALES = [2.0 ** (LOG2_SCALE_MIN + i / PER_OCTAVE) for i in range(LEVELS)]
 
 
-def scale_indexes(log2_scale: Tensor, log2_spread: Tensor, log2_delta: int) -> Tensor:
-    """Rows of the probability table, exact on every device.
+def octaves_in_steps(log2_scale: Tensor, log2_spread: Tensor, log2_delta: int) -> Tensor:
+    """log2 of the scales in quantiser steps, exact on every device.
 
     Args:
         log2_scale: (B, M, h, w) float64 from ``HyperSynthesis.exact``, whole multiples of 2^-10.
@@ -43,12 +44,30 @@ def scale_indexes(log2_scale: Tensor, log2_spread: Tensor, log2_delta: int) -> T
         log2_delta: log2 of the quantiser step, in units of 2^-16.
 
     Returns:
-        (B, M, h, w) int32 in 0 .. LEVELS - 1.
+        (B, M, h, w) float64, whole multiples of 2^-16.
     """
     unit = 2**FRACTION_BITS
     spread = torch.round(log2_spread.detach().double() * unit).view(-1, 1, 1)
-    octaves = log2_scale * unit + spread - log2_delta - LOG2_SCALE_MIN * unit
-    return torch.floor(octaves * PER_OCTAVE / unit + 0.5).clamp(0, LEVELS - 1).int()
+    return log2_scale + (spread - log2_delta) / unit
+
+
+def bin_width(scale: Tensor, dead_zone: float) -> Tensor:
+    r"""Width of the symbols' bins in quantiser steps, 1 .. 1 + dead_zone: q = round(rest / width).
+
+    A symbol one smaller saves about (2|q| - 1) / (2 ln 2 (scale^2 + 1/12)) bits, the logarithm of a Gaussian smoothed by a
+    bin, and costs Delta^2/3 (2 (|rest| - |q|) + 1) of MSE * pixels; with Delta^2 = 26 lambda (``rate``) both are worth the same
+    where |rest| = (|q| - 1/2) (1 + 1 / (1 + 12 scale^2)). That is dead_zone = 1, where a decoder would not notice; the
+    value used is smaller (cf. Sullivan 1996, "Efficient scalar quantization of exponential and Laplacian random variables").
+
+    Args:
+        scale: of the symbols, any shape, in quantiser steps. dead_zone: 0 (plain rounding) .. 1.
+    """
+    return 1 + dead_zone / (1 + 12 * scale.square())
+
+
+def table_rows(octaves: Tensor) -> Tensor:
+    """Rows of the probability table for scales of 2^octaves steps, int32 in 0 .. LEVELS - 1; the nearest, ties go up."""
+    return torch.floor((octaves.detach().double() - LOG2_SCALE_MIN) * PER_OCTAVE + 0.5).clamp(0, LEVELS - 1).int()
 
 
 def pack(symbols: Tensor, indexes: Tensor, tables: EntropyModel) -> bytes:
@@ -67,11 +86,23 @@ def pack(symbols: Tensor, indexes: Tensor, tables: EntropyModel) -> bytes:
 
 def unpack(data: bytes, indexes: Tensor, tables: EntropyModel) -> Tensor:
     """The inverse of ``pack``: (n,) int32 on the CPU. Damaged data gives wrong symbols, never an error: check a CRC."""
-    if not len(indexes):
-        return torch.zeros(0, dtype=torch.int32)
-    padded = data + bytes(-len(data) % 4 + 64 + 4 * (len(indexes) + 4 * len(data)))   # the coder does not look for the end
-    values = ans.RansDecoder().decode_with_indexes(padded, indexes.tolist(), *_lists(tables))
-    return torch.from_numpy(np.array(values, dtype=np.int32))
+    return Unpacker(data, len(indexes), tables).take(indexes)
+
+
+class Unpacker:
+    """``unpack`` in parts, for indexes that are known only when earlier symbols are.
+
+    Args:
+        data: what ``pack`` made of all parts, one behind the other. most: no more symbols will be asked for in all.
+    """
+
+    def __init__(self, data: bytes, most: int, tables: EntropyModel) -> None:
+        self.lists, self.decoder = _lists(tables), ans.RansDecoder()
+        self.decoder.set_stream(data + bytes(-len(data) % 4 + 64 + 4 * (most + 4 * len(data))))    # it does not look for the end
+
+    def take(self, indexes: Tensor) -> Tensor:
+        """The next symbols, (n,) int32 on the CPU, for the tables' rows ``indexes`` (n,)."""
+        return torch.from_numpy(np.array(self.decoder.decode_stream(indexes.tolist(), *self.lists), dtype=np.int32))
 
 
 def symbol_crc(symbols: Tensor) -> int:

@@ -14,8 +14,6 @@ r"""The mean-scale hyperprior that the codec is built on (Minnen et al. 2018), w
 
 from __future__ import annotations
 
-import math
-import struct
 from dataclasses import dataclass
 
 import torch
@@ -24,15 +22,13 @@ from compressai.entropy_models import EntropyBottleneck, GaussianConditional
 from compressai.models import CompressionModel
 from torch import Tensor, nn
 
-from dhp_lab.codec.bitstream import BitstreamError
+from dhp_lab.codec.context import Passes
 from dhp_lab.codec.denoiser import Known
-from dhp_lab.codec.entropy import SCALES, check_symbols, pack, scale_indexes, symbol_crc, unpack
+from dhp_lab.codec.entropy import SCALES, bin_width, octaves_in_steps, table_rows
 from dhp_lab.codec.lapped import BLOCK, lapped_filters
-from dhp_lab.codec.rate import CODE_MAX, CODE_MIN, FRACTION_BITS, GainCurve, lambda_code
+from dhp_lab.codec.rate import FRACTION_BITS, GainCurve, lambda_code
 from dhp_lab.codec.tiling import TILE, tiled
 from dhp_lab.codec.transforms import ACTIVATION_BITS, HYPER, Analysis, HyperAnalysis, HyperSynthesis, Synthesis
-
-SIDE = struct.Struct(">HII")               # lambda code, CRC32 of z's symbols, CRC32 of y's symbols
 
 
 @dataclass(frozen=True)
@@ -41,15 +37,25 @@ class Latents:
 
     y: Tensor
     z: Tensor
+    first: tuple[Tensor, Tensor]
     mean: Tensor
-    scale: Tensor
-    indexes: Tensor | None
+    octaves: Tensor
     rest: Tensor
     symbols: Tensor
     z_symbols: Tensor
     log2_delta: Tensor
     std: Tensor
     z_likelihood: Tensor | None
+
+    @property
+    def scale(self) -> Tensor:
+        """The standard deviation that each latent was coded with, in quantiser steps."""
+        return steps_of(self.octaves)
+
+
+def steps_of(octaves: Tensor) -> Tensor:
+    """2^octaves, kept within 2^-20 .. 2^20."""
+    return octaves.clamp(-20, 20).exp2()
 
 
 def round_through(x: Tensor) -> Tensor:
@@ -62,15 +68,17 @@ class Hyperprior(CompressionModel):
 
     Args:
         N: width of the networks and channels of z, 4 .. 1024. M: channels of y, 1 .. 768.
-        sends_y: whether y's symbols are transmitted, or z's alone.
+        sends_y: whether y's symbols are transmitted, or z's alone. passes: over y, 1, 2 or 4; see ``context``.
+        dead_zone: 0 .. 1; see ``entropy.bin_width``.
     """
 
-    def __init__(self, N: int, M: int, sends_y: bool) -> None:
+    def __init__(self, N: int, M: int, sends_y: bool, passes: int, dead_zone: float) -> None:
         super().__init__()
-        self.N, self.M, self.sends_y = N, M, sends_y
+        self.N, self.M, self.sends_y, self.dead_zone = N, M, sends_y, dead_zone
         self._tables_stale = False                     # whether training has moved on since the last update
         self.g_a, self.g_s = Analysis(N, M), Synthesis(N, M)
         self.h_a, self.h_s = HyperAnalysis(N, M), HyperSynthesis(N, M)
+        self.passes = Passes(N, M, passes)
         self.gain = GainCurve()
         self.log2_spread = nn.Parameter(0.5 * lapped_filters(M)["variance"].log2())
         self.entropy_bottleneck = EntropyBottleneck(N)
@@ -111,14 +119,14 @@ class Hyperprior(CompressionModel):
         medians = self.entropy_bottleneck._get_medians().detach().double().view(1, -1, 1, 1)
         return torch.round(medians * 2**ACTIVATION_BITS) / 2**ACTIVATION_BITS
 
-    def predict(self, z_symbols: Tensor, codes: list[int], size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    def predict(self, z_symbols: Tensor, codes: list[int], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """What z says of y, the same on every device as far as the entropy decoder looks.
 
         Args:
             z_symbols: (B, N, h/4, w/4) whole numbers. codes: B lambda codes. size: (h, w) of y.
 
         Returns:
-            mean, scale: (B, M, h, w) float32 in quantiser steps. indexes: likewise int32, rows of the probability table.
+            mean (B, M, h, w) float32 in quantiser steps, and octaves likewise: log2 of the scale in steps, exact.
         """
         fixed = [self.gain.fixed_point(code) for code in codes]
         log2_delta = torch.tensor(fixed, dtype=torch.float64, device=z_symbols.device) / 2**FRACTION_BITS
@@ -127,15 +135,14 @@ class Hyperprior(CompressionModel):
         def part(r: slice, c: slice) -> Tensor:
             window = z_hat[..., r.start // HYPER : -(-r.stop // HYPER), c.start // HYPER : -(-c.stop // HYPER)]
             mean, log2_scale = self.h_s.exact(window, log2_delta)[..., : r.stop - r.start, : c.stop - c.start].chunk(2, 1)
-            indexes = [scale_indexes(log2_scale[i : i + 1], self.log2_spread, fixed[i]) for i in range(len(fixed))]
-            return torch.cat([*self._in_steps(mean.float(), log2_scale.float(), log2_delta.float()), torch.cat(indexes)], 1)
+            octaves = [octaves_in_steps(log2_scale[i : i + 1], self.log2_spread, fixed[i]) for i in range(len(fixed))]
+            return torch.cat([mean.float() * self._unit(log2_delta.float()).exp2(), torch.cat(octaves).float()], 1)
 
-        mean, scale, indexes = tiled(part, *size, 1).chunk(3, 1)
-        return mean, scale, indexes.int()
+        return tiled(part, *size, 1).chunk(2, 1)
 
-    def _in_steps(self, mean: Tensor, log2_scale: Tensor, log2_delta: Tensor) -> tuple[Tensor, Tensor]:
-        octaves = self.log2_spread.view(-1, 1, 1) - log2_delta.view(-1, 1, 1, 1)
-        return mean * octaves.exp2(), (log2_scale + octaves).clamp(-20, 20).exp2()
+    def _unit(self, log2_delta: Tensor) -> Tensor:
+        """(B, M, 1, 1) log2 of the channels' spread in quantiser steps."""
+        return self.log2_spread.view(-1, 1, 1) - log2_delta.view(-1, 1, 1, 1)
 
     def latents(self, x: Tensor, lambda_rate: Tensor) -> Latents:
         """Encode pictures with a trade-off each, (B,): differentiable, with training's stand-in for rounding."""
@@ -154,60 +161,43 @@ class Hyperprior(CompressionModel):
         z_likelihood = self.entropy_bottleneck(z)[1]
         if codes is None:
             out = self.h_s(z_symbols + medians, log2_delta)[..., : y.shape[-2], : y.shape[-1]]
-            (mean, scale), indexes = self._in_steps(*out.chunk(2, 1), log2_delta), None
+            mean, log2_scale = out.chunk(2, 1)
+            first = mean * self._unit(log2_delta).exp2(), log2_scale + self._unit(log2_delta)
         else:
-            mean, scale, indexes = self.predict(z_symbols, codes, y.shape[-2:])
-        rest = y / log2_delta.exp2().view(-1, 1, 1, 1) - mean
-        symbols = round_through(rest) if indexes is None else rest.round() * (indexes > 0)
-        return Latents(y, z, mean, scale, indexes, rest, symbols, z_symbols, log2_delta, self.log2_spread.exp2(), z_likelihood)
+            first = self.predict(z_symbols, codes, y.shape[-2:])
+        steps = y / log2_delta.exp2().view(-1, 1, 1, 1)
+
+        def symbols_at(places: Tensor, mean: Tensor, octaves: Tensor) -> Tensor:
+            rest = steps - mean
+            symbols = self._in_bins(rest, octaves).round()
+            return rest + (symbols - rest).detach() if codes is None else symbols * (table_rows(octaves) > 0)
+
+        mean, octaves, symbols = self.passes.walk(*first, log2_delta, symbols_at, exact=codes is not None)
+        return Latents(y, z, first, mean, octaves, steps - mean, symbols, z_symbols, log2_delta, self.log2_spread.exp2(), z_likelihood)
 
     def likelihoods(self, latents: Latents) -> dict[str, Tensor]:
         """Probabilities of y's and z's symbols; the bits they add up to are an estimate of the file's."""
         if not self.sends_y:
             return {"y": torch.ones_like(latents.y), "z": latents.z_likelihood}
-        at = latents.rest + torch.rand_like(latents.rest) - 0.5 if self.training else latents.symbols
+        coded = self._in_bins(latents.rest, latents.octaves)
+        at = coded + torch.rand_like(coded) - 0.5 if self.training else latents.symbols
         y = self.gaussian_conditional._likelihood(at, latents.scale)
         return {"y": self.gaussian_conditional.likelihood_lower_bound(y), "z": latents.z_likelihood}
 
+    def _in_bins(self, rest: Tensor, octaves: Tensor) -> Tensor:
+        """y/Delta - mean, counted in the widths of the symbols' bins."""
+        return rest / bin_width(steps_of(octaves.detach()), self.dead_zone)
+
     def known(self, latents: Latents, decoded: bool | None = None) -> Known:
         """What the decoder of these latents holds; ``decoded=False`` leaves it z alone."""
-        decoded = self.sends_y if decoded is None else decoded
-        mask = torch.full_like(latents.y[:, :1], float(decoded))
-        return Known(latents.symbols * mask, mask, latents.mean, latents.scale, latents.log2_delta, latents.std)
+        if self.sends_y if decoded is None else decoded:
+            return self.knows(latents.symbols, 1.0, latents.mean, latents.octaves, latents.log2_delta)
+        return self.knows(torch.zeros_like(latents.symbols), 0.0, *latents.first, latents.log2_delta)
 
-    def send(self, latents: Latents, code: int) -> list[list[bytes]]:
-        """The entropy coder: [y, z, side], each a list of B byte strings. ``latents`` as made in eval mode."""
-        strings: list[list[bytes]] = [[], [], []]
-        for i in range(len(latents.y)):
-            z_symbols, at = latents.z_symbols[i].int(), _sent(latents.indexes[i])
-            symbols, indexes = latents.symbols[i].flatten()[at].int(), latents.indexes[i].flatten()[at]
-            strings[0].append(pack(symbols, indexes, self.gaussian_conditional) if self.sends_y else b"")
-            strings[1].append(pack(z_symbols.flatten(), _channel_rows(z_symbols.shape), self.entropy_bottleneck))
-            strings[2].append(SIDE.pack(code, symbol_crc(z_symbols), symbol_crc(symbols) if self.sends_y else 0))
-        return strings
-
-    @torch.no_grad()
-    def receive(self, strings: list, shape: tuple[int, int]) -> Known:
-        """The entropy decoder: byte strings -> what the decoder knows. Arguments and errors as for ``decompress``."""
-        device = self.log2_spread.device
-        size = tuple(math.ceil(side / BLOCK) for side in shape)
-        z_shape = (self.N, *(math.ceil(side / HYPER) for side in size))
-        parts = []
-        for y_bytes, z_bytes, side in zip(*strings, strict=True):
-            code, z_crc, y_crc = _read_side(side)
-            z_symbols = unpack(z_bytes, _channel_rows(z_shape), self.entropy_bottleneck).view(1, *z_shape)
-            check_symbols("z", z_symbols, z_crc)
-            mean, scale, indexes = self.predict(z_symbols.to(device), [code], size)
-            symbols, at = torch.zeros(indexes.shape, dtype=torch.int32), _sent(indexes).cpu()
-            has_y = self.sends_y and y_bytes is not None and (len(y_bytes) > 0 or len(at) == 0)
-            if has_y:
-                values = unpack(y_bytes, indexes.cpu().flatten()[at], self.gaussian_conditional)
-                check_symbols("y", values, y_crc)
-                symbols.view(-1)[at] = values
-            decoded = torch.full((1, 1, *size), float(has_y))
-            log2_delta = self.gain.fixed_point(code) / 2**FRACTION_BITS
-            parts.append((symbols.float(), decoded, mean, scale, torch.tensor([log2_delta], dtype=torch.float32)))
-        return Known(*(torch.cat(tensors).to(device) for tensors in zip(*parts, strict=True)), self.log2_spread.detach().exp2())
+    def knows(self, symbols: Tensor, decoded: float, mean: Tensor, octaves: Tensor, log2_delta: Tensor) -> Known:
+        """A ``Known`` of latents that are all decoded, 1.0, or all not, 0.0."""
+        mask = torch.full_like(symbols[:, :1], decoded)
+        return Known(symbols, mask, mean, steps_of(octaves), log2_delta, self.log2_spread.exp2())
 
     def load_state_dict(self, state_dict: dict[str, Tensor], strict: bool = True):
         """As in torch; probability tables of any size are taken over as they are stored."""
@@ -228,21 +218,3 @@ def _pad(x: Tensor, unit: int) -> Tensor:
     """Repeat the last row and column until both sides are multiples of ``unit``."""
     rows, cols = (-side % unit for side in x.shape[-2:])
     return F.pad(x, (0, cols, 0, rows), mode="replicate") if rows or cols else x
-
-
-def _channel_rows(shape: tuple[int, int, int]) -> Tensor:
-    return torch.arange(shape[0], dtype=torch.int32).repeat_interleave(shape[1] * shape[2])
-
-
-def _sent(indexes: Tensor) -> Tensor:
-    """Where among all latents, in their order in memory, are those that the entropy coder says something of: (n,)."""
-    return indexes.flatten().nonzero().squeeze(1)
-
-
-def _read_side(side: bytes) -> tuple[int, int, int]:
-    if len(side) != SIDE.size:
-        raise BitstreamError(f"the side information holds {len(side)} bytes, not {SIDE.size}; the stream is damaged")
-    code, z_crc, y_crc = SIDE.unpack(side)
-    if not CODE_MIN <= code <= CODE_MAX:
-        raise BitstreamError(f"the lambda code is {code}, not in {CODE_MIN} .. {CODE_MAX}; the stream is damaged")
-    return code, z_crc, y_crc

@@ -16,64 +16,39 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from dhp_lab.checkpoints import CheckpointError, read_checkpoint, save_model, upload_checkpoint
+from dhp_lab.codec.config import CodecConfig
 from dhp_lab.codec.denoiser import Known, LatentDenoiser, denoise_step
 from dhp_lab.codec.hyperprior import Hyperprior
 from dhp_lab.codec.rate import lambda_code, quantisation_sigma
 from dhp_lab.codec.tiling import tiled
-from dhp_lab.diffusion.schedules import cosine, linear
-
-SCHEDULES = {"linear": linear, "cosine": cosine}
-
-
-@dataclass(frozen=True)
-class CodecConfig:
-    """What a model is made of.
-
-    Attributes:
-        N: width of the networks and channels of z, 4 .. 1024. M: channels of y, 1 .. 768.
-        diffusion_steps: T, the number of times in the schedule, >= 1. schedule: "linear" or "cosine".
-        transmit: "z+y" sends hyper-latents and latents, "z" hyper-latents alone.
-
-    Raises:
-        ValueError: a value outside its range.
-    """
-
-    N: int = 128
-    M: int = 128
-    diffusion_steps: int = 50
-    schedule: str = "linear"
-    transmit: str = "z+y"
-
-    def __post_init__(self) -> None:
-        if not 4 <= self.N <= 1024:
-            raise ValueError(f"N must lie in 4 .. 1024, got {self.N}")
-        if self.schedule not in SCHEDULES:
-            raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, got '{self.schedule}'")
-        if self.transmit not in ("z+y", "z"):
-            raise ValueError(f"transmit must be 'z+y' or 'z', got '{self.transmit}'")
-
+from dhp_lab.codec.transmission import receive, send
 
 class DiffusionHyperprior(Hyperprior):
     """The codec as a CompressAI model; ``create_diffusion_hyperprior_model`` makes one, ``from_pretrained`` loads one."""
 
     def __init__(self, config: CodecConfig) -> None:
-        super().__init__(config.N, config.M, sends_y=config.transmit == "z+y")
+        super().__init__(config.N, config.M, sends_y=config.transmit == "z+y", passes=config.passes, dead_zone=config.dead_zone)
         self.config = config
         self.model_id = bytes(8)                       # of the checkpoint it was loaded from
-        self.denoiser = LatentDenoiser(config.N, config.M)
-        self.noise_schedule = SCHEDULES[config.schedule](config.diffusion_steps)
+        self.denoiser = LatentDenoiser(config.N, config.M, config.dead_zone)
+        self.noise_schedule = config.noise_schedule()
 
     @property
     def latent_scale(self) -> float:
         """The latents' root mean square, which puts Delta and the schedule's sigma into one unit."""
         return self.log2_spread.detach().double().exp2().square().mean().sqrt().item()
+
+    @property
+    def file_fields(self) -> dict[str, object]:
+        """What a .dhp file says of the model that wrote it: the keyword arguments of ``bitstream.write``."""
+        return {"model_id": self.model_id, "transmit": self.config.transmit, "passes": self.config.passes}
 
     def start_time(self, delta: float) -> float:
         """t*: the schedule's time at which its noise is as strong as the rounding error of step Delta."""
@@ -127,7 +102,7 @@ class DiffusionHyperprior(Hyperprior):
             latents = self.encode(x, [code] * len(x))
         finally:
             self.train(was_training)
-        return {"strings": self.send(latents, code), "shape": tuple(x.shape[-2:])}
+        return {"strings": send(self, latents, code), "shape": tuple(x.shape[-2:])}
 
     @torch.no_grad()
     def decompress(self, strings: list, shape: tuple[int, int], *, steps: int = 1, gamma: float = 0.0, seed: int = 0) -> dict:
@@ -145,7 +120,7 @@ class DiffusionHyperprior(Hyperprior):
             BitstreamError: the decoded symbols are not those that were coded. ValueError: a value out of range.
         """
         _check_sampling(steps, gamma)
-        known = self.receive(strings, shape)
+        known = receive(self, strings, shape)
         y_hat = self.denoise(known, steps=steps, gamma=gamma, seed=seed)
         return {"x_hat": self.synthesise(y_hat, known.log2_delta, shape).clamp_(0, 1)}
 
@@ -223,12 +198,33 @@ class DiffusionHyperprior(Hyperprior):
 
 
 def create_diffusion_hyperprior_model(
-    N: int = 128, M: int = 128, diffusion_steps: int = 50, schedule: str = "linear", transmit: str = "z+y"
-) -> DiffusionHyperprior:
+    N: int = 128, M: int = 128, diffusion_steps: int = 50, schedule: str = "linear", transmit: str = "z+y", passes: int = 1,
+    dead_zone: float = 0.0,
+) -> DiffusionHyperprior:  # fmt: skip
     """An untrained codec that already is a lapped-transform codec; see ``CodecConfig`` for the arguments and errors."""
-    model = DiffusionHyperprior(CodecConfig(N, M, diffusion_steps, schedule, transmit))
+    model = DiffusionHyperprior(CodecConfig(N, M, diffusion_steps, schedule, transmit, passes, dead_zone))
     model.update()
     return model.to(memory_format=torch.channels_last)
+
+
+def changed(model: DiffusionHyperprior, **settings: object) -> DiffusionHyperprior:
+    """The same codec with other settings: what it has learnt stays, what is new to it (later passes) starts at nothing.
+
+    Args:
+        settings: transmit, passes, dead_zone as in ``CodecConfig``; None leaves one as it is.
+
+    Raises:
+        ValueError: a value outside its range, or a model of several passes that shall get another number above 1.
+    """
+    config = replace(model.config, **{name: value for name, value in settings.items() if value is not None})
+    if config == model.config:
+        return model
+    if config.passes != model.config.passes and min(config.passes, model.config.passes) > 1:
+        raise ValueError(f"a model of {model.config.passes} passes cannot be made one of {config.passes}; start from one of 1")
+    other = DiffusionHyperprior(config)
+    wanted = other.state_dict()
+    other.load_state_dict(wanted | {name: tensor for name, tensor in model.state_dict().items() if name in wanted})
+    return other.to(memory_format=torch.channels_last).train(model.training)
 
 
 def _noise(known: Known, seed: int) -> Callable[[], Tensor]:

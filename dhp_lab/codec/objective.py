@@ -26,7 +26,7 @@ LAMBDA_OFTEN = 2e-4                        # seven draws in ten lie above: files
 REFERENCE = 1e-3
 VALIDATION_LAMBDAS = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 2e-5)
 SHORTCUT_SHARE = 0.02                      # of the learning rate, for the lapped transforms' small weights
-DENOISER_SHARE = 3.0                       # likewise for the denoiser, which starts when the rest is trained
+LATE_SHARE = 3.0                           # likewise for the denoiser and later passes, which start when the rest is trained
 UNKNOWN_SHARE = 0.3                        # pictures of which D's loss in the latents shows z alone
 PLAIN_SHARE, CLEAN_SHARE = 0.15, 0.05       # joint stage: pictures decoded with K = 0, and from y itself
 SCALE_WEIGHT = 0.05                        # of the bits of latents that are not sent (transmit = "z")
@@ -64,12 +64,12 @@ class Objective(nn.Module):
         if not self.model.sends_y:
             losses["objective"] = losses["objective"] + SCALE_WEIGHT * self.untold_bits(latents)
         if stage == "joint":
-            losses["objective"] = losses["objective"] + LATENT_WEIGHT * sum(self.latent_losses(latents.rest.detach(), fixed))
+            losses["objective"] = losses["objective"] + LATENT_WEIGHT * sum(self.latent_losses(latents, fixed))
         return losses
 
     def _gain(self, x: Tensor, latents: Latents, fixed: Known) -> dict[str, Tensor]:
         """The denoiser's loss: K = 1 against K = 0 in the picture where y is sent, and the lower levels in the latents."""
-        in_latents, surprise = self.latent_losses(latents.rest, fixed)
+        in_latents, surprise = self.latent_losses(latents, fixed)
         seen = {"loss in latents": in_latents.detach(), "surprise": surprise.detach()}
         if not self.model.sends_y:
             return {"objective": in_latents + surprise, "loss": in_latents.detach(),
@@ -97,11 +97,13 @@ class Objective(nn.Module):
         mixed = torch.where(draw < PLAIN_SHARE, y_hat, one_step)
         return torch.where(draw > 1 - CLEAN_SHARE, y, mixed)
 
-    def latent_losses(self, rest: Tensor, fixed: Known) -> tuple[Tensor, Tensor]:
+    def latent_losses(self, latents: Latents, fixed: Known) -> tuple[Tensor, Tensor]:
         """D at noise levels drawn for each picture: its squared error divided by that of the closed form, and how much
         worse that error is foretold, in nats for a latent, than if the closed form's variance were the truth."""
-        unknown = (torch.rand(len(rest), 1, 1, 1, device=rest.device) < UNKNOWN_SHARE) | (fixed.decoded[:, :, :1, :1] == 0)
-        known = replace(fixed, symbols=fixed.symbols * ~unknown, decoded=fixed.decoded * ~unknown)
+        draw = torch.rand(len(latents.y), 1, 1, 1, device=latents.y.device)
+        unknown, blank = (draw < UNKNOWN_SHARE) | (fixed.decoded[:, :, :1, :1] == 0), self.model.known(latents, decoded=False).detach()
+        shown = {name: torch.where(unknown, getattr(blank, name), getattr(fixed, name)) for name in ("symbols", "decoded", "mean", "scale")}
+        known, rest = replace(fixed, **shown), latents.rest.detach() + fixed.mean - shown["mean"]
         sigma = self._noise_levels(unknown, known).expand_as(known.decoded)
         u = noised(rest, sigma, known, torch.randn_like(rest))
         base, believed = (t.detach() for t in self.model.denoiser.closed_form(u, sigma, known))
@@ -138,7 +140,7 @@ class Objective(nn.Module):
             wanted = {"codec": not of_denoiser, "denoiser": of_denoiser, "joint": True}[stage]
             parameter.requires_grad_(wanted and not name.endswith("quantiles"))
             if parameter.requires_grad:
-                share = SHORTCUT_SHARE if name.endswith("lapped") else DENOISER_SHARE if of_denoiser else 1.0
+                share = SHORTCUT_SHARE if name.endswith("lapped") else LATE_SHARE if of_denoiser or name.startswith("passes.") else 1.0
                 groups.setdefault(share, []).append(parameter)
         return [{"params": p, "lr": share * lr, "base_lr": share * lr} for share, p in sorted(groups.items(), reverse=True)]
 

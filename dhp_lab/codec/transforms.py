@@ -51,7 +51,7 @@ def silent(conv: nn.Conv2d) -> nn.Conv2d:
     return conv
 
 
-def _plane(log2_delta: Tensor, like: Tensor) -> Tensor:
+def delta_plane(log2_delta: Tensor, like: Tensor) -> Tensor:
     """log2(Delta) (B,) as one more input channel (B, 1, h, w), roughly in [-1, 1]."""
     return ((log2_delta + 3.5) / 4).to(like.dtype).view(-1, 1, 1, 1).expand(-1, 1, *like.shape[-2:])
 
@@ -78,7 +78,7 @@ class Analysis(nn.Module):
         straight = F.conv2d(F.pixel_unshuffle(mirror(x, BLOCK // 2), BLOCK), self.lapped)
         with autocast(x.device):
             h = self.coarse(self.middle(self.fine(self.entry(4 * x))))
-            h = self.exit(self.tail(h + self.rate(_plane(log2_delta, h))))
+            h = self.exit(self.tail(h + self.rate(delta_plane(log2_delta, h))))
         return straight + std.view(-1, 1, 1) * h.float()
 
 
@@ -106,7 +106,7 @@ class Synthesis(nn.Module):
         straight = straight[..., edge:-edge, edge:-edge]
         unit = y_hat / (std.view(-1, 1, 1) + log2_delta.exp2().view(-1, 1, 1, 1))
         with autocast(y_hat.device):
-            h = self.entry(torch.cat([unit, _plane(log2_delta, unit)], 1).contiguous(memory_format=torch.channels_last))
+            h = self.entry(torch.cat([unit, delta_plane(log2_delta, unit)], 1).contiguous(memory_format=torch.channels_last))
             h = self.exit(self.fine(self.middle(self.tail(h))))
         return 0.5 + straight + 0.25 * h.float()
 
@@ -125,7 +125,7 @@ class HyperAnalysis(nn.Module):
         """log2_delta: (B,)."""
         steps = torch.asinh(y_steps)
         with autocast(y_steps.device):
-            h = self.entry(torch.cat([steps, _plane(log2_delta, steps)], 1))
+            h = self.entry(torch.cat([steps, delta_plane(log2_delta, steps)], 1))
             h = self.exit(F.leaky_relu(self.down(F.leaky_relu(h, 0.1)), 0.1))
         return h.float()
 
@@ -148,7 +148,7 @@ class HyperSynthesis(nn.Module):
 
     def forward(self, z_hat: Tensor, log2_delta: Tensor) -> Tensor:
         """log2_delta: (B,)."""
-        h = torch.cat([z_hat, _plane(log2_delta, z_hat)], 1)
+        h = torch.cat([z_hat, delta_plane(log2_delta, z_hat)], 1)
         for i, layer in enumerate(self.layers[:-1]):
             h = layer(h)
             h = F.relu(F.pixel_shuffle(h, 2) if i < 2 else h)
@@ -161,21 +161,28 @@ class HyperSynthesis(nn.Module):
         Raises:
             ValueError: a weight of 8 or more in absolute value, which the fixed point cannot hold.
         """
-        plane = torch.floor(_plane(log2_delta, z_hat) * 2**ACTIVATION_BITS)
+        plane = torch.floor(delta_plane(log2_delta, z_hat) * 2**ACTIVATION_BITS)
         h = torch.cat([torch.round(z_hat * 2**ACTIVATION_BITS), plane], 1)
         for i, layer in enumerate(self.layers):
-            h = _exact_conv(h, layer)
+            h = exact_conv(h, layer)
             if i < 3:
                 h = F.relu(F.pixel_shuffle(h, 2) if i < 2 else h)
         return h / 2**ACTIVATION_BITS
 
 
-def _exact_conv(h: Tensor, layer: nn.Conv2d) -> Tensor:
-    """A 'same' convolution of whole numbers in float64, as one matrix product for each tap: no sum can round."""
+def exact_conv(h: Tensor, layer: nn.Conv2d) -> Tensor:
+    """A 'same' convolution of whole numbers in float64, as one matrix product for each tap: no sum can round.
+
+    Args:
+        h: (B, C, rows, cols) whole numbers, in units of 2^-10. layer: of stride 1, plain or with a group for each channel.
+
+    Raises:
+        ValueError: a weight of 8 or more in absolute value.
+    """
     h = h.clamp(-ACTIVATION_LIMIT, ACTIVATION_LIMIT)
     weight = torch.round(layer.weight.double() * 2**WEIGHT_BITS)
     if not bool((weight.abs() < 2 ** (WEIGHT_BITS + 3)).all()):
-        raise ValueError(f"a weight of h_s is {layer.weight.abs().max().item():g}; the exact path holds values below 8")
+        raise ValueError(f"a weight of an exact layer is {layer.weight.abs().max().item():g}; the exact path holds values below 8")
     bias = torch.round(layer.bias.double() * 2 ** (WEIGHT_BITS + ACTIVATION_BITS))
     rows, cols = h.shape[-2:]
     reach = layer.padding[0]
@@ -184,7 +191,10 @@ def _exact_conv(h: Tensor, layer: nn.Conv2d) -> Tensor:
     for i in range(layer.kernel_size[0]):
         for j in range(layer.kernel_size[1]):
             window = padded[..., i : i + rows, j : j + cols].flatten(2)
-            total.baddbmm_(weight[:, :, i, j].expand(len(h), -1, -1), window)
+            if layer.groups > 1:
+                total.addcmul_(weight[:, :, i, j], window)
+            else:
+                total.baddbmm_(weight[:, :, i, j].expand(len(h), -1, -1), window)
     return torch.floor(total.view(len(h), -1, rows, cols) / 2**WEIGHT_BITS + 0.5)
 
 

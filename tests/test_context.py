@@ -1,0 +1,235 @@
+"""Coding passes: every latent is sent once, later passes know earlier ones and nothing else, all in whole numbers."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from models import M, N, picture, untrained, woken
+from oracles import largest
+from scipy.stats import norm
+
+from dhp_lab.codec import context as module
+from dhp_lab.codec.context import LIMIT, PASSES, Context, Passes, coding_order, relative
+from dhp_lab.codec.entropy import SCALES, octaves_in_steps, table_rows
+from dhp_lab.codec.model import changed
+from dhp_lab.codec.rate import lambda_code
+from dhp_lab.codec.transmission import receive
+
+LATER = PASSES[1:]
+
+
+def coded_by(codec, x, lambda_rate=1e-3):
+    coded = codec.compress(x, lambda_rate)
+    return coded, codec.encode(x, [lambda_code(lambda_rate)] * len(x))
+
+
+# the order
+
+
+@pytest.mark.parametrize("passes", PASSES)
+@pytest.mark.parametrize("channels, rows, cols", [(2, 1, 1), (32, 3, 5), (320, 4, 4)])
+def test_every_latent_is_sent_once(passes, channels, rows, cols):
+    order = coding_order(passes, channels, rows, cols)
+    assert len(order) == passes and all(places.shape == (channels, rows, cols) for places in order)
+    assert bool((sum(places.int() for places in order) == 1).all())
+
+
+def test_the_order_is_that_of_the_table():
+    black, white = coding_order(2, 1, 2, 3)
+    assert black.int().tolist() == [[[1, 0, 1], [0, 1, 0]]] and torch.equal(white, ~black)
+    loud_black, loud_white, quiet_black, quiet_white = coding_order(4, 20, 2, 3)
+    for loud, quiet, same in ((loud_black, quiet_black, black), (loud_white, quiet_white, white)):
+        assert torch.equal(loud[:3], same.expand(3, 2, 3)) and not loud[3:].any()
+        assert torch.equal(quiet[3:], same.expand(17, 2, 3)) and not quiet[:3].any()
+
+
+# what a pass sees
+
+
+def test_symbols_are_measured_in_their_scale():
+    rows = torch.arange(len(SCALES)).repeat(3, 1)
+    symbols = torch.tensor([[-2.0], [1.0], [3.0]]).expand(3, len(SCALES))
+    plain = (symbols / torch.tensor(SCALES)).clamp(-LIMIT, LIMIT)
+    found = relative(symbols, rows)
+    assert found.dtype == torch.float64 and largest(found - plain) <= 3 * 2.0**-11 and largest(found) == LIMIT
+    assert torch.equal(found * 2**10, (found * 2**10).round())
+
+
+@pytest.mark.parametrize("passes", LATER)
+def test_untrained_networks_correct_nothing(passes):
+    """So a codec with more passes starts as the same codec: other order, equal symbols and pictures, as many bytes or so."""
+    x = picture(64, 80)
+    one, more = (untrained(passes=count) for count in (1, passes))
+    (coded, latents), (other, found) = coded_by(one, x), coded_by(more, x)
+    assert torch.equal(latents.symbols, found.symbols) and torch.equal(latents.octaves, found.octaves)
+    assert abs(len(coded["strings"][0][0]) - len(other["strings"][0][0])) <= 8
+    pictures = [codec.decompress(file["strings"], file["shape"])["x_hat"] for codec, file in ((one, coded), (more, other))]
+    assert torch.equal(*pictures)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("passes", LATER)
+def test_a_pass_knows_the_earlier_ones_and_nothing_else(passes):
+    """Change one symbol of a pass: mean and scale of that pass and of those before stay, some of a later pass move."""
+    order, generator = coding_order(passes, M, 8, 8), torch.Generator().manual_seed(0)
+    codec = woken(passes=passes)
+    mean, octaves = (torch.randn(1, M, 8, 8, generator=generator) for _ in range(2))
+    truth = torch.randint(-3, 4, (1, M, 8, 8), generator=generator).float()
+
+    def walk(symbols):
+        return codec.passes.walk(mean, octaves, torch.tensor([-5.0]), lambda places, mean, octaves: symbols, exact=True)
+
+    before = walk(truth)
+    for number, places in enumerate(order[:-1]):
+        changed, at = truth.clone(), places.flatten().nonzero()[0]
+        changed.view(-1)[at] = (changed.view(-1)[at] == 0).float()
+        after = walk(changed)
+        for known in order[: number + 1]:
+            assert all(torch.equal(a[0][known], b[0][known]) for a, b in zip(before[:2], after[:2], strict=True))
+        later = ~sum(order[: number + 1]).bool()
+        assert all((a[0][later] != b[0][later]).any() for a, b in zip(before[:2], after[:2], strict=True))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("passes", LATER)
+def test_the_exact_network_is_the_trained_one_but_for_rounding(passes):
+    generator = torch.Generator().manual_seed(0)
+    r = (8 * torch.randn(2, M, 6, 7, generator=generator)).round() / 8
+    octaves, log2_delta = torch.randn(2, M, 6, 7, generator=generator), torch.tensor([-4.0, -7.5])
+    for network in woken(passes=passes).passes.later:
+        exact, plain = network.exact(r.double(), octaves.double(), log2_delta.double()), network(r, octaves, log2_delta)
+        for a, b in zip(exact, plain, strict=True):
+            assert a.dtype == torch.float64 and largest(a - b) < 0.02 < 0.1 < largest(b)
+            assert torch.equal(a * 2**10, (a * 2**10).round())
+
+
+def test_channels_of_other_passes_are_left_alone():
+    first, second, third = (Context(N, 20, number, 4) for number in (1, 2, 3))
+    assert [network.part for network in (first, second, third)] == [slice(0, 3), slice(3, 20), slice(3, 20)]
+    for network in (first, third):
+        torch.nn.init.ones_(network.exit.bias)
+        shift, more = network(torch.zeros(1, 20, 2, 2), torch.zeros(1, 20, 2, 2), torch.zeros(1))
+        wanted = torch.zeros(20)
+        wanted[network.part] = 1
+        assert torch.equal(shift[0, :, 0, 0], wanted) and torch.equal(more, shift)
+
+
+# the codec with passes
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("passes", LATER)
+@pytest.mark.parametrize("shape", [(16, 16), (17, 31), (100, 77)])
+@pytest.mark.parametrize("lambda_rate", [1e-2, 1e-4])
+def test_what_is_decoded_is_what_was_coded(passes, shape, lambda_rate):
+    codec, x = woken(passes=passes), picture(*shape, count=2)
+    coded, latents = coded_by(codec, x, lambda_rate)
+    known = receive(codec, coded["strings"], coded["shape"])
+    assert torch.equal(known.symbols, latents.symbols) and bool(known.symbols.any())
+    assert torch.equal(known.mean, latents.mean) and torch.equal(known.scale, latents.scale)
+    assert torch.equal(codec.decompress(coded["strings"], shape)["x_hat"], codec(x, lambda_rate)["x_hat"].clamp(0, 1))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("passes", LATER)
+def test_the_bytes_are_those_of_the_scales_that_each_pass_gives(passes):
+    """White noise and a prior that knows it, then corrected at random: by scipy's normal distribution, within 1 %."""
+    codec, noise = untrained(N=4, M=768, passes=passes), torch.randn(1, 3, 96, 128, generator=torch.Generator().manual_seed(0))
+    codec.log2_spread.fill_(math.log2(0.1))
+    for weights in codec.passes.parameters():
+        weights += 0.05 * torch.randn(weights.shape, generator=torch.Generator().manual_seed(weights.numel()))
+    coded, latents = coded_by(codec, 0.5 + 0.1 * noise, 1e-4)
+    assert largest(latents.octaves - latents.first[1]) > 0.3
+    rows = table_rows(latents.octaves)
+    q, scale = (t[rows > 0].double().numpy() for t in (latents.symbols.abs(), torch.tensor(SCALES)[rows.long()]))
+    bits = -np.log2(norm.sf((q - 0.5) / scale) - norm.sf((q + 0.5) / scale)).sum()
+    assert 8 * len(coded["strings"][0][0]) == pytest.approx(bits, rel=0.01)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("passes", LATER)
+def test_scales_do_not_depend_on_tiles_layout_threads_or_the_order_of_sums(passes, monkeypatch):
+    codec, x = woken(passes=passes), picture(200, 180)
+    expected = codec.encode(x, [15000])
+
+    def convolved(h, layer):
+        """`exact_conv` through torch's convolution in float64: other algorithms, other orders of summation."""
+        weight, bias = torch.round(layer.weight.double() * 2**12), torch.round(layer.bias.double() * 2**22)
+        return torch.floor(F.conv2d(h, weight, bias, padding=layer.padding, groups=layer.groups) / 2**12 + 0.5)
+
+    ways = [lambda: monkeypatch.setattr(module, "CONTEXT_TILE", 4), lambda: torch.set_num_threads(2),
+            lambda: monkeypatch.setattr(module, "exact_conv", convolved)]  # fmt: skip
+    threads, symbols = torch.get_num_threads(), expected.symbols
+    try:
+        for way in ways:
+            way()
+            found = codec.passes.walk(*expected.first, expected.log2_delta, lambda *known: symbols, exact=True)
+            assert torch.equal(found[0], expected.mean) and torch.equal(found[1], expected.octaves)
+    finally:
+        torch.set_num_threads(threads)
+
+
+@torch.no_grad()
+def test_the_preview_is_that_of_z_alone():
+    codec, x = woken(passes=4), picture(64, 64)
+    coded, latents = coded_by(codec, x)
+    known = receive(codec, [[None], *coded["strings"][1:]], coded["shape"])
+    assert torch.equal(known.mean, latents.first[0]) and largest(known.mean - latents.mean) > 0.01
+    assert not known.decoded.any() and not known.symbols.any()
+
+
+@torch.no_grad()
+def test_a_codec_of_one_pass_grows_into_one_of_four():
+    """The same pictures before anything is learnt, on the weights of the first; one of two passes does not grow."""
+    codec, x = woken(), picture(64, 80)
+    grown = changed(codec, passes=4)
+    assert (grown.config.passes, grown.training, changed(grown, passes=4)) == (4, False, grown)
+    assert all(torch.equal(value, grown.state_dict()[name]) for name, value in codec.state_dict().items())
+    assert torch.equal(grown(x, 1e-3)["x_hat"], codec(x, 1e-3)["x_hat"])
+    with pytest.raises(ValueError, match="a model of 2 passes cannot be made one of 4; start from one of 1"):
+        changed(woken(passes=2), passes=4)
+
+
+@pytest.mark.parametrize("settings", [{"passes": 3}, {"passes": 2, "transmit": "z"}, {"passes": 4, "M": 1}])
+def test_other_numbers_of_passes_are_refused(settings):
+    with pytest.raises(ValueError, match="passes must be 1, 2 or 4, with z alone 1, with one channel at most 2; got"):
+        untrained(**settings)
+
+
+@pytest.mark.parametrize("passes", LATER)
+def test_gradients_reach_every_weight_of_every_pass(passes):
+    codec = woken(passes=passes).train()
+    latents = codec.latents(picture(64, 64, count=2), torch.full((2,), 1e-3))
+    codec.likelihoods(latents)["y"].log2().sum().backward()
+    assert all(bool(p.grad.any()) for p in codec.passes.parameters())
+    assert all(bool(part.weight.grad.any()) for part in (codec.h_s.layers[-1], codec.g_a.exit))
+
+
+def test_a_network_learns_what_neighbours_tell():
+    """Latents that repeat their left neighbour's sign and size: the second pass saves bits, by the coder's own count."""
+    torch.manual_seed(0)
+    passes, optimizer = Passes(8, 2, 2), None
+    optimizer = torch.optim.Adam(passes.parameters(), lr=1e-2)
+    spent = []
+    for _ in range(150):
+        rest = torch.randn(8, 2, 8, 4).repeat_interleave(2, 3) * 4 + 0.3 * torch.randn(8, 2, 8, 8)
+        octaves = torch.full_like(rest, 2.0)
+        mean, found, _ = passes.walk(
+            torch.zeros_like(rest), octaves, torch.zeros(8), lambda places, mean, octaves: (rest - mean).round(), exact=False,
+        )  # fmt: skip
+        nats = 0.5 * ((rest - mean) / found.exp2()).square() + found * 0.6931
+        optimizer.zero_grad()
+        nats.mean().backward()
+        optimizer.step()
+        spent.append(nats.detach()[:, coding_order(2, 2, 8, 8)[1]].mean().item())
+    assert sum(spent[-10:]) / 10 < spent[0] - 0.7
+
+
+def test_scales_of_passes_are_rows_of_the_table():
+    log2_scale = torch.tensor([0.5, -1.0]).double().view(1, 1, 1, 2)
+    octaves = octaves_in_steps(log2_scale, torch.tensor([1.25]), -3 * 2**16)
+    assert octaves.flatten().tolist() == [4.75, 3.25] and table_rows(octaves).flatten().tolist() == [62, 50]
