@@ -66,7 +66,7 @@ class Trainer:
         torch.manual_seed(config.seed + 7919 * self.accelerator.process_index)
         self.model = self._model()
         self.objective = Objective(self.model, config.lambda_rate)
-        self.ema = EMAModel(self.model.parameters(), decay=config.ema_decay, use_ema_warmup=True, inv_gamma=1.0, power=0.75)
+        self.ema = EMAModel(self.model.parameters(), decay=config.ema_decay, use_ema_warmup=True, inv_gamma=1.0, power=0.75, foreach=True)
         self.step, self.best, self.stage, self.optimizer = 0, math.inf, None, None
         if config.resume:
             self._resume()
