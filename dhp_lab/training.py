@@ -58,7 +58,8 @@ class Trainer:
         self.out = Path(config.output_dir)
         (self.out / "samples").mkdir(parents=True, exist_ok=True)
         self.accelerator = Accelerator(cpu=choose_device(config.device).type == "cpu")
-        self._log_to_file()
+        if self.accelerator.is_main_process:
+            self._log_to_file()
         self.crops, self.val = self._photos()
         per_epoch = math.ceil(len(self.crops) / (config.batch_size * self.accelerator.num_processes))
         self.lengths = [per_epoch * e for e in (config.epochs, config.denoiser_epochs, config.joint_epochs)]

@@ -100,11 +100,12 @@ def test_the_exact_network_is_the_trained_one_but_for_rounding(passes):
     generator = torch.Generator().manual_seed(0)
     r = (8 * torch.randn(2, M, 6, 7, generator=generator)).round() / 8
     octaves, log2_delta = torch.randn(2, M, 6, 7, generator=generator), torch.tensor([-4.0, -7.5])
+    where = torch.rand(6, 7, generator=generator) < 0.5
     for network in woken(passes=passes).passes.later:
-        exact, plain = network.exact(r.double(), octaves.double(), log2_delta.double()), network(r, octaves, log2_delta)
+        exact, plain = network.exact(r.double(), octaves.double(), log2_delta.double(), where), network(r, octaves, log2_delta, where)
         for a, b in zip(exact, plain, strict=True):
             assert a.dtype == torch.float64 and largest(a - b) < 0.02 < 0.1 < largest(b)
-            assert torch.equal(a * 2**10, (a * 2**10).round())
+            assert torch.equal(a * 2**10, (a * 2**10).round()) and not b[..., ~where].any()
 
 
 def test_channels_of_other_passes_are_left_alone():
@@ -112,7 +113,7 @@ def test_channels_of_other_passes_are_left_alone():
     assert [network.part for network in (first, second, third)] == [slice(0, 3), slice(3, 20), slice(3, 20)]
     for network in (first, third):
         torch.nn.init.ones_(network.exit.bias)
-        shift, more = network(torch.zeros(1, 20, 2, 2), torch.zeros(1, 20, 2, 2), torch.zeros(1))
+        shift, more = network(torch.zeros(1, 20, 2, 2), torch.zeros(1, 20, 2, 2), torch.zeros(1), torch.ones(2, 2, dtype=torch.bool))
         wanted = torch.zeros(20)
         wanted[network.part] = 1
         assert torch.equal(shift[0, :, 0, 0], wanted) and torch.equal(more, shift)

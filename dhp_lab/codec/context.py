@@ -76,31 +76,33 @@ class Context(nn.Module):
         self.exit = silent(nn.Conv2d(width, 2 * count, 1))
         self.own = silent(nn.Conv2d(2 * count, 2 * count, 1, groups=2 * count))
 
-    def forward(self, r: Tensor, octaves: Tensor, log2_delta: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, r: Tensor, octaves: Tensor, log2_delta: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
         """The float network that training sees.
 
         Args:
             r: (B, M, h, w) in [-5, 5], zeros where nothing is decoded. octaves: (B, M, h, w) log2 of the first scale in steps.
-            log2_delta: (B,).
+            log2_delta: (B,). where: (h, w) bool, the places of this pass.
 
         Returns:
-            shift in first scales and octaves, (B, M, h, w) each, zeros in channels that are not of this pass.
+            shift in first scales and octaves, (B, M, h, w) each, zeros in channels and places that are not of this pass.
         """
-        return self._told(r, octaves / 4, delta_plane(log2_delta, r), lambda layer, h: layer(h))
+        return self._told(r, octaves / 4, delta_plane(log2_delta, r), where, lambda layer, h: layer(h))
 
     @torch.no_grad()
-    def exact(self, r: Tensor, octaves: Tensor, log2_delta: Tensor) -> tuple[Tensor, Tensor]:
+    def exact(self, r: Tensor, octaves: Tensor, log2_delta: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
         """The same in whole numbers: float64 arguments, r in multiples of 2^-10, the others of 2^-16; results of 2^-10."""
         planes = torch.floor(octaves / 4 * UNIT), torch.floor(delta_plane(log2_delta, r) * UNIT)
-        return tuple(told / UNIT for told in self._told(r * UNIT, *planes, lambda layer, h: exact_conv(h, layer)))
+        return tuple(told / UNIT for told in self._told(r * UNIT, *planes, where, lambda layer, h: exact_conv(h, layer)))
 
-    def _told(self, r: Tensor, octaves: Tensor, plane: Tensor, conv) -> tuple[Tensor, Tensor]:
-        seen = torch.cat([r, r.abs()], 1)                                                           # (B, 2 M, h, w)
+    def _told(self, r: Tensor, octaves: Tensor, plane: Tensor, where: Tensor, conv) -> tuple[Tensor, Tensor]:
+        seen, at = torch.cat([r, r.abs()], 1), where.flatten().nonzero().squeeze(1)                 # (B, 2 M, h, w), (n,)
         near = conv(self.near, seen)
-        h = F.relu(conv(self.mix, torch.cat([seen, near, octaves, plane], 1)))
+        seen, near, octaves, plane = (t.flatten(2).index_select(2, at).unsqueeze(2) for t in (seen, near, octaves, plane))
+        h = F.relu(conv(self.mix, torch.cat([seen, near, octaves, plane], 1)))                      # (B, width, 1, n)
         told = conv(self.exit, F.relu(conv(self.hidden, h)))
         told = told + conv(self.own, torch.cat([half[:, self.part] for half in near.chunk(2, 1)], 1))
-        return tuple(F.pad(half, (0, 0, 0, 0, self.part.start, self.rest)) for half in told.chunk(2, 1))
+        whole = told.new_zeros(*told.shape[:2], where.numel()).index_copy(2, at, told.squeeze(2)).unflatten(2, where.shape)
+        return tuple(F.pad(half, (0, 0, 0, 0, self.part.start, self.rest)) for half in whole.chunk(2, 1))
 
 
 class Passes(nn.Module):
@@ -130,7 +132,7 @@ class Passes(nn.Module):
         for number, places in enumerate(coding_order(self.count, *mean.shape[1:])):
             places = places.to(mean.device)
             if number:
-                shift, more = self._corrections(self.later[number - 1], seen, first[1], log2_delta, exact)
+                shift, more = self._corrections(self.later[number - 1], seen, first[1], log2_delta, places.any(0), exact)
                 mean = torch.where(places, first[0] + shift * first[1].exp2(), mean)
                 octaves = torch.where(places, first[1] + more, octaves)
             told = symbols_at(places, mean, octaves)
@@ -139,15 +141,17 @@ class Passes(nn.Module):
                 seen = torch.where(places, (relative(symbols, rows) + shift).clamp(-LIMIT, LIMIT).to(seen.dtype), seen).detach()
         return mean, octaves, symbols
 
-    def _corrections(self, context: Context, seen: Tensor, octaves: Tensor, log2_delta: Tensor, exact: bool) -> tuple[Tensor, Tensor]:
+    def _corrections(
+        self, context: Context, seen: Tensor, octaves: Tensor, log2_delta: Tensor, where: Tensor, exact: bool,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         if exact:
             def part(r: slice, c: slice) -> Tensor:
                 window = (t[..., r, c].double() for t in (seen, octaves))
-                return torch.cat(context.exact(*window, log2_delta.double()), 1).float()
+                return torch.cat(context.exact(*window, log2_delta.double(), where[r, c]), 1).float()
 
             shift, more = tiled(part, *seen.shape[-2:], 1, CONTEXT_TILE).chunk(2, 1)
         else:
-            shift, more = context(seen, octaves, log2_delta)
+            shift, more = context(seen, octaves, log2_delta, where)
         return shift.clamp(-8, 8), more.clamp(-4, 4)
 
 

@@ -23,12 +23,15 @@ from dhp_lab.codec.model import DiffusionHyperprior
 
 LAMBDA_LOW, LAMBDA_HIGH = 1e-5, 3e-2       # the range one model serves
 LAMBDA_OFTEN = 2e-4                        # seven draws in ten lie above: files under about 1.3 bpp
+ALONE_LOW, ALONE_HIGH = 1e-3, 1e-1         # the range where z alone is sent: it cannot hold the bits of a smaller lambda
 REFERENCE = 1e-3
 VALIDATION_LAMBDAS = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 2e-5)
+ALONE_LAMBDAS = (3e-2, 1e-2, 3e-3)         # likewise for z alone
 SHORTCUT_SHARE = 0.02                      # of the learning rate, for the lapped transforms' small weights
 LATE_SHARE = 3.0                           # likewise for the denoiser and later passes, which start when the rest is trained
 UNKNOWN_SHARE = 0.3                        # pictures of which D's loss in the latents shows z alone
 PLAIN_SHARE, CLEAN_SHARE = 0.15, 0.05       # joint stage: pictures decoded with K = 0, and from y itself
+ALONE_SHARE = 0.3                          # codec stage, z alone: pictures decoded from y itself, which no bits tie to the picture
 SCALE_WEIGHT = 0.05                        # of the bits of latents that are not sent (transmit = "z")
 LATENT_WEIGHT = 0.05                       # of the denoiser's loss in the latents
 
@@ -44,6 +47,8 @@ class Objective(nn.Module):
         """(count,) trade-offs: the one asked for, or log-uniform draws over the range."""
         if self.lambda_rate is not None:
             return torch.full((count,), self.lambda_rate, device=device)
+        if not self.model.sends_y:
+            return torch.exp(math.log(ALONE_LOW) + math.log(ALONE_HIGH / ALONE_LOW) * torch.rand(count)).to(device)
         low = torch.where(torch.rand(count) < 0.7, math.log(LAMBDA_OFTEN), math.log(LAMBDA_LOW))
         return torch.exp(low + (math.log(LAMBDA_HIGH) - low) * torch.rand(count)).to(device)
 
@@ -59,6 +64,8 @@ class Objective(nn.Module):
         y_hat = self.model.denoise(known, steps=0)
         if stage == "joint":
             y_hat = self._mixed(latents.y, fixed, y_hat)
+        elif not self.model.sends_y:
+            y_hat = torch.where(torch.rand(len(x), 1, 1, 1, device=x.device) < ALONE_SHARE, latents.y, y_hat)
         x_hat = self.model.synthesise(y_hat, latents.log2_delta, x.shape[-2:])
         losses = rate_distortion(x_hat, x, self.model.likelihoods(latents), lambda_rate)
         if not self.model.sends_y:
@@ -84,8 +91,9 @@ class Objective(nn.Module):
                 "gain in dB": -10 * relative.detach().log10(), **seen}
 
     def untold_bits(self, latents: Latents) -> Tensor:
-        """Bits for each latent that is not sent: nobody pays them, but they teach h_s the scale that sampling needs."""
-        rest = latents.rest.detach() + torch.rand_like(latents.rest) - 0.5
+        """Bits for each latent that is not sent: nobody pays them, but they teach h_s the mean and scale that sampling needs."""
+        steps = (latents.y / latents.log2_delta.exp2().view(-1, 1, 1, 1)).detach()
+        rest = steps - latents.mean + torch.rand_like(latents.rest) - 0.5
         likelihood = self.model.gaussian_conditional._likelihood(rest, latents.scale)
         return -self.model.gaussian_conditional.likelihood_lower_bound(likelihood).log2().mean()
 
@@ -125,7 +133,8 @@ class Objective(nn.Module):
         """One row for each validation lambda: real rounding, estimated bits, K = 1 if ``denoise`` else K = 0."""
         x = x.to(next(self.model.parameters()).device)
         rows = []
-        for value in VALIDATION_LAMBDAS if self.lambda_rate is None else (self.lambda_rate,):
+        several = VALIDATION_LAMBDAS if self.model.sends_y else ALONE_LAMBDAS
+        for value in several if self.lambda_rate is None else (self.lambda_rate,):
             lambda_rate = torch.full((len(x),), value, device=x.device)
             out = self.model(x, value, steps=int(denoise))
             losses = rate_distortion(out["x_hat"], x, out["likelihoods"], lambda_rate)

@@ -187,15 +187,15 @@ def exact_conv(h: Tensor, layer: nn.Conv2d) -> Tensor:
     rows, cols = h.shape[-2:]
     reach = layer.padding[0]
     padded = F.pad(h, (reach,) * 4)
-    total = bias.view(1, -1, 1).expand(len(h), -1, rows * cols).clone()
+    total = bias.view(1, -1, 1, 1).expand(len(h), -1, rows, cols).clone()
     for i in range(layer.kernel_size[0]):
         for j in range(layer.kernel_size[1]):
-            window = padded[..., i : i + rows, j : j + cols].flatten(2)
+            window, taps = padded[..., i : i + rows, j : j + cols], weight[:, :, i, j]
             if layer.groups > 1:
-                total.addcmul_(weight[:, :, i, j], window)
+                total.addcmul_(taps.unsqueeze(2), window)
             else:
-                total.baddbmm_(weight[:, :, i, j].expand(len(h), -1, -1), window)
-    return torch.floor(total.view(len(h), -1, rows, cols) / 2**WEIGHT_BITS + 0.5)
+                total.flatten(2).baddbmm_(taps.expand(len(h), -1, -1), window.flatten(2))
+    return torch.floor(total / 2**WEIGHT_BITS + 0.5)
 
 
 def widths(N: int) -> tuple[int, int, int]:
