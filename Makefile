@@ -1,7 +1,7 @@
 # make lab         open the lessons in JupyterLab        ARGS="..." is passed on to it
 # make test        unit tests, then every notebook       TESTS="tests/test_checks.py" runs a part, JOBS=1 one at a time
 # make notebooks   execute the notebooks in place, to be committed
-# make bench       run every benchmark
+# make bench       run every benchmark, and put the tables into benchmarks/README.md
 # make clean       remove .venv and what Python left behind
 #
 # All of them first make .venv, once; a change of pyproject.toml updates it.
@@ -13,6 +13,8 @@ PYTHON ?= python3.11 python3.12 python3
 JOBS   ?= 2
 TESTS  ?= tests notebooks
 LESSONS := $(wildcard notebooks/*.ipynb)
+BENCHES ?= codec_speed tiling_seams explorer_latency training_speed denoiser_worth digit_samplers caption_obedience \
+           latent_cost realism z_only
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
@@ -48,8 +50,11 @@ notebooks: export HF_HUB_OFFLINE := 1
 notebooks: $(READY)
 	$(PY) tests/execute_notebooks.py $(LESSONS)
 
+# PHOTOS="train eval" also trains and measures the variants of benchmarks/ablation.py, for an hour.
 bench: $(READY)
-	@for file in codec_speed tiling_seams explorer_latency denoiser_worth digit_samplers caption_obedience latent_cost; do echo "== $$file"; $(PY) benchmarks/$$file.py || exit 1; done
+	@for file in $(BENCHES); do echo "== $$file"; $(PY) benchmarks/$$file.py || exit 1; done
+	@set -- $(PHOTOS); [ -z "$$1" ] || $(PY) benchmarks/ablation.py --data_path "$$1" --eval_path "$$2"
+	$(PY) benchmarks/tables.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache

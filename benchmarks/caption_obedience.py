@@ -20,17 +20,17 @@ three: most of those with three things are new to a model that was trained on 32
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from time import perf_counter
 
 import torch
+from saving import save
 from scipy.stats import binomtest
 from torch import Tensor
 
 from dhp_lab.autoencoders import decode, encode
-from dhp_lab.checkpoints import model_id, write_atomic
+from dhp_lab.checkpoints import model_id
 from dhp_lab.latent_diffusion import LatentDiffusion
 from dhp_lab.lesson_training import CHECKPOINTS
 from dhp_lab.measurements import environment
@@ -154,10 +154,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=ROOT / "data" / "results" / "caption_obedience.json")
     options = parser.parse_args()
     found = measure_all(options)
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(options.output, (json.dumps(found, indent=1) + "\n").encode())
-    write_atomic(options.output.with_suffix(".md"), (table(found) + "\n").encode())
-    print(table(found))
+    save(found, table(found), options.output)
 
 
 if __name__ == "__main__":

@@ -19,11 +19,12 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 
+from saving import save
+
 LAMBDA_RATE = 1e-3
 STEPS = (0, 1, 2, 4)
 MEGAPIXELS = {1: (1155, 866), 3: (2000, 1500), 6: (2828, 2121), 12: (4000, 3000)}  # width, height
 ROOT = Path(__file__).resolve().parents[1]
-BEGIN, END = "<!-- speed: begin -->", "<!-- speed: end -->"
 
 
 # ------------------------------------------------------------------------------- in the child processes
@@ -191,18 +192,6 @@ def tables(found: dict) -> str:
     return "\n".join(lines)
 
 
-def write_results(found: dict, output: Path) -> None:
-    """Write the JSON, and the tables between the marks in README.md beside this file."""
-    from dhp_lab.checkpoints import write_atomic
-
-    output.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(output, (json.dumps(found, indent=1) + "\n").encode())
-    readme = Path(__file__).with_name("README.md")
-    before, _, rest = readme.read_text().partition(BEGIN)
-    after = rest.partition(END)[2]
-    write_atomic(readme, f"{before}{BEGIN}\n{tables(found)}\n{END}{after}".encode())
-
-
 def main() -> None:
     """Parse the options; be the parent, or a child where --job is given."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -218,8 +207,7 @@ def main() -> None:
         print(json.dumps(child(options.job, options)))
         return
     found = measure_all(options)
-    write_results(found, options.output)
-    print(tables(found))
+    save(found, tables(found), options.output)
 
 
 if __name__ == "__main__":

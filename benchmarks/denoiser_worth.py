@@ -1,10 +1,10 @@
 """What is the denoiser worth? Three rate-distortion curves over the same pictures, side by side.
 
-    python benchmarks/denoiser_worth.py [--joint data/results/kodak.json] [--control data/results/control.json]
+    python benchmarks/denoiser_worth.py [--joint data/results/fourth.json] [--control data/results/control.json]
 
-K = 1 and K = 0 of the shipped model, and the same codec trained for as many steps from the same start without any
-denoiser. The curves come from two runs of `dhp evaluate`; the commands are in the files. Prints a table and writes
-data/results/denoiser.json. Rates differ from curve to curve, so gains are read at equal rate (pchip over log rate).
+K = 1 and K = 0 of the shipped model's fourth stage, before it had coding passes, and the same codec trained for as many steps
+from the same start without any denoiser. The curves come from two runs of `dhp evaluate`; the commands are in the files. Prints a table, and writes it as
+JSON and Markdown. Rates differ from curve to curve, so gains are read at equal rate (pchip over log rate).
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+from saving import save
 from scipy.interpolate import PchipInterpolator
 
-from dhp_lab.checkpoints import write_atomic
 from dhp_lab.metrics import Curve, bd_rate, smallest_gain
 
 RESULTS = Path(__file__).resolve().parents[1] / "data" / "results"
@@ -63,7 +63,7 @@ def table(curves: dict[str, Curve], rows: list[dict]) -> str:
 def main() -> None:
     """Read both evaluations, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--joint", type=Path, default=RESULTS / "kodak.json")
+    parser.add_argument("--joint", type=Path, default=RESULTS / "fourth.json")
     parser.add_argument("--control", type=Path, default=RESULTS / "control.json")
     parser.add_argument("--output", type=Path, default=RESULTS / "denoiser.json")
     options = parser.parse_args()
@@ -76,8 +76,7 @@ def main() -> None:
         "psnr": {name: dict(zip(map(str, RATES), at(RATES, *points), strict=True)) for name, points in curves.items()},
         "comparisons": rows,
     }
-    write_atomic(options.output, (json.dumps(found, indent=1) + "\n").encode())
-    print(table(curves, rows))
+    save(found, table(curves, rows), options.output)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ The line "real digits" is that of the 360 test digits: no sampler can be expecte
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -23,15 +22,33 @@ from pathlib import Path
 from time import perf_counter
 
 import torch
+from saving import save
 from torch import Tensor
 
-from dhp_lab.checkpoints import CONFIG, WEIGHTS, model_id, write_atomic
+from dhp_lab.checkpoints import CONFIG, WEIGHTS, model_id
 from dhp_lab.diffusion.guidance import guided
 from dhp_lab.diffusion.ideal import rescaled
 from dhp_lab.diffusion.process import Denoiser
-from dhp_lab.diffusion.samplers import State, ddim, ddpm, euler_maruyama, last, predictor_corrector, probability_flow, start
+from dhp_lab.diffusion.samplers import (
+    State,
+    ddim,
+    ddpm,
+    euler_maruyama,
+    last,
+    predictor_corrector,
+    probability_flow,
+    start,
+)
 from dhp_lab.diffusion.schedules import NoiseSchedule, geometric
-from dhp_lab.digits import CLASSES, SIDE, digit_classifier, diversity, load_digits, round_to_levels, share_of_asked_class
+from dhp_lab.digits import (
+    CLASSES,
+    SIDE,
+    digit_classifier,
+    diversity,
+    load_digits,
+    round_to_levels,
+    share_of_asked_class,
+)
 from dhp_lab.feature_distances import frechet_distance, precision_recall
 from dhp_lab.lesson_training import CHECKPOINTS, LESSONS, load_denoiser
 from dhp_lab.measurements import environment
@@ -180,10 +197,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=ROOT / "data" / "results" / "digit_samplers.json")
     options = parser.parse_args()
     found = measure_all(options)
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(options.output, (json.dumps(found, indent=1, default=asdict) + "\n").encode())
-    write_atomic(options.output.with_suffix(".md"), (tables(found) + "\n").encode())
-    print(tables(found))
+    save(found, tables(found), options.output, default=asdict)
 
 
 if __name__ == "__main__":

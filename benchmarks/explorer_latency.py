@@ -3,21 +3,21 @@
     python benchmarks/explorer_latency.py [--side 512] [--output data/results/explorer.json]
 
 Renders positions never seen before, a new lambda at each K, then a new K for a known file, then the same again from the
-cache; prints the median and the greatest seconds and writes them as JSON. The browser's own drawing is not counted.
+cache; prints the median and the greatest seconds, and writes them as JSON and Markdown. The browser's own drawing is not counted.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from statistics import median
 from time import perf_counter
 
 import numpy as np
 import torch
+from saving import save
 
-from dhp_lab.checkpoints import default_checkpoint, write_atomic
+from dhp_lab.checkpoints import default_checkpoint
 from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.explorers import CodecExplorer
 
@@ -30,6 +30,13 @@ def wait(explorer: CodecExplorer, **position) -> float:
     for name, value in position.items():
         explorer.controls[name].value = value
     return perf_counter() - start
+
+
+def table(found: dict) -> str:
+    """Return all figures as Markdown."""
+    lines = [f"`{found['command']}`, {found['threads']} threads; model {found['model_id']}", "",
+             "| moved | s to the new picture: median | greatest |", "|---|---:|---:|"]  # fmt: skip
+    return "\n".join([*lines, *(f"| {name} | {median(values):.3f} | {max(values):.3f} |" for name, values in found["seconds"].items())])
 
 
 def main() -> None:
@@ -48,9 +55,7 @@ def main() -> None:
     seconds["seen before"] = [wait(explorer, steps=steps) for steps in (0, 1, 2, 3)]
     found = {"command": f"python benchmarks/explorer_latency.py --side {options.side}", "threads": torch.get_num_threads(),
              "model_id": model.model_id.hex(), "seconds": seconds}
-    write_atomic(options.output, (json.dumps(found, indent=1) + "\n").encode())
-    for name, values in seconds.items():
-        print(f"{name:<20} median {median(values):.3f} s, greatest {max(values):.3f} s")
+    save(found, table(found), options.output)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,8 @@ from statistics import median
 from time import perf_counter
 from types import SimpleNamespace
 
+from saving import save
+
 ROOT = Path(__file__).resolve().parents[1]
 SECOND_STAGES = {"pixels": "pixels", "f4": "latents, f = 4", "f8": "latents, f = 8"}
 FIRST_STAGES = {"f4": "KL-reg, f = 4", "f8": "KL-reg, f = 8", "vq": "VQ-reg, f = 4"}
@@ -90,7 +92,12 @@ def learner(model, count: int) -> Callable[[], object]:
     """Return a function that makes one training step of a second stage on noise in place of latents, and its captions."""
     import torch
 
-    from dhp_lab.diffusion.process import draw_times, noise_like, v_weight, weighted_loss
+    from dhp_lab.diffusion.process import (
+        draw_times,
+        noise_like,
+        v_weight,
+        weighted_loss,
+    )
     from dhp_lab.scenes import batch
 
     tokens, z = model.tokens(batch(count, 0)[1]), torch.randn(count, *model.latent_shape)
@@ -314,13 +321,8 @@ def main() -> None:
     if options.job:
         print(json.dumps(child(options)))
         return
-    from dhp_lab.checkpoints import write_atomic
-
     found = measure_all(options)
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(options.output, (json.dumps(found, indent=1) + "\n").encode())
-    write_atomic(options.output.with_suffix(".md"), (tables(found) + "\n").encode())
-    print(tables(found))
+    save(found, tables(found), options.output)
 
 
 if __name__ == "__main__":

@@ -2,23 +2,22 @@
 
     python benchmarks/tiling_seams.py [--model_path DIR] [--tile 32] [--output data/results/tiling.json]
 
-Codes and decodes one photo whole and in tiles, prints the greatest differences and writes them as JSON: of the latents
+Codes and decodes one photo whole and in tiles, prints the greatest differences and writes them as JSON and Markdown: of the latents
 in quantiser steps, of the decoded picture in 8-bit levels, and the same within 2 pixels of a square's edge.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import torch
 from codec_speed import mosaic
+from saving import save
 
-from dhp_lab.checkpoints import write_atomic
+from dhp_lab.codec.lapped import BLOCK
 from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.codec.rate import lambda_code
-from dhp_lab.codec.lapped import BLOCK
 
 ROOT = Path(__file__).resolve().parents[1]
 LAMBDA_RATES = (1e-2, 1e-3, 1e-4)
@@ -47,6 +46,14 @@ def differences(model: DiffusionHyperprior, x: torch.Tensor, lambda_rate: float,
     }
 
 
+def table(found: dict) -> str:
+    """Return all figures as Markdown."""
+    names = list(found["rows"][0])
+    lines = [f"`{found['command']}`, a picture of {found['picture'][0]} x {found['picture'][1]}; model {found['model_id']}", "",
+             "| " + " | ".join(name.replace("_", " ") for name in names) + " |", "|---:" * len(names) + "|"]  # fmt: skip
+    return "\n".join([*lines, *("| " + " | ".join(f"{row[name]:.3g}" for name in names) + " |" for row in found["rows"])])
+
+
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -58,9 +65,7 @@ def main() -> None:
     rows = [differences(model, mosaic(*SIZE), lambda_rate, options.tile) for lambda_rate in LAMBDA_RATES]
     command = f"python benchmarks/tiling_seams.py --tile {options.tile}"
     found = {"command": command, "model_id": model.model_id.hex(), "picture": SIZE, "tile": options.tile, "rows": rows}
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(options.output, (json.dumps(found, indent=1) + "\n").encode())
-    print(*(" | ".join(f"{name} {value:.3g}" for name, value in row.items()) for row in rows), sep="\n")
+    save(found, table(found), options.output)
 
 
 if __name__ == "__main__":

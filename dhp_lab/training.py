@@ -50,6 +50,11 @@ def train(config: TrainingConfig) -> Path:
     return Trainer(config).run()
 
 
+def held_out(crops: PhotoCrops) -> PhotoCrops:
+    """Take the photos that a training validates on out of its own: every 20th, of many photos about 16."""
+    return crops.hold_out(every=max(20, len(crops) // 16))
+
+
 class Trainer:
     """The state of one run: photos, model, average, optimiser, step."""
 
@@ -213,7 +218,7 @@ class Trainer:
         if config.val_data_path:
             validation = PhotoCrops(list_images(config.val_data_path), config.image_size, seed=0)
         else:
-            validation = crops.hold_out(every=max(20, len(crops) // 16))
+            validation = held_out(crops)
         log.info("%d photos to train on, %d to validate", len(crops), len(validation))
         return crops, validation.batch(0, 8)
 

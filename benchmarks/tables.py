@@ -1,0 +1,72 @@
+"""Put the tables that the benchmarks wrote into a page, each between its marks.
+
+    python benchmarks/tables.py [--page benchmarks/README.md] [--results data/results]
+
+A table lies in RESULTS as <name>.md, where a script wrote it; in the page its place is between two lines
+
+    <!-- name: begin -->
+    <!-- name: end -->
+
+whose content is replaced. Marks without a file keep what is between them: `codec_speed.py` writes its own there, and a
+benchmark that was not run leaves its last figures. Prints a line for each mark, and one for each table without a place.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+from dhp_lab.checkpoints import write_atomic
+
+ROOT = Path(__file__).resolve().parents[1]
+MARK = re.compile(r"<!-- (?P<name>[\w-]+): (?P<end>begin|end) -->")
+
+
+def places(page: str) -> dict[str, tuple[int, int]]:
+    """Where each named table lies in a page: (start, end) of what is between its marks.
+
+    Raises:
+        ValueError: a mark without its partner, or a name that comes twice.
+    """
+    found, marks = {}, list(MARK.finditer(page))
+    for begin, end in zip(marks[::2], [*marks[1::2], None], strict=False):
+        name = begin["name"]
+        if begin["end"] != "begin" or end is None or (end["name"], end["end"]) != (name, "end"):
+            raise ValueError(f"the mark {begin[0]} has no partner: after 'begin' of a name comes its 'end', with no mark between")
+        if name in found:
+            raise ValueError(f"there are two places called {name}; give each table one")
+        found[name] = begin.end(), end.start()
+    return found
+
+
+def filled(page: str, tables: dict[str, str]) -> str:
+    """Return the page with the tables in their places; places without a table are as they were.
+
+    Raises:
+        ValueError: as for `places`.
+    """
+    for name, (start, end) in reversed(places(page).items()):                        # from the end, so that the rest stays where it is
+        if name in tables:
+            page = f"{page[:start]}\n{tables[name].strip()}\n{page[end:]}"
+    return page
+
+
+def main() -> None:
+    """Read, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--page", type=Path, default=ROOT / "benchmarks" / "README.md")
+    parser.add_argument("--results", type=Path, default=ROOT / "data" / "results")
+    options = parser.parse_args()
+    page = options.page.read_text("utf-8")
+    tables = {file.stem: file.read_text("utf-8") for file in sorted(options.results.glob("*.md"))}
+    there = places(page)
+    write_atomic(options.page, filled(page, tables).encode())
+    for name in there:
+        print(f"{name}: {'from ' + name + '.md' if name in tables else 'kept as it was'}")
+    for name in sorted(set(tables) - set(there)):
+        print(f"{name}.md has no place in {options.page.name}")
+
+
+if __name__ == "__main__":
+    main()
