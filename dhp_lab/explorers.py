@@ -35,8 +35,13 @@ from dhp_lab.lessons.ddim import SIZE as DDIM_SIZE
 from dhp_lab.lessons.ddim import DigitDraws
 from dhp_lab.lessons.ddpm import SIZE as DDPM_SIZE
 from dhp_lab.lessons.ddpm import NoisyDigit
+from dhp_lab.lessons.diffusion_hyperprior import SIZE as DIFFUSION_HYPERPRIOR_SIZE
+from dhp_lab.lessons.diffusion_hyperprior import DiffusionTimes
 from dhp_lab.lessons.latent_diffusion import CAPTIONS, SceneDraws
 from dhp_lab.lessons.latent_diffusion import SIZE as LATENT_DIFFUSION_SIZE
+from dhp_lab.lessons.measured_photo import MeasuredPhoto, picture_size
+from dhp_lab.lessons.scale_hyperprior import SIZE as SCALE_HYPERPRIOR_SIZE
+from dhp_lab.lessons.scale_hyperprior import HyperpriorMaps
 from dhp_lab.lessons.score_and_sde import CORRECTED, SAMPLERS, SCHEDULES, sampler_picture
 from dhp_lab.lessons.score_and_sde import SIZE as SCORE_AND_SDE_SIZE
 from dhp_lab.photo_codec import DETAIL, WHOLE, PhotoCodec
@@ -210,3 +215,33 @@ def latent_diffusion(models: Mapping[str, LatentDiffusion]) -> Explorer:
         Slider("guidance", "guidance", 0.0, 12.0, 0.5, 4.0, unit="0: the caption counts nothing, 1: as trained"),
         Slider("seed", "seed", 0, 99, 1, 0, unit="of all noise"),
     ], size=LATENT_DIFFUSION_SIZE)  # fmt: skip
+
+
+def scale_hyperprior(model: DiffusionHyperprior, *, side: int = 512) -> Explorer:
+    """Lesson 06: a photo's symbols and their scales, a channel at a time, and where its bits go."""
+    return Explorer(HyperpriorMaps(model, side).render, [
+        Choice("photo", "photo", PHOTOS),
+        Slider("lambda_rate", "λ", 1e-5, 3e-2, 0.1, 1e-3, unit="error for a bit per pixel; larger: smaller file", log=True),
+        Slider("channel", "channel", 0, model.config.M - 1, 1, 1, unit="of y, from coarse to fine"),
+    ], size=SCALE_HYPERPRIOR_SIZE)  # fmt: skip
+
+
+def diffusion_hyperprior(model: DiffusionHyperprior) -> Explorer:
+    """Lesson 07: lambda sets the start time on a schedule, K and gamma what the decoder does from there."""
+    return Explorer(DiffusionTimes(model).render, [
+        Choice("photo", "photo", PHOTOS, "chelsea"), Choice("schedule", "schedule", ["linear", "cosine"]),
+        Slider("lambda_rate", "λ", 1e-5, 3e-2, 0.1, 3e-3, unit="error for a bit per pixel; larger: smaller file", log=True),
+        Slider("steps", "steps K", 0, 16, 1, 4, unit="questions to the denoiser; 0: none, 1: the average"),
+        Slider("gamma", "γ", 0.0, 1.0, 0.1, 0.0, unit="0: the sample, 1: the average"),
+    ], size=DIFFUSION_HYPERPRIOR_SIZE)  # fmt: skip
+
+
+def evaluate(model: DiffusionHyperprior, *, side: int = 288) -> Explorer:
+    """Lesson 08: a photo's middle, side x side pixels, by ours and by JPEG at as many bytes, with errors and curves."""
+    return Explorer(MeasuredPhoto(model, side).render, [
+        Choice("photo", "photo", PHOTOS, "coffee"),
+        Slider("lambda_rate", "λ", 1e-5, 3e-2, 0.1, 5e-3, unit="error for a bit per pixel; larger: smaller file", log=True),
+        Slider("steps", "steps K", 0, 16, 1, 4, unit="0: no diffusion, 1: best PSNR, more: texture"),
+        Slider("gamma", "γ", 0.0, 1.0, 0.1, 0.0, unit="0: the sample, 1: the average"),
+        Slider("seed", "seed", 0, 99, 1, 0, unit="of the noise"),
+    ], size=picture_size(side))  # fmt: skip

@@ -234,3 +234,15 @@ def test_scales_of_passes_are_rows_of_the_table():
     log2_scale = torch.tensor([0.5, -1.0]).double().view(1, 1, 1, 2)
     octaves = octaves_in_steps(log2_scale, torch.tensor([1.25]), -3 * 2**16)
     assert octaves.flatten().tolist() == [4.75, 3.25] and table_rows(octaves).flatten().tolist() == [62, 50]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_scale_beyond_the_table_counts_as_its_largest(exact):
+    """A drawn picture can drive h_s to 2^42 steps: in that unit a shift would throw the mean out of what can be coded."""
+    passes = Passes(N, M, 2)
+    torch.nn.init.ones_(passes.later[0].exit.bias)                        # a shift of 1 everywhere, an octave more
+    still, wild = torch.zeros(1, M, 4, 4), torch.full((1, M, 4, 4), 42.0)
+    mean, octaves, _ = passes.walk(still, wild, torch.zeros(1), lambda places, mean, octaves: still, exact=exact)
+    white = coding_order(2, M, 4, 4)[1]
+    assert (mean[0][white] == SCALES[-1]).all() and not mean[0][~white].any() and (octaves[0][white] == 43).all()

@@ -316,3 +316,14 @@ def test_detached_facts_carry_no_gradient():
     assert facts.scale.requires_grad and facts.moments[1].requires_grad
     assert not (still.scale.requires_grad or any(moment.requires_grad for moment in still.moments))
     assert torch.equal(still.scale, facts.scale) and torch.equal(still.symbols, facts.symbols)
+
+
+@torch.no_grad()
+def test_the_network_moves_a_latent_by_four_standard_deviations_at_most():
+    """On drawn patterns its body can run away from all that it was trained on."""
+    denoiser = LatentDenoiser(N, M)
+    torch.nn.init.constant_(denoiser.exit.bias, 1e6)
+    what = known(torch.zeros(1, M, 3, 3), torch.ones(1, M, 3, 3), channels=M)
+    clean, variance = denoiser(what.symbols, SIGMA_Q * what.decoded, what)
+    base, spread = denoiser.closed_form(what.symbols, SIGMA_Q * what.decoded, what)
+    assert torch.allclose(clean, base + 4 * spread.sqrt())

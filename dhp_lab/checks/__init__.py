@@ -6,6 +6,9 @@ from dhp_lab.checks.lesson_02 import noise_kept, slerp, step_up
 from dhp_lab.checks.lesson_03 import implicit_score_matching, noisy_score, reverse_step
 from dhp_lab.checks.lesson_04 import drop_labels, implied_gradient, sharpened
 from dhp_lab.checks.lesson_05 import cross_attention, inception_score, nearest_code
+from dhp_lab.checks.lesson_06 import cross_entropy, latent_bits, pop
+from dhp_lab.checks.lesson_07 import bin_mean, one_step_guess, time_of_step
+from dhp_lab.checks.lesson_08 import bd_rate_of_lines, blended_mse, mean_psnr, ms_ssim_in_db
 from dhp_lab.checks.machinery import CORRECT, NOT_ATTEMPTED, REGISTRY, WRONG, Case, Check, exercise
 
 __all__ = [
@@ -16,4 +19,7 @@ __all__ = [
     "implicit_score_matching", "noisy_score", "reverse_step",
     "drop_labels", "implied_gradient", "sharpened",
     "cross_attention", "inception_score", "nearest_code",
+    "cross_entropy", "latent_bits", "pop",
+    "bin_mean", "one_step_guess", "time_of_step",
+    "bd_rate_of_lines", "blended_mse", "mean_psnr", "ms_ssim_in_db",
 ]  # fmt: skip

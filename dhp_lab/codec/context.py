@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dhp_lab.codec.entropy import SCALES, table_rows
+from dhp_lab.codec.entropy import LOG2_SCALES, SCALES, table_rows
 from dhp_lab.codec.tiling import tiled
 from dhp_lab.codec.transforms import ACTIVATION_BITS, delta_plane, exact_conv, silent, widths
 
@@ -129,11 +129,12 @@ class Passes(nn.Module):
             exact: in whole numbers, as encoder and decoder must, or in floats with gradients, as in training.
         """
         first, rows, symbols, seen, shift = (mean, octaves), table_rows(octaves), None, torch.zeros_like(mean), 0.0
+        unit = octaves.clamp(*LOG2_SCALES).exp2()                          # what r is counted in
         for number, places in enumerate(coding_order(self.count, *mean.shape[1:])):
             places = places.to(mean.device)
             if number:
                 shift, more = self._corrections(self.later[number - 1], seen, first[1], log2_delta, places.any(0), exact)
-                mean = torch.where(places, first[0] + shift * first[1].exp2(), mean)
+                mean = torch.where(places, first[0] + shift * unit, mean)
                 octaves = torch.where(places, first[1] + more, octaves)
             told = symbols_at(places, mean, octaves)
             symbols = told if symbols is None else torch.where(places, told, symbols)

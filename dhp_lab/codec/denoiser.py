@@ -147,7 +147,7 @@ class LatentDenoiser(nn.Module):
             h = torch.cat([pair, near, s.log2() / 4, place, planes], 1)
             h = F.leaky_relu(self.body(self.mix(h)), 0.1)
             shift, doubt = self.exit(h), self.doubt(h.detach())
-        return base + variance.sqrt() * shift.float(), variance.detach() * doubt.float().clamp(-5, 5).exp()
+        return base + variance.sqrt() * shift.float().clamp(-4, 4), variance.detach() * doubt.float().clamp(-5, 5).exp()
 
     def closed_form(self, u: Tensor, sigma: Tensor, known: Known) -> tuple[Tensor, Tensor]:
         """The guess from one latent alone, (B, M, h, w) each: base and variance as in the module's docstring."""

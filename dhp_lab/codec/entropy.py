@@ -32,6 +32,7 @@ LOG2_SCALE_MIN = -3                                  # the smallest scale of the
 PER_OCTAVE = 8
 LEVELS = 9 * PER_OCTAVE + 1                          # 1/8 .. 64 quantiser steps; symbols far outside are escaped
 SYMBOL_LIMIT = 2**26                                 # the coder's escape for large symbols breaks at 2^27
+LOG2_SCALES = LOG2_SCALE_MIN, LOG2_SCALE_MIN + (LEVELS - 1) / PER_OCTAVE     # of the smallest and the largest
 SCALES = [2.0 ** (LOG2_SCALE_MIN + i / PER_OCTAVE) for i in range(LEVELS)]
 
 

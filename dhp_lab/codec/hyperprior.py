@@ -169,8 +169,8 @@ class Hyperprior(CompressionModel):
 
         def symbols_at(places: Tensor, mean: Tensor, octaves: Tensor) -> Tensor:
             rest = steps - mean
-            symbols = self._in_bins(rest, octaves).round()
-            return rest + (symbols - rest).detach() if codes is None else symbols * (table_rows(octaves) > 0)
+            symbols = self._in_bins(rest, octaves).round() * (table_rows(octaves) > 0)
+            return rest + (symbols - rest).detach() if codes is None else symbols
 
         mean, octaves, symbols = self.passes.walk(*first, log2_delta, symbols_at, exact=codes is not None)
         return Latents(y, z, first, mean, octaves, steps - mean, symbols, z_symbols, log2_delta, self.log2_spread.exp2(), z_likelihood)

@@ -224,7 +224,7 @@ def changed(model: DiffusionHyperprior, **settings: object) -> DiffusionHyperpri
     other = DiffusionHyperprior(config)
     wanted = other.state_dict()
     other.load_state_dict(wanted | {name: tensor for name, tensor in model.state_dict().items() if name in wanted})
-    return other.to(memory_format=torch.channels_last).train(model.training)
+    return other.to(model.log2_spread.device, memory_format=torch.channels_last).train(model.training)
 
 
 def _noise(known: Known, seed: int) -> Callable[[], Tensor]:
