@@ -30,7 +30,6 @@ Prints a table for each lambda, and writes them as JSON and Markdown.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -39,10 +38,11 @@ from pathlib import Path
 from statistics import mean
 
 import torch
+from saving import save
 from torch import Tensor, nn
 
 from dhp_lab import metric_networks
-from dhp_lab.checkpoints import default_checkpoint, write_atomic
+from dhp_lab.checkpoints import default_checkpoint
 from dhp_lab.codec.bitstream import read
 from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.codec.transmission import receive
@@ -247,10 +247,7 @@ def main() -> None:
     options.model_path = options.model_path or default_checkpoint()
     torch.set_num_threads(options.threads or torch.get_num_threads())
     found = measure_all(options)
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(options.output, (json.dumps(found, indent=1) + "\n").encode())
-    write_atomic(options.output.with_suffix(".md"), (tables(found) + "\n").encode())
-    print(tables(found))
+    save(found, tables(found), options.output)
 
 
 if __name__ == "__main__":

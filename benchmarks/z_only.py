@@ -5,9 +5,10 @@
                                 [--output data/results/z_only.json]
 
 The codec of the first two seed projects sends z and nothing else (`transmit="z"`): the decoder draws y from what z says, by
-diffusion from t = T. It writes a .dhp file for each photo and lambda. For each of these files the z+y codec writes one too:
-the largest that is no larger, found by trying lambdas up to 0.1, where its range ends. Both are decoded, and judged alike.
-Without --data_path the photos are those that come with scikit-image and scikit-learn.
+diffusion from t = T. It writes a .dhp file for each photo and lambda. For each of these files the z+y codec writes two: of the
+photo the largest that is no larger, found by trying lambdas up to 0.1, where its range ends; and one of the photo shrunk until
+its file at lambda 0.1 is no larger, whose picture is enlarged again. All are decoded, and judged alike. Without --data_path the
+photos are those that come with scikit-image and scikit-learn.
 
 | column   | meaning                                                                                             |
 |----------|-----------------------------------------------------------------------------------------------------|
@@ -15,10 +16,10 @@ Without --data_path the photos are those that come with scikit-image and scikit-
 | PSNR     | dB, mean over the photos                                                                            |
 | MS-SSIM  | mean over the photos; left out where one has a side below 161 pixels                                |
 | texture  | gradient energy over the photo's, mean over the photos; 1 is as much as the photo has               |
-| fits     | photos whose z+y file came out no larger; of the others its smallest file is taken, which is larger |
+| fits     | photos whose file came out no larger than that of z; of the others the smallest there is is taken   |
 
 K = 0 of the z codec is the picture of the mean that z foretells, K = 1 the denoiser's guess from pure noise, K > 1 a drawn
-sample. Of the z+y codec K = 1 is the posterior mean, and K > 1 a sample within the bins that were sent.
+sample. Of the z+y codec K = 1 is the posterior mean, and K > 1 a sample within the bins that were sent; the shrunk photo has K = 1.
 
 Prints a table, and writes it as JSON and Markdown.
 """
@@ -26,18 +27,20 @@ Prints a table, and writes it as JSON and Markdown.
 from __future__ import annotations
 
 import argparse
-import json
 from collections import defaultdict
 from pathlib import Path
 from statistics import mean
 
 import torch
+import torch.nn.functional as F
 from realism import judge, listed, pictures_of
+from saving import save
 from torch import Tensor
 
-from dhp_lab.checkpoints import CheckpointError, default_checkpoint, write_atomic
+from dhp_lab.checkpoints import CheckpointError, default_checkpoint
 from dhp_lab.codec.model import DiffusionHyperprior
-from dhp_lab.codec.rate import CODE_MAX, lambda_code, lambda_of
+from dhp_lab.codec.rate import CODE_MAX, LAMBDA_MAX, lambda_code, lambda_of
+from dhp_lab.data import MIN_SIDE
 from dhp_lab.evaluation import Coder
 from dhp_lab.measurements import environment
 from dhp_lab.metrics import round_to_8_bits
@@ -45,7 +48,8 @@ from dhp_lab.settings import choose_device
 
 ROOT = Path(__file__).resolve().parents[1]
 FINEST = 1e-5                            # the smallest lambda that is tried
-NAMES = {"z": "z alone", "z+y": "z + y, as many bytes"}
+NAMES = {"z": "z alone", "z+y": "z + y, as many bytes", "shrunk": "z + y of a shrunk photo"}
+SHRINK = 0.9                             # from one size that is tried to the next
 FIGURES = {"bpp": 4, "psnr": 2, "ms_ssim": 4, "texture": 3}
 
 
@@ -81,6 +85,19 @@ def largest_that_fits(coder: Coder, x: Tensor, n_bytes: int) -> tuple[bytes, flo
     return data, lambda_of(high)
 
 
+def shrunk_that_fits(coder: Coder, x: Tensor, n_bytes: int) -> tuple[bytes, Tensor]:
+    """Return the file of the largest shrunk copy of x with at most `n_bytes`, and its picture (K = 1) enlarged to x's size.
+
+    Each copy has 0.9 of the sides of the one before; the last has a side of 16 pixels, which is taken where none fits.
+    """
+    size, scale, data = x.shape[-2:], SHRINK, b""
+    while not data or len(data) > n_bytes and scale * min(size) > MIN_SIDE:
+        sides = [max(MIN_SIDE, round(scale * side)) for side in size]
+        data = coder.encode(F.interpolate(x, size=sides, mode="bicubic", antialias=True).clamp(0, 1), LAMBDA_MAX)[0]
+        scale *= SHRINK
+    return data, F.interpolate(coder.decode([data], 1), size=size, mode="bicubic").clamp(0, 1)
+
+
 def measure_all(options: argparse.Namespace) -> dict[str, object]:
     """Code and decode all photos by both codecs; return every figure."""
     device, names, figures, facts = choose_device(options.device), [], defaultdict(list), defaultdict(list)
@@ -91,16 +108,19 @@ def measure_all(options: argparse.Namespace) -> dict[str, object]:
         for rate in options.lambda_rates:
             files = {"z": coders["z"].encode(x, rate)[0]}
             files["z+y"], found = largest_that_fits(coders["z+y"], x, len(files["z"]))
-            facts[rate].append({"picture": name, "z_bytes": len(files["z"]), "zy_bytes": len(files["z+y"]), "zy_lambda": found})
             for transmit, coder in coders.items():
                 for k in coder.steps:
                     x_hat = round_to_8_bits(coder.decode([files[transmit]], k))
                     figures[rate, transmit, k].append(judge(x_hat, x, len(files[transmit]), set()))
+            files["shrunk"], x_hat = shrunk_that_fits(coders["z+y"], x, len(files["z"]))
+            figures[rate, "shrunk", 1].append(judge(round_to_8_bits(x_hat), x, len(files["shrunk"]), set()))
+            facts[rate].append({"picture": name, "bytes": {sent: len(data) for sent, data in files.items()}, "zy_lambda": found})
         names.append(name)
     rows = [{"lambda_rate": rate, "transmit": transmit, "K": k,
              **{figure: mean(one[figure] for one in own) for figure in FIGURES if all(figure in one for one in own)}}
             for (rate, transmit, k), own in figures.items()]  # fmt: skip
-    fits = {rate: sum(one["zy_bytes"] <= one["z_bytes"] for one in own) for rate, own in facts.items()}
+    fits = {rate: {sent: sum(one["bytes"][sent] <= one["bytes"]["z"] for one in own) for sent in ("z+y", "shrunk")}
+            for rate, own in facts.items()}  # fmt: skip
     return {
         "command": command(options), "models": {transmit: model.model_id.hex() for transmit, model in models.items()},
         "environment": environment(device), "pictures": names, "rows": rows,
@@ -121,7 +141,7 @@ def table(found: dict) -> str:
     place, rows = found["environment"], found["rows"]
     names = [name for name in FIGURES if all(name in row for row in rows)]
     titles = {"bpp": "bpp", "psnr": "PSNR", "ms_ssim": "MS-SSIM", "texture": "texture"}
-    fits = {one["lambda_rate"]: f"{one['fits']} of {len(one['pictures'])}" for one in found["files"]}
+    fits = {(one["lambda_rate"], sent): f"{count} of {len(one['pictures'])}" for one in found["files"] for sent, count in one["fits"].items()}
     lines = [
         f"`{found['command']}` on {place['device']}, {place['threads']} threads, torch {place['versions']['torch']}, {place['date']}; "
         f"{len(found['pictures'])} photos, models {found['models']['z']} (z) and {found['models']['z+y']} (z+y)", "",
@@ -129,7 +149,7 @@ def table(found: dict) -> str:
     ]  # fmt: skip
     for row in rows:
         cells = [f"{row[name]:.{FIGURES[name]}f}" for name in names]
-        fit = fits[row["lambda_rate"]] if row["transmit"] == "z+y" else ""
+        fit = fits.get((row["lambda_rate"], row["transmit"]), "")
         lines.append(f"| {row['lambda_rate']:g} | {NAMES[row['transmit']]} | {row['K']} | {' | '.join(cells)} | {fit} |")
     return "\n".join(lines)
 
@@ -152,10 +172,7 @@ def main() -> None:
     options.model_path = options.model_path or default_checkpoint()
     torch.set_num_threads(options.threads or torch.get_num_threads())
     found = measure_all(options)
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(options.output, (json.dumps(found, indent=1) + "\n").encode())
-    write_atomic(options.output.with_suffix(".md"), (table(found) + "\n").encode())
-    print(table(found))
+    save(found, table(found), options.output)
 
 
 if __name__ == "__main__":
