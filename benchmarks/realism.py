@@ -52,7 +52,14 @@ from dhp_lab.evaluation import Coder, Picture, load_pictures
 from dhp_lab.feature_distances import frechet_distance, kernel_distance
 from dhp_lab.generative_metrics import BATCH, lpips
 from dhp_lab.measurements import environment
-from dhp_lab.metrics import MS_SSIM_MIN_SIDE, bits_per_pixel, gradient_energy_ratio, ms_ssim, psnr, round_to_8_bits
+from dhp_lab.metrics import (
+    MS_SSIM_MIN_SIDE,
+    bits_per_pixel,
+    gradient_energy_ratio,
+    ms_ssim,
+    psnr,
+    round_to_8_bits,
+)
 from dhp_lab.settings import choose_device
 
 ROOT = Path(__file__).resolve().parents[1]

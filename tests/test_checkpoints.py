@@ -97,7 +97,7 @@ def test_large_tensors_are_stored_in_half_precision_and_tables_are_not(saved):
 
 def test_the_configuration_is_readable(saved):
     config = json.loads((saved / CONFIG).read_text("utf-8"))
-    made_of = {"N": 4, "M": 8, "diffusion_steps": 10, "schedule": "linear", "transmit": "z+y", "passes": 1}
+    made_of = {"N": 4, "M": 8, "diffusion_steps": 10, "schedule": "linear", "transmit": "z+y", "passes": 1, "dead_zone": 0.0}
     assert config == {"model": "DiffusionHyperprior"} | made_of
 
 

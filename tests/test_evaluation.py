@@ -346,5 +346,5 @@ def test_the_real_codec_through_real_files():
     x_hat = model.decompress(coded["strings"], coded["shape"], steps=0)["x_hat"]
     assert row.n_bytes == len(write(coded["strings"], coded["shape"], model_id=model.model_id))
     assert row.psnr == pytest.approx(psnr(x_hat, pictures[1][1]).item(), abs=1e-3)
-    made_of = {"N": 8, "M": 192, "diffusion_steps": 50, "schedule": "linear", "transmit": "z+y", "passes": 1}
+    made_of = {"N": 8, "M": 192, "diffusion_steps": 50, "schedule": "linear", "transmit": "z+y", "passes": 1, "dead_zone": 0.0}
     assert result.about["config"] == made_of
