@@ -110,7 +110,8 @@ def main() -> None:
     rows = {row["name"]: row for row in before} | {row["name"]: row for row in (measured(v, pictures, options.steps) for v in options.variant)}
     for row in rows.values():
         row["kept"] = row["name"] in options.kept or (row.get("kept", False) and not options.kept)
-    found = {"command": f"python benchmarks/variants.py --data_path {options.data_path.resolve().name} --crops {options.crops} --variant ...",
+    found = {"command": f"python benchmarks/variants.py --data_path {options.data_path.resolve().name} --crops {options.crops} "
+                        + " ".join(f'--variant "{name}={row["source"]}"' for name, row in rows.items()),
              "crops": options.crops, "photos": len(photos), "K": options.steps, "rows": list(rows.values())}  # fmt: skip
     save(found, table(found), options.output)
 

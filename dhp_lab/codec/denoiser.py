@@ -19,7 +19,8 @@ to m; it starts at 0, where K = 1 is K = 0. D adds what neighbouring latents and
 
 The second head learns how far off D will be (Bao et al. 2022, "Estimating the optimal covariance with imperfect mean");
 only K > 1 asks for it. Where nothing but z is known (a preview, or transmit = "z") all of this holds with
-m = 0, v = scale^2, rho = 0.
+m = 0, v = scale^2, rho = 0. Where rounding leans towards zero (``entropy.bin_width``) scale counts widths of a bin: the bin, m and
+its deviation are as many steps wide as that.
 
 | symbol        | here           | range                                     |
 |---------------|----------------|-------------------------------------------|

@@ -1,7 +1,8 @@
 r"""Symbols to bytes: whole-number scale indexes, stored probability tables, rANS coding (CompressAI's coder).
 
-A latent is sent as q = round(y/Delta - mean), coded with a zero-mean Gaussian whose scale the hyper-decoder gives
-(Minnen et al. 2018, eq. 3). Scales are taken from a table, eight to the octave, and the index is found in fixed point:
+A latent is sent as q = round((y/Delta - mean) / width), where ``bin_width`` is 1 or, with a dead zone, a little more. It is
+coded with a zero-mean Gaussian whose scale the hyper-decoder gives (Minnen et al. 2018, eq. 3). Scales are taken from a
+table, eight to the octave, and the index is found in fixed point:
 
     octaves = log2(spread) + log2(scale from h_s) - log2(Delta),     in whole multiples of 2^-16
     index = (octaves - log2(SCALE_MIN)) * 8,     rounded

@@ -10,6 +10,8 @@ r"""The mean-scale hyperprior that the codec is built on (Minnen et al. 2018), w
 | Delta        | ``2 ** Latents.log2_delta``     | (B,)                                               |
 | q            | ``Latents.symbols``             | as y                                               |
 | mu, sigma    | ``Latents.mean``, ``.scale``    | as y, in quantiser steps                           |
+
+Where there are later passes (``context``) they correct mean and scale; a dead zone (``entropy.bin_width``) widens the bins.
 """
 
 from __future__ import annotations
