@@ -27,24 +27,41 @@ def coded_by(codec, x, lambda_rate=1e-3):
     return coded, codec.encode(x, [lambda_code(lambda_rate)] * len(x))
 
 
+def marked(order, channels, rows, cols):
+    """For each pass, bool (M, rows, cols): the latents that it sends."""
+    found = [torch.zeros(1, channels, rows, cols).contiguous(memory_format=torch.channels_last) for _ in order]
+    for part, whole in zip(order, found, strict=True):
+        part.put(whole, torch.ones(1, len(part.places), part.channels.stop - part.channels.start))
+    return [whole[0].bool() for whole in found]
+
+
 # the order
 
 
 @pytest.mark.parametrize("passes", PASSES)
 @pytest.mark.parametrize("channels, rows, cols", [(2, 1, 1), (32, 3, 5), (320, 4, 4)])
 def test_every_latent_is_sent_once(passes, channels, rows, cols):
-    order = coding_order(passes, channels, rows, cols)
-    assert len(order) == passes and all(places.shape == (channels, rows, cols) for places in order)
-    assert bool((sum(places.int() for places in order) == 1).all())
+    sent = marked(coding_order(passes, channels, rows, cols), channels, rows, cols)
+    assert len(sent) == passes and bool((sum(places.int() for places in sent) == 1).all())
 
 
 def test_the_order_is_that_of_the_table():
-    black, white = coding_order(2, 1, 2, 3)
+    black, white = marked(coding_order(2, 1, 2, 3), 1, 2, 3)
     assert black.int().tolist() == [[[1, 0, 1], [0, 1, 0]]] and torch.equal(white, ~black)
-    loud_black, loud_white, quiet_black, quiet_white = coding_order(4, 20, 2, 3)
+    loud_black, loud_white, quiet_black, quiet_white = marked(coding_order(4, 20, 2, 3), 20, 2, 3)
     for loud, quiet, same in ((loud_black, quiet_black, black), (loud_white, quiet_white, white)):
         assert torch.equal(loud[:3], same.expand(3, 2, 3)) and not loud[3:].any()
         assert torch.equal(quiet[3:], same.expand(17, 2, 3)) and not quiet[:3].any()
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_part_is_taken_and_put_back(layout):
+    whole = torch.randn(2, 20, 3, 5, generator=torch.Generator().manual_seed(0)).contiguous(memory_format=layout)
+    again = torch.zeros_like(whole, memory_format=torch.channels_last)
+    for part, places in zip(coding_order(4, 20, 3, 5), marked(coding_order(4, 20, 3, 5), 20, 3, 5), strict=True):
+        assert torch.equal(part.take(whole).mT.flatten(), whole[:, places].flatten())
+        part.put(again, part.take(whole))
+    assert torch.equal(again, whole)
 
 
 # what a pass sees
@@ -75,13 +92,13 @@ def test_untrained_networks_correct_nothing(passes):
 @pytest.mark.parametrize("passes", LATER)
 def test_a_pass_knows_the_earlier_ones_and_nothing_else(passes):
     """Change one symbol of a pass: mean and scale of that pass and of those before stay, some of a later pass move."""
-    order, generator = coding_order(passes, M, 8, 8), torch.Generator().manual_seed(0)
+    order, generator = marked(coding_order(passes, M, 8, 8), M, 8, 8), torch.Generator().manual_seed(0)
     codec = woken(passes=passes)
     mean, octaves = (torch.randn(1, M, 8, 8, generator=generator) for _ in range(2))
     truth = torch.randint(-3, 4, (1, M, 8, 8), generator=generator).float()
 
     def walk(symbols):
-        return codec.passes.walk(mean, octaves, torch.tensor([-5.0]), lambda places, mean, octaves: symbols, exact=True)
+        return codec.passes.walk(mean, octaves, torch.tensor([-5.0]), lambda part, *known: part.take(symbols), exact=True)
 
     before = walk(truth)
     for number, places in enumerate(order[:-1]):
@@ -100,23 +117,40 @@ def test_the_exact_network_is_the_trained_one_but_for_rounding(passes):
     generator = torch.Generator().manual_seed(0)
     r = (8 * torch.randn(2, M, 6, 7, generator=generator)).round() / 8
     octaves, log2_delta = torch.randn(2, M, 6, 7, generator=generator), torch.tensor([-4.0, -7.5])
-    where = torch.rand(6, 7, generator=generator) < 0.5
-    for network in woken(passes=passes).passes.later:
-        exact, plain = network.exact(r.double(), octaves.double(), log2_delta.double(), where), network(r, octaves, log2_delta, where)
+    for network, part in zip(woken(passes=passes).passes.later, coding_order(passes, M, 6, 7)[1:], strict=True):
+        exact, plain = network.exact(r, octaves, log2_delta, part), network(r, octaves, log2_delta, part)
         for a, b in zip(exact, plain, strict=True):
+            assert a.shape == b.shape == part.take(r).shape
             assert a.dtype == torch.float64 and largest(a - b) < 0.02 < 0.1 < largest(b)
-            assert torch.equal(a * 2**10, (a * 2**10).round()) and not b[..., ~where].any()
+            assert torch.equal(a * 2**10, (a * 2**10).round())
 
 
-def test_channels_of_other_passes_are_left_alone():
+@torch.no_grad()
+@pytest.mark.parametrize("passes", LATER)
+def test_the_network_is_that_of_torchs_convolutions(passes):
+    """The same function on whole maps, through torch's own convolutions."""
+    generator = torch.Generator().manual_seed(0)
+    r, octaves = (torch.randn(2, M, 6, 7, generator=generator) for _ in range(2))
+    for network, part in zip(woken(passes=passes).passes.later, coding_order(passes, M, 6, 7)[1:], strict=True):
+        known, plane = r[:, : network.decoded], torch.full((2, 1, 6, 7), (-5.5 + 3.5) / 4)
+        seen = torch.cat([known, known.abs()], 1)
+        near = F.conv2d(F.pad(seen, (1, 1, 1, 1)), network.near.weight, network.near.bias, groups=seen.shape[1])
+        wanted = network.exit(network.hidden(network.mix(torch.cat([seen, near, octaves / 4, plane], 1)).relu()).relu())
+        if network.own is not None:
+            wanted = wanted + network.own(torch.cat([half[:, network.channels] for half in near.chunk(2, 1)], 1))
+        found = network(r, octaves, torch.full((2,), -5.5), part)
+        for a, b in zip(found, wanted.chunk(2, 1), strict=True):
+            whole = torch.zeros_like(r)
+            whole[:, network.channels] = b
+            assert torch.allclose(a, part.take(whole), atol=1e-5) and largest(a) > 0.1
+
+
+def test_a_network_looks_at_what_is_decoded():
+    """In four passes over 20 channels: the 3 loud ones first; what is not decoded yet, and nobody's to correct, is no input."""
     first, second, third = (Context(N, 20, number, 4) for number in (1, 2, 3))
-    assert [network.part for network in (first, second, third)] == [slice(0, 3), slice(3, 20), slice(3, 20)]
-    for network in (first, third):
-        torch.nn.init.ones_(network.exit.bias)
-        shift, more = network(torch.zeros(1, 20, 2, 2), torch.zeros(1, 20, 2, 2), torch.zeros(1), torch.ones(2, 2, dtype=torch.bool))
-        wanted = torch.zeros(20)
-        wanted[network.part] = 1
-        assert torch.equal(shift[0, :, 0, 0], wanted) and torch.equal(more, shift)
+    assert [(network.channels, network.decoded) for network in (first, second, third)] == [
+        (slice(0, 3), 3), (slice(3, 20), 3), (slice(3, 20), 20)]  # fmt: skip
+    assert second.own is None and first.own is not None and third.own is not None
 
 
 # the codec with passes
@@ -157,18 +191,19 @@ def test_scales_do_not_depend_on_tiles_layout_threads_or_the_order_of_sums(passe
     codec, x = woken(passes=passes), picture(200, 180)
     expected = codec.encode(x, [15000])
 
-    def convolved(h, layer):
-        """`exact_conv` through torch's convolution in float64: other algorithms, other orders of summation."""
+    def convolved(windows, layer):
+        """`exact_sum` through torch's convolution in float64: other algorithms, other orders of summation."""
         weight, bias = torch.round(layer.weight.double() * 2**12), torch.round(layer.bias.double() * 2**22)
-        return torch.floor(F.conv2d(h, weight, bias, padding=layer.padding, groups=layer.groups) / 2**12 + 0.5)
+        h = torch.stack(list(windows), 2).permute(0, 3, 1, 2).unflatten(3, layer.kernel_size).flatten(2, 3)    # (B, C, 3 n, 3)
+        return torch.floor(F.conv2d(h, weight, bias, stride=layer.kernel_size, groups=layer.groups) / 2**12 + 0.5).flatten(2).mT
 
-    ways = [lambda: monkeypatch.setattr(module, "CONTEXT_TILE", 4), lambda: torch.set_num_threads(2),
-            lambda: monkeypatch.setattr(module, "exact_conv", convolved)]  # fmt: skip
+    ways = [lambda: monkeypatch.setattr(module, "AT_ONCE", 5), lambda: torch.set_num_threads(2),
+            lambda: monkeypatch.setattr(module, "exact_sum", convolved)]  # fmt: skip
     threads, symbols = torch.get_num_threads(), expected.symbols
     try:
         for way in ways:
             way()
-            found = codec.passes.walk(*expected.first, expected.log2_delta, lambda *known: symbols, exact=True)
+            found = codec.passes.walk(*expected.first, expected.log2_delta, lambda part, *known: part.take(symbols), exact=True)
             assert torch.equal(found[0], expected.mean) and torch.equal(found[1], expected.octaves)
     finally:
         torch.set_num_threads(threads)
@@ -220,13 +255,13 @@ def test_a_network_learns_what_neighbours_tell():
         rest = torch.randn(8, 2, 8, 4).repeat_interleave(2, 3) * 4 + 0.3 * torch.randn(8, 2, 8, 8)
         octaves = torch.full_like(rest, 2.0)
         mean, found, _ = passes.walk(
-            torch.zeros_like(rest), octaves, torch.zeros(8), lambda places, mean, octaves: (rest - mean).round(), exact=False,
+            torch.zeros_like(rest), octaves, torch.zeros(8), lambda part, mean, octaves: (part.take(rest) - mean).round(), exact=False,
         )  # fmt: skip
         nats = 0.5 * ((rest - mean) / found.exp2()).square() + found * 0.6931
         optimizer.zero_grad()
         nats.mean().backward()
         optimizer.step()
-        spent.append(nats.detach()[:, coding_order(2, 2, 8, 8)[1]].mean().item())
+        spent.append(coding_order(2, 2, 8, 8)[1].take(nats.detach()).mean().item())
     assert sum(spent[-10:]) / 10 < spent[0] - 0.7
 
 
@@ -243,6 +278,6 @@ def test_a_scale_beyond_the_table_counts_as_its_largest(exact):
     passes = Passes(N, M, 2)
     torch.nn.init.ones_(passes.later[0].exit.bias)                        # a shift of 1 everywhere, an octave more
     still, wild = torch.zeros(1, M, 4, 4), torch.full((1, M, 4, 4), 42.0)
-    mean, octaves, _ = passes.walk(still, wild, torch.zeros(1), lambda places, mean, octaves: still, exact=exact)
-    white = coding_order(2, M, 4, 4)[1]
+    mean, octaves, _ = passes.walk(still, wild, torch.zeros(1), lambda part, *known: part.take(still), exact=exact)
+    white = marked(coding_order(2, M, 4, 4), M, 4, 4)[1]
     assert (mean[0][white] == SCALES[-1]).all() and not mean[0][~white].any() and (octaves[0][white] == 43).all()

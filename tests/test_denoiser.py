@@ -255,6 +255,22 @@ def test_the_networks_word_is_scaled_by_what_is_left_to_know():
     assert (nothing_open - 0.2).abs().max() < 1e-6
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("decoded", [1.0, 0.0])
+@pytest.mark.parametrize("doubt", [-2.0, 1.0])
+def test_doubt_is_that_of_the_variance_before_the_state_is_seen(doubt, decoded):
+    """As if the bin's variance v (without a bin, the prior's) were exp(doubt) as large: Bayes' rule with that."""
+    denoiser, generator = LatentDenoiser(N, M), torch.Generator().manual_seed(0)
+    torch.nn.init.constant_(denoiser.doubt.bias, doubt)
+    facts = known(torch.randn(1, M, 4, 4, generator=generator).round(), torch.rand(1, M, 4, 4, generator=generator) + 0.1, decoded, M)
+    v = bin_moments(facts.symbols, facts.scale)[1] if decoded else facts.scale.square()
+    for sigma in (0.01, 0.2, SIGMA_Q):
+        of_noise = sigma**2 / (1 - decoded * sigma**2 / SIGMA_Q**2 + 1e-12)                # of u about rest, where q is known too
+        expected = 1 / (1 / of_noise + math.exp(-doubt) / v)
+        foretold = denoiser(facts.symbols, torch.full((1, 1, 4, 4), sigma), facts)[1]
+        assert torch.allclose(foretold, expected, rtol=1e-4)
+
+
 def test_the_second_head_learns_how_far_off_the_first_is():
     """Latents three times as wide as the hyperprior says: D's mean stays, and the error it foretells becomes the true one."""
     with torch.random.fork_rng():

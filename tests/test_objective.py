@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from models import picture, untrained, woken
+from scipy.stats import norm
 
 from dhp_lab.codec import objective
-from dhp_lab.codec.objective import LAMBDA_HIGH, LAMBDA_LOW, LAMBDA_OFTEN, REFERENCE, VALIDATION_LAMBDAS, Objective, rate_distortion
+from dhp_lab.codec.entropy import table_rows
+from dhp_lab.codec.objective import (
+    LAMBDA_HIGH,
+    LAMBDA_LOW,
+    LAMBDA_OFTEN,
+    REFERENCE,
+    SILENT_LEAST,
+    VALIDATION_LAMBDAS,
+    Objective,
+    rate_distortion,
+)
 
 STAGES = ("codec", "denoiser", "joint")
 
@@ -88,6 +100,23 @@ def test_the_surprise_is_that_of_gaussians():
     likelihood = torch.distributions.Normal(clean, foretold.clamp(min=1e-8).sqrt()).log_prob(rest)
     entropy = torch.distributions.Normal(0.0, believed.clamp(min=1e-8).sqrt()).entropy()
     assert surprise.item() == pytest.approx((-likelihood - entropy).mean().item(), rel=1e-4) and abs(surprise.item()) > 1e-3
+
+
+def test_silent_latents_teach_their_scale():
+    """Minus scipy's log-density of what the coder passes over, and nothing of what it sends; the gradient is the scale's alone."""
+    model = woken().train()
+    latents = model.latents(picture(64, 64, count=2), torch.full((2,), 3e-2))
+    octaves = (latents.octaves.detach() - 2).requires_grad_()
+    silent = table_rows(octaves) == 0
+    assert 0.1 < silent.float().mean() < 0.9
+    loss = Objective(model, None).silent_nats(replace(latents, octaves=octaves))
+    rest, scale = latents.rest.detach()[silent], octaves.detach()[silent].clamp(min=SILENT_LEAST).exp2()
+    nats = -norm.logpdf(rest, scale=scale) - 0.5 * math.log(2 * math.pi)
+    assert loss.item() == pytest.approx(nats.sum() / silent.numel(), rel=1e-4)
+    gradient, = torch.autograd.grad(loss, octaves)
+    learnt = silent & (octaves > SILENT_LEAST)
+    expected = math.log(2) * (1 - (latents.rest.detach() / octaves.detach().exp2()).square()) / silent.numel()
+    assert torch.allclose(gradient[learnt], expected[learnt], rtol=1e-3, atol=1e-7) and not gradient[~learnt].any()
 
 
 def test_the_denoisers_loss_is_the_error_of_k_of_one_over_that_of_k_of_zero():

@@ -17,35 +17,56 @@ scale to the last bit, so it is evaluated in whole numbers, as h_s is (``transfo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import product
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dhp_lab.codec.entropy import LOG2_SCALES, SCALES, table_rows
-from dhp_lab.codec.tiling import tiled
-from dhp_lab.codec.transforms import ACTIVATION_BITS, delta_plane, exact_conv, silent, widths
+from dhp_lab.codec.transforms import ACTIVATION_BITS, ACTIVATION_LIMIT, exact_sum, silent, weighted_sum, widths
 
 PASSES = (1, 2, 4)
 LOUD_SHARE = 0.15                          # of the channels are coded first where there are four passes
 LIMIT = 5.0                                # of |r|
-CONTEXT_TILE = 64                          # largest side of a tile in latents: float64 takes twice the memory
+AT_ONCE = 2048                             # places that are worked out together: float64 takes twice the memory
 UNIT = 2**ACTIVATION_BITS
 INVERSE = torch.tensor([round(UNIT / scale) for scale in SCALES], dtype=torch.float64)       # of the table's scales
 
 
-def coding_order(passes: int, M: int, rows: int, cols: int) -> list[Tensor]:
-    """Which latents each pass sends: bool (M, rows, cols) for each; every latent is in exactly one of them.
+@dataclass(frozen=True)
+class Part:
+    """The latents that one pass sends: some channels at some places.
+
+    Attributes:
+        channels: of y. places: (n,) in rising order, of the h w places counted row by row.
+    """
+
+    channels: slice
+    places: Tensor
+
+    def take(self, whole: Tensor) -> Tensor:
+        """Those of (B, M, h, w): a list of places, (B, n, C)."""
+        return whole.permute(0, 2, 3, 1).flatten(1, 2)[:, :, self.channels].index_select(1, self.places)
+
+    def put(self, whole: Tensor, values: Tensor) -> None:
+        """The way back, into a tensor (B, M, h, w) in channels_last memory order."""
+        rows = whole.permute(0, 2, 3, 1)
+        rows.view(len(rows), -1, rows.shape[-1])[:, :, self.channels].index_copy_(1, self.places, values)
+
+
+def coding_order(passes: int, M: int, rows: int, cols: int) -> list[Part]:
+    """What each pass sends of latents (M, rows, cols); every latent is in exactly one part.
 
     Args:
         passes: 1, 2 or 4. M: channels, at least 2 for four passes.
     """
-    every = torch.ones(M, rows, cols, dtype=torch.bool)
     if passes == 1:
-        return [every]
-    black = (torch.arange(rows).view(-1, 1) + torch.arange(cols)) % 2 == 0                          # (rows, cols)
-    return [channels & places for channels in (_channels(part, M) for part in _parts(passes, M)) for places in (every & black, every & ~black)]
+        return [Part(slice(0, M), torch.arange(rows * cols))]
+    black = ((torch.arange(rows).view(-1, 1) + torch.arange(cols)) % 2 == 0).flatten()                       # (rows cols,)
+    return [Part(channels, places.nonzero().squeeze(1)) for channels in _channels(passes, M) for places in (black, ~black)]
 
 
 def relative(symbols: Tensor, indexes: Tensor) -> Tensor:
@@ -67,42 +88,50 @@ class Context(nn.Module):
 
     def __init__(self, N: int, M: int, number: int, passes: int) -> None:
         super().__init__()
-        self.part = _parts(passes, M)[number // 2]
-        self.rest = M - self.part.stop
-        width, count = widths(N)[1], self.part.stop - self.part.start
-        self.near = nn.Conv2d(2 * M, 2 * M, 3, padding=1, groups=2 * M)      # each channel's own neighbours first
-        self.mix = nn.Conv2d(5 * M + 1, width, 1)
+        self.channels = _channels(passes, M)[number // 2]
+        self.decoded = self.channels.stop if number % 2 else self.channels.start        # so many channels are known in part
+        width, count = widths(N)[1], self.channels.stop - self.channels.start
+        self.near = nn.Conv2d(2 * self.decoded, 2 * self.decoded, 3, groups=2 * self.decoded)      # each one's own neighbours
+        self.mix = nn.Conv2d(4 * self.decoded + M + 1, width, 1)
         self.hidden = nn.Conv2d(width, width, 1)
         self.exit = silent(nn.Conv2d(width, 2 * count, 1))
-        self.own = silent(nn.Conv2d(2 * count, 2 * count, 1, groups=2 * count))
+        self.own = silent(nn.Conv2d(2 * count, 2 * count, 1, groups=2 * count)) if number % 2 else None
 
-    def forward(self, r: Tensor, octaves: Tensor, log2_delta: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, r: Tensor, octaves: Tensor, log2_delta: Tensor, part: Part) -> tuple[Tensor, Tensor]:
         """The float network that training sees.
 
         Args:
             r: (B, M, h, w) in [-5, 5], zeros where nothing is decoded. octaves: (B, M, h, w) log2 of the first scale in steps.
-            log2_delta: (B,). where: (h, w) bool, the places of this pass.
+            log2_delta: (B,). part: the pass's channels, and all its places or some of them.
 
         Returns:
-            shift in first scales and octaves, (B, M, h, w) each, zeros in channels and places that are not of this pass.
+            shift in first scales and octaves, (B, n, C) each.
         """
-        return self._told(r, octaves / 4, delta_plane(log2_delta, r), where, lambda layer, h: layer(h))
+        def layer(windows: Iterable[Tensor], conv: nn.Conv2d) -> Tensor:
+            return weighted_sum(windows, conv.weight, conv.bias)
+
+        return self._told(r, octaves, log2_delta, part, lambda t: t, layer)
 
     @torch.no_grad()
-    def exact(self, r: Tensor, octaves: Tensor, log2_delta: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
-        """The same in whole numbers: float64 arguments, r in multiples of 2^-10, the others of 2^-16; results of 2^-10."""
-        planes = torch.floor(octaves / 4 * UNIT), torch.floor(delta_plane(log2_delta, r) * UNIT)
-        return tuple(told / UNIT for told in self._told(r * UNIT, *planes, where, lambda layer, h: exact_conv(h, layer)))
+    def exact(self, r: Tensor, octaves: Tensor, log2_delta: Tensor, part: Part) -> tuple[Tensor, Tensor]:
+        """The same in whole numbers: r in multiples of 2^-10, octaves and log2_delta of 2^-16; float64 results of 2^-10."""
+        def whole(t: Tensor) -> Tensor:
+            return t.double().mul_(UNIT).floor_().clamp_(-ACTIVATION_LIMIT, ACTIVATION_LIMIT)
 
-    def _told(self, r: Tensor, octaves: Tensor, plane: Tensor, where: Tensor, conv) -> tuple[Tensor, Tensor]:
-        seen, at = torch.cat([r, r.abs()], 1), where.flatten().nonzero().squeeze(1)                 # (B, 2 M, h, w), (n,)
-        near = conv(self.near, seen)
-        seen, near, octaves, plane = (t.flatten(2).index_select(2, at).unsqueeze(2) for t in (seen, near, octaves, plane))
-        h = F.relu(conv(self.mix, torch.cat([seen, near, octaves, plane], 1)))                      # (B, width, 1, n)
-        told = conv(self.exit, F.relu(conv(self.hidden, h)))
-        told = told + conv(self.own, torch.cat([half[:, self.part] for half in near.chunk(2, 1)], 1))
-        whole = told.new_zeros(*told.shape[:2], where.numel()).index_copy(2, at, told.squeeze(2)).unflatten(2, where.shape)
-        return tuple(F.pad(half, (0, 0, 0, 0, self.part.start, self.rest)) for half in whole.chunk(2, 1))
+        some = (Part(part.channels, places) for places in part.places.split(AT_ONCE))
+        told = [self._told(r, octaves, log2_delta, few, whole, exact_sum) for few in some]
+        return tuple(torch.cat(parts, 1) / UNIT for parts in zip(*told))
+
+    def _told(self, r: Tensor, octaves: Tensor, log2_delta: Tensor, part: Part, number: Callable, layer: Callable) -> list[Tensor]:
+        window = _windows(r[:, : self.decoded], part.places, number)
+        near = layer((window(*tap) for tap in product(range(3), range(3))), self.near)
+        around = Part(slice(None), part.places).take(octaves) / 4
+        plane = ((log2_delta.to(around) + 3.5) / 4).view(-1, 1, 1).expand(-1, len(part.places), 1)
+        h = torch.cat([window(1, 1), near, number(around), number(plane)], 2)
+        told = layer([F.relu(layer([F.relu(layer([h], self.mix))], self.hidden))], self.exit)
+        if self.own is not None:
+            told = told + layer([torch.cat([half[:, :, self.channels] for half in near.chunk(2, 2)], 2)], self.own)
+        return told.chunk(2, 2)
 
 
 class Passes(nn.Module):
@@ -118,52 +147,52 @@ class Passes(nn.Module):
         self.later = nn.ModuleList(Context(N, M, number, count) for number in range(1, count))
 
     def walk(
-        self, mean: Tensor, octaves: Tensor, log2_delta: Tensor, symbols_at: Callable[[Tensor, Tensor, Tensor], Tensor], *, exact: bool,
+        self, mean: Tensor, octaves: Tensor, log2_delta: Tensor, symbols_at: Callable[[Part, Tensor, Tensor], Tensor], *, exact: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         """Go through the passes: mean, octaves and symbols of all latents, (B, M, h, w) float32 each.
 
         Args:
             mean, octaves: (B, M, h, w) in steps and log2 of steps, from h_s: those of the first pass. log2_delta: (B,).
-            symbols_at: ``symbols_at(places, mean, octaves)`` gives the symbols (B, M, h, w) of the pass that sends the
-                places (M, h, w), bool, known by then; what it gives elsewhere does not matter.
+            symbols_at: ``symbols_at(part, mean, octaves)`` gives the symbols that a pass sends, (B, n, C), of mean and octaves
+                likewise.
             exact: in whole numbers, as encoder and decoder must, or in floats with gradients, as in training.
         """
-        first, rows, symbols, seen, shift = (mean, octaves), table_rows(octaves), None, torch.zeros_like(mean), 0.0
-        unit = octaves.clamp(*LOG2_SCALES).exp2()                          # what r is counted in
-        for number, places in enumerate(coding_order(self.count, *mean.shape[1:])):
-            places = places.to(mean.device)
+        first = [t.contiguous(memory_format=torch.channels_last) for t in (mean, octaves)]
+        found, seen = [torch.empty_like(first[0]) for _ in range(3)], torch.zeros_like(first[0])
+        for number, part in enumerate(coding_order(self.count, *mean.shape[1:])):
+            if len(part.places) == 0:                                                   # a single latent has no white place
+                continue
+            part, shift = Part(part.channels, part.places.to(mean.device)), 0.0
+            mean, octaves = (part.take(t) for t in first)
+            rows = table_rows(octaves)
             if number:
-                shift, more = self._corrections(self.later[number - 1], seen, first[1], log2_delta, places.any(0), exact)
-                mean = torch.where(places, first[0] + shift * unit, mean)
-                octaves = torch.where(places, first[1] + more, octaves)
-            told = symbols_at(places, mean, octaves)
-            symbols = told if symbols is None else torch.where(places, told, symbols)
+                context = self.later[number - 1]
+                told = (context.exact if exact else context)(seen, first[1], log2_delta, part)
+                shift, more = (t.to(mean.dtype).clamp(-limit, limit) for t, limit in zip(told, (8, 4), strict=True))
+                unit = octaves.double().clamp(*LOG2_SCALES).exp2().to(mean.dtype)       # that r is counted in
+                mean = mean + shift * unit
+                octaves = octaves + more
+            symbols = symbols_at(part, mean, octaves)
+            for whole, values in zip(found, (mean, octaves, symbols), strict=True):
+                part.put(whole, values)
             if number + 1 < self.count:
-                seen = torch.where(places, (relative(symbols, rows) + shift).clamp(-LIMIT, LIMIT).to(seen.dtype), seen).detach()
-        return mean, octaves, symbols
-
-    def _corrections(
-        self, context: Context, seen: Tensor, octaves: Tensor, log2_delta: Tensor, where: Tensor, exact: bool,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        if exact:
-            def part(r: slice, c: slice) -> Tensor:
-                window = (t[..., r, c].double() for t in (seen, octaves))
-                return torch.cat(context.exact(*window, log2_delta.double(), where[r, c]), 1).float()
-
-            shift, more = tiled(part, *seen.shape[-2:], 1, CONTEXT_TILE).chunk(2, 1)
-        else:
-            shift, more = context(seen, octaves, log2_delta, where)
-        return shift.clamp(-8, 8), more.clamp(-4, 4)
+                part.put(seen, (relative(symbols, rows) + shift).detach().clamp(-LIMIT, LIMIT).to(seen.dtype))
+        return tuple(found)
 
 
-def _parts(passes: int, M: int) -> list[slice]:
+def _windows(r: Tensor, places: Tensor, number: Callable[[Tensor], Tensor]) -> Callable[[int, int], Tensor]:
+    """What a tap (row, column) of a 3 x 3 kernel lies on at some places of r (B, C, h, w): ``number`` of r and |r|, (B, n, 2 C)."""
+    (rows, cols), (top, bottom) = r.shape[-2:], (int(places[i]) // r.shape[-1] for i in (0, -1))
+    near = r[:, :, max(0, top - 1) : bottom + 2].permute(0, 2, 3, 1)
+    padded = F.pad(torch.cat([near, near.abs()], 3), (0, 0, 1, 1, int(top == 0), int(bottom == rows - 1)))
+    grid = number(padded.flatten(1, 2))                                     # (B, (rows from top - 1 to bottom + 1) (w + 2), 2 C)
+    corner = places + 2 * (places // cols) - top * (cols + 2)
+    return lambda i, j: grid.index_select(1, corner + i * (cols + 2) + j)
+
+
+def _channels(passes: int, M: int) -> list[slice]:
     """The channels that are sent together, one pair of passes after the other."""
     if passes == 2:
         return [slice(0, M)]
     loud = max(1, round(LOUD_SHARE * M))
     return [slice(0, loud), slice(loud, M)]
-
-
-def _channels(part: slice, M: int) -> Tensor:
-    numbers = torch.arange(M).view(-1, 1, 1)
-    return (numbers >= part.start) & (numbers < part.stop)

@@ -15,10 +15,10 @@ Gaussian cut to the bin [q - 1/2, q + 1/2], with mean m and variance v, then ref
 Synthesis was trained on q and has learnt to live with its errors, so each channel has a share, ``trust``, of the way from q
 to m; it starts at 0, where K = 1 is K = 0. D adds what neighbouring latents and channels tell:
 
-    D = base + sqrt(variance) * network,     E[(rest - D)^2] = variance * exp(second head of the network)
+    D = base + sqrt(variance) * network,     E[(rest - D)^2] = variance if v were v exp(doubt)
 
-The second head learns how far off D will be (Bao et al. 2022, "Estimating the optimal covariance with imperfect mean");
-only K > 1 asks for it. Where nothing but z is known (a preview, or transmit = "z") all of this holds with
+``doubt``, the network's second head, learns how far off D will be (Bao et al. 2022, "Estimating the optimal covariance with
+imperfect mean"); only K > 1 asks for it. Where nothing but z is known (a preview, or transmit = "z") all of this holds with
 m = 0, v = scale^2, rho = 0. Where rounding leans towards zero (``entropy.bin_width``) scale counts widths of a bin: the bin, m and
 its deviation are as many steps wide as that.
 
@@ -117,7 +117,7 @@ class LatentDenoiser(nn.Module):
         self.mix = nn.Conv2d(6 * M + 4, width, 1)
         self.body = nn.Sequential(*(ResidualBlock(width) for _ in range(3)))
         self.exit = silent(nn.Conv2d(width, M, 1))
-        self.doubt = silent(nn.Conv2d(width, M, 1))                          # log of the squared error, in variances
+        self.doubt = silent(nn.Conv2d(width, M, 1))                          # log of what v is too small by
 
     def forward(self, u: Tensor, sigma: Tensor, known: Known) -> tuple[Tensor, Tensor]:
         """Denoise a state.
@@ -148,7 +148,10 @@ class LatentDenoiser(nn.Module):
             h = torch.cat([pair, near, s.log2() / 4, place, planes], 1)
             h = F.leaky_relu(self.body(self.mix(h)), 0.1)
             shift, doubt = self.exit(h), self.doubt(h.detach())
-        return base + variance.sqrt() * shift.float().clamp(-4, 4), variance.detach() * doubt.float().clamp(-5, 5).exp()
+        rho = known.decoded * (sigma / SIGMA_Q).square().clamp(max=1)
+        told = variance.detach() * ((1 - rho) / sigma.square().clamp(min=1e-12))          # the state's share in what base knows
+        foretold = variance.detach() / torch.lerp((-doubt.float().clamp(-5, 5)).exp(), torch.ones_like(told), told)
+        return base + variance.sqrt() * shift.float().clamp(-4, 4), foretold
 
     def closed_form(self, u: Tensor, sigma: Tensor, known: Known) -> tuple[Tensor, Tensor]:
         """The guess from one latent alone, (B, M, h, w) each: base and variance as in the module's docstring."""

@@ -24,7 +24,7 @@ from compressai.entropy_models import EntropyBottleneck, GaussianConditional
 from compressai.models import CompressionModel
 from torch import Tensor, nn
 
-from dhp_lab.codec.context import Passes
+from dhp_lab.codec.context import Part, Passes
 from dhp_lab.codec.denoiser import Known
 from dhp_lab.codec.entropy import SCALES, bin_width, octaves_in_steps, table_rows
 from dhp_lab.codec.lapped import BLOCK, lapped_filters
@@ -169,9 +169,9 @@ class Hyperprior(CompressionModel):
             first = self.predict(z_symbols, codes, y.shape[-2:])
         steps = y / log2_delta.exp2().view(-1, 1, 1, 1)
 
-        def symbols_at(places: Tensor, mean: Tensor, octaves: Tensor) -> Tensor:
-            rest = steps - mean
-            symbols = self._in_bins(rest, octaves).round() * (table_rows(octaves) > 0)
+        def symbols_at(part: Part, mean: Tensor, octaves: Tensor) -> Tensor:
+            rest = part.take(steps) - mean
+            symbols = self.in_bins(rest, octaves).round() * (table_rows(octaves) > 0)
             return rest + (symbols - rest).detach() if codes is None else symbols
 
         mean, octaves, symbols = self.passes.walk(*first, log2_delta, symbols_at, exact=codes is not None)
@@ -181,12 +181,12 @@ class Hyperprior(CompressionModel):
         """Probabilities of y's and z's symbols; the bits they add up to are an estimate of the file's."""
         if not self.sends_y:
             return {"y": torch.ones_like(latents.y), "z": latents.z_likelihood}
-        coded = self._in_bins(latents.rest, latents.octaves)
+        coded = self.in_bins(latents.rest, latents.octaves)
         at = coded + torch.rand_like(coded) - 0.5 if self.training else latents.symbols
         y = self.gaussian_conditional._likelihood(at, latents.scale)
         return {"y": self.gaussian_conditional.likelihood_lower_bound(y), "z": latents.z_likelihood}
 
-    def _in_bins(self, rest: Tensor, octaves: Tensor) -> Tensor:
+    def in_bins(self, rest: Tensor, octaves: Tensor) -> Tensor:
         """y/Delta - mean, counted in the widths of the symbols' bins."""
         return rest / bin_width(steps_of(octaves.detach()), self.dead_zone)
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from dhp_lab.codec.denoiser import SIGMA_Q, Known, noised
+from dhp_lab.codec.entropy import table_rows
 from dhp_lab.codec.hyperprior import Latents
 from dhp_lab.codec.model import DiffusionHyperprior
 
@@ -32,7 +33,8 @@ LATE_SHARE = 3.0                           # likewise for the denoiser and later
 UNKNOWN_SHARE = 0.3                        # pictures of which D's loss in the latents shows z alone
 PLAIN_SHARE, CLEAN_SHARE = 0.15, 0.05       # joint stage: pictures decoded with K = 0, and from y itself
 ALONE_SHARE = 0.3                          # codec stage, z alone: pictures decoded from y itself, which no bits tie to the picture
-SCALE_WEIGHT = 0.05                        # of the bits of latents that are not sent (transmit = "z")
+SCALE_WEIGHT = 0.05                        # of what is not sent, but teaches h_s the scales that sampling needs
+SILENT_LEAST = -6                          # log2 of the least scale, in steps, that is learnt of silent latents
 LATENT_WEIGHT = 0.05                       # of the denoiser's loss in the latents
 
 
@@ -68,8 +70,8 @@ class Objective(nn.Module):
             y_hat = torch.where(torch.rand(len(x), 1, 1, 1, device=x.device) < ALONE_SHARE, latents.y, y_hat)
         x_hat = self.model.synthesise(y_hat, latents.log2_delta, x.shape[-2:])
         losses = rate_distortion(x_hat, x, self.model.likelihoods(latents), lambda_rate)
-        if not self.model.sends_y:
-            losses["objective"] = losses["objective"] + SCALE_WEIGHT * self.untold_bits(latents)
+        untold = self.silent_nats(latents) if self.model.sends_y else self.untold_bits(latents)
+        losses["objective"] = losses["objective"] + SCALE_WEIGHT * untold
         if stage == "joint":
             losses["objective"] = losses["objective"] + LATENT_WEIGHT * sum(self.latent_losses(latents, fixed))
         return losses
@@ -96,6 +98,13 @@ class Objective(nn.Module):
         rest = steps - latents.mean + torch.rand_like(latents.rest) - 0.5
         likelihood = self.model.gaussian_conditional._likelihood(rest, latents.scale)
         return -self.model.gaussian_conditional.likelihood_lower_bound(likelihood).log2().mean()
+
+    def silent_nats(self, latents: Latents) -> Tensor:
+        """The same where y is sent, for the latents that the coder passes over: of them the file's bits teach nothing."""
+        rest = self.model.in_bins(latents.rest, latents.octaves).detach()
+        octaves = latents.octaves.clamp(min=SILENT_LEAST)
+        nats = 0.5 * (rest / octaves.exp2()).square() + math.log(2) * octaves
+        return (nats * (table_rows(latents.octaves) == 0)).mean()
 
     def _mixed(self, y: Tensor, fixed: Known, y_hat: Tensor) -> Tensor:
         """K = 1 for most pictures, K = 0 or y itself for some. D sees detached inputs; the encoder's gradient passes

@@ -13,6 +13,10 @@ every sum stays far below 2^53 and is exact in any order, on any device.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import product
+from weakref import WeakKeyDictionary
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,6 +27,7 @@ from dhp_lab.precision import autocast
 HYPER = 4                                 # one hyper-latent position for 4 x 4 latents
 WEIGHT_BITS, ACTIVATION_BITS = 12, 10     # fixed point: weights in units of 2^-12, activations of 2^-10
 ACTIVATION_LIMIT = 2.0**20                # 1024 in fixed point: 2^20 * 2^15 * 2^12 terms < 2^53
+WHOLE: WeakKeyDictionary = WeakKeyDictionary()      # of exact layers: their weights as they were, and in whole numbers
 
 
 class ResidualBlock(nn.Module):
@@ -162,7 +167,7 @@ class HyperSynthesis(nn.Module):
             ValueError: a weight of 8 or more in absolute value, which the fixed point cannot hold.
         """
         plane = torch.floor(delta_plane(log2_delta, z_hat) * 2**ACTIVATION_BITS)
-        h = torch.cat([torch.round(z_hat * 2**ACTIVATION_BITS), plane], 1)
+        h = torch.cat([torch.round(z_hat * 2**ACTIVATION_BITS), plane], 1).clamp(-ACTIVATION_LIMIT, ACTIVATION_LIMIT)
         for i, layer in enumerate(self.layers):
             h = exact_conv(h, layer)
             if i < 3:
@@ -171,31 +176,54 @@ class HyperSynthesis(nn.Module):
 
 
 def exact_conv(h: Tensor, layer: nn.Conv2d) -> Tensor:
-    """A 'same' convolution of whole numbers in float64, as one matrix product for each tap: no sum can round.
+    """A 'same' convolution of stride 1 in whole numbers, (B, C, rows, cols) up to 2^20 in units of 2^-10; see ``exact_sum``."""
+    rows, cols = h.shape[-2:]
+    padded = F.pad(h, (layer.padding[0],) * 4).permute(0, 2, 3, 1)
+    spans = product(*(range(size) for size in layer.kernel_size))
+    windows = (padded[:, i : i + rows, j : j + cols].flatten(1, 2) for i, j in spans)
+    return exact_sum(windows, layer).mT.unflatten(2, (rows, cols))
+
+
+def exact_sum(windows: Iterable[Tensor], layer: nn.Conv2d) -> Tensor:
+    """A convolution of whole numbers in float64, as one matrix product for each tap: no sum can round.
 
     Args:
-        h: (B, C, rows, cols) whole numbers, in units of 2^-10. layer: of stride 1, plain or with a group for each channel.
+        windows: for each tap of the kernel what it lies on, (B, n, C) whole numbers up to 2^20, in units of 2^-10.
+        layer: plain or with a group for each channel.
+
+    Returns:
+        (B, n, channels of the layer), likewise: what is larger is cut off.
 
     Raises:
         ValueError: a weight of 8 or more in absolute value.
     """
-    h = h.clamp(-ACTIVATION_LIMIT, ACTIVATION_LIMIT)
-    weight = torch.round(layer.weight.double() * 2**WEIGHT_BITS)
-    if not bool((weight.abs() < 2 ** (WEIGHT_BITS + 3)).all()):
-        raise ValueError(f"a weight of an exact layer is {layer.weight.abs().max().item():g}; the exact path holds values below 8")
-    bias = torch.round(layer.bias.double() * 2 ** (WEIGHT_BITS + ACTIVATION_BITS))
-    rows, cols = h.shape[-2:]
-    reach = layer.padding[0]
-    padded = F.pad(h, (reach,) * 4)
-    total = bias.view(1, -1, 1, 1).expand(len(h), -1, rows, cols).clone()
-    for i in range(layer.kernel_size[0]):
-        for j in range(layer.kernel_size[1]):
-            window, taps = padded[..., i : i + rows, j : j + cols], weight[:, :, i, j]
-            if layer.groups > 1:
-                total.addcmul_(taps.unsqueeze(2), window)
-            else:
-                total.flatten(2).baddbmm_(taps.expand(len(h), -1, -1), window.flatten(2))
-    return torch.floor(total / 2**WEIGHT_BITS + 0.5)
+    total = weighted_sum(windows, *_whole_numbers(layer))
+    return total.div_(2**WEIGHT_BITS).add_(0.5).floor_().clamp_(-ACTIVATION_LIMIT, ACTIVATION_LIMIT)
+
+
+def weighted_sum(windows: Iterable[Tensor], weight: Tensor, bias: Tensor) -> Tensor:
+    """What a convolution of this weight (out, in, rows, cols), or (C, 1, rows, cols), and bias adds up; as ``exact_sum``."""
+    total = None
+    for window, taps in zip(windows, weight.flatten(2).unbind(2)):
+        if total is None:
+            total = bias.expand(*window.shape[:2], -1).clone()
+        if weight.shape[1] == 1:
+            total.addcmul_(taps.squeeze(1), window)
+        else:
+            total.baddbmm_(window, taps.mT.expand(len(window), -1, -1))
+    return total
+
+
+def _whole_numbers(layer: nn.Conv2d) -> tuple[Tensor, Tensor]:
+    """Weight and bias in float64, whole multiples of 2^-12 and 2^-22; worked out anew only where the layer has changed."""
+    sources, known = (layer.weight, layer.bias), WHOLE.get(layer)
+    if known is None or not all(a.device == b.device and torch.equal(a, b) for a, b in zip(sources, known[0], strict=True)):
+        weight = torch.round(layer.weight.detach().double() * 2**WEIGHT_BITS)
+        if not bool((weight.abs() < 2 ** (WEIGHT_BITS + 3)).all()):
+            raise ValueError(f"a weight of an exact layer is {layer.weight.abs().max().item():g}; the exact path holds values below 8")
+        bias = torch.round(layer.bias.detach().double() * 2 ** (WEIGHT_BITS + ACTIVATION_BITS))
+        known = WHOLE[layer] = [source.detach().clone() for source in sources], (weight, bias)
+    return known[1]
 
 
 def widths(N: int) -> tuple[int, int, int]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dhp_lab.codec.bitstream import BitstreamError
-from dhp_lab.codec.context import coding_order
+from dhp_lab.codec.context import Part, coding_order
 from dhp_lab.codec.denoiser import Known
 from dhp_lab.codec.entropy import Unpacker, check_symbols, pack, symbol_crc, table_rows, unpack
 from dhp_lab.codec.hyperprior import Hyperprior, Latents
@@ -29,9 +29,10 @@ def send(model: Hyperprior, latents: Latents, code: int) -> list[list[bytes]]:
     """The entropy coder: ``latents`` as ``model.encode`` makes them for this lambda code -> [y, z, side]."""
     order, strings = coding_order(model.passes.count, *latents.y.shape[1:]), [[], [], []]
     for i in range(len(latents.y)):
-        z_symbols, indexes = latents.z_symbols[i].int(), table_rows(latents.octaves[i])
-        at = torch.cat([_sent(indexes, places.to(indexes.device)) for places in order])
-        symbols, indexes = latents.symbols[i].flatten()[at].int(), indexes.flatten()[at]
+        z_symbols, y = latents.z_symbols[i].int(), [whole[i : i + 1].cpu() for whole in (latents.symbols, latents.octaves)]
+        sent = [(part.take(y[0]).mT, *_sent(part.take(y[1]))) for part in order]
+        symbols = torch.cat([symbols[at].int() for symbols, at, _ in sent])
+        indexes = torch.cat([indexes for _, _, indexes in sent])
         strings[0].append(pack(symbols, indexes, model.gaussian_conditional) if model.sends_y else b"")
         strings[1].append(pack(z_symbols.flatten(), _channel_rows(z_symbols.shape), model.entropy_bottleneck))
         strings[2].append(SIDE.pack(code, symbol_crc(z_symbols), symbol_crc(symbols) if model.sends_y else 0))
@@ -70,22 +71,23 @@ class _Reader:
         self.unpacker = Unpacker(y_bytes, most, model.gaussian_conditional)
         self.read: list[Tensor] = []
 
-    def symbols_at(self, places: Tensor, mean: Tensor, octaves: Tensor) -> Tensor:
-        indexes = table_rows(octaves)
-        at, symbols = _sent(indexes, places).cpu(), torch.zeros(indexes.shape)
-        if len(at):
-            self.read.append(self.unpacker.take(indexes.cpu().flatten()[at]))
-            symbols.view(-1)[at] = self.read[-1].float()
-        return symbols.to(mean.device)
+    def symbols_at(self, part: Part, mean: Tensor, octaves: Tensor) -> Tensor:
+        symbols = torch.zeros(octaves.mT.shape)                             # (1, C, n)
+        at, indexes = _sent(octaves.cpu())
+        if len(indexes):
+            self.read.append(self.unpacker.take(indexes))
+            symbols[at] = self.read[-1].float()
+        return symbols.mT.to(mean.device)
 
 
 def _channel_rows(shape: tuple[int, int, int]) -> Tensor:
     return torch.arange(shape[0], dtype=torch.int32).repeat_interleave(shape[1] * shape[2])
 
 
-def _sent(indexes: Tensor, places: Tensor) -> Tensor:
-    """Where, among all latents in their order in memory, are those of a pass that the entropy coder says something of: (n,)."""
-    return ((indexes > 0) & places).flatten().nonzero().squeeze(1)
+def _sent(octaves: Tensor) -> tuple[Tensor, Tensor]:
+    """Of a pass's scales (1, n, C): where the entropy coder says something, bool (1, C, n), and rows of its table there."""
+    indexes = table_rows(octaves).mT.contiguous()
+    return indexes > 0, indexes[indexes > 0]
 
 
 def _read_side(side: bytes) -> tuple[int, int, int]:
