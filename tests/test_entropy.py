@@ -100,6 +100,15 @@ def test_damage_changes_the_symbols_and_raises_nothing(tables):
         assert symbol_crc(unpack(damaged, levels, tables)) != symbol_crc(symbols)
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("value", [0, 1, -9, 70000])
+def test_a_few_symbols_are_coded_without_harm(tables, count, value):
+    """The coder reserves a word for each symbol and writes two at its end: one alone once ended the process."""
+    symbols, levels = torch.full((count,), value, dtype=torch.int32), torch.full((count,), 1, dtype=torch.int32)
+    for _ in range(20):
+        assert torch.equal(unpack(pack(symbols, levels, tables), levels, tables), symbols)
+
+
 # the tables
 
 

@@ -33,6 +33,7 @@ LOG2_SCALE_MIN = -3                                  # the smallest scale of the
 PER_OCTAVE = 8
 LEVELS = 9 * PER_OCTAVE + 1                          # 1/8 .. 64 quantiser steps; symbols far outside are escaped
 SYMBOL_LIMIT = 2**26                                 # the coder's escape for large symbols breaks at 2^27
+SPARE = 4                                            # the coder writes beyond its memory with fewer symbols: zeros follow, never read
 LOG2_SCALES = LOG2_SCALE_MIN, LOG2_SCALE_MIN + (LEVELS - 1) / PER_OCTAVE     # of the smallest and the largest
 SCALES = [2.0 ** (LOG2_SCALE_MIN + i / PER_OCTAVE) for i in range(LEVELS)]
 
@@ -83,7 +84,8 @@ def pack(symbols: Tensor, indexes: Tensor, tables: EntropyModel) -> bytes:
     if int(symbols.min()) < -SYMBOL_LIMIT or int(symbols.max()) > SYMBOL_LIMIT:         # the coder would never return
         raise ValueError(f"symbols must lie within {SYMBOL_LIMIT}, got {int(symbols.min())} .. {int(symbols.max())}: "
                          "is every pixel and every weight finite?")
-    return ans.RansEncoder().encode_with_indexes(symbols.tolist(), indexes.tolist(), *_lists(tables))
+    spare = [0] * (SPARE - len(symbols))
+    return ans.RansEncoder().encode_with_indexes(symbols.tolist() + spare, indexes.tolist() + spare, *_lists(tables))
 
 
 def unpack(data: bytes, indexes: Tensor, tables: EntropyModel) -> Tensor:
