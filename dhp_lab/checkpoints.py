@@ -213,17 +213,22 @@ def load_training_state(path: str | Path, trainer: Trainer) -> None:
     trainer.step, trainer.best = facts["step"], facts["best"]
     if trainer.step < sum(trainer.lengths):
         trainer.enter_stage(facts["stage"])
-        trainer.optimizer.load_state_dict({**trainer.optimizer.state_dict(), "state": _optimizer_state(tensors)})
+        trainer.optimizer.load_state_dict({**trainer.optimizer.state_dict(), "state": _optimizer_state(tensors, trainer)})
     torch.set_rng_state(tensors["random"])
     cuda = [v for k, v in sorted(tensors.items()) if k.startswith("random.cuda.")]
     if cuda and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(cuda)
 
 
-def _optimizer_state(tensors: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+def _optimizer_state(tensors: dict[str, Tensor], trainer: Trainer) -> dict[int, dict[str, Tensor]]:
+    """Each parameter's averages, in the order in memory that the parameter has: the fused optimiser takes them as they lie."""
+    import torch
+
+    parameters = [parameter for group in trainer.optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         if name.startswith("optimizer."):
             _, index, key = name.split(".")
-            state.setdefault(int(index), {})[key] = value
+            like = parameters[int(index)]
+            state.setdefault(int(index), {})[key] = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
     return state

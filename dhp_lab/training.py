@@ -142,7 +142,7 @@ class Trainer:
         self.stage = stage
         self.objective.zero_grad(set_to_none=True)                           # gradients of parts that now rest
         groups = self.objective.parameter_groups(stage, self.config.lr)
-        self.wrapped, self.optimizer = self.accelerator.prepare(self.objective, torch.optim.Adam(groups, foreach=True))
+        self.wrapped, self.optimizer = self.accelerator.prepare(self.objective, torch.optim.Adam(groups, fused=True))
         log.info("stage '%s' from step %d", stage, self.step)
 
     def _lr_share(self) -> float:

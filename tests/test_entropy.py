@@ -14,7 +14,7 @@ from models import untrained
 from scipy.stats import norm
 
 from dhp_lab.codec.bitstream import BitstreamError
-from dhp_lab.codec.entropy import LEVELS, SCALES, SYMBOL_LIMIT, _lists, check_symbols, octaves_in_steps, pack, symbol_crc, table_rows, unpack
+from dhp_lab.codec.entropy import LEVELS, SCALES, SYMBOL_LIMIT, _lists, check_symbols, is_sent, octaves_in_steps, pack, symbol_crc, table_rows, unpack
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +107,11 @@ def test_a_few_symbols_are_coded_without_harm(tables, count, value):
     symbols, levels = torch.full((count,), value, dtype=torch.int32), torch.full((count,), 1, dtype=torch.int32)
     for _ in range(20):
         assert torch.equal(unpack(pack(symbols, levels, tables), levels, tables), symbols)
+
+
+def test_what_is_sent_is_what_has_a_row_above_zero():
+    octaves = torch.cat([torch.linspace(-5, 7, 4001), -3 + torch.tensor([1 / 16]), torch.nextafter(torch.tensor([-3 + 1 / 16]), torch.tensor([-4.0]))])
+    assert torch.equal(is_sent(octaves), table_rows(octaves) > 0) and not is_sent(octaves)[-1]
 
 
 # the tables

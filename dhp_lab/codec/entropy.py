@@ -73,6 +73,11 @@ def table_rows(octaves: Tensor) -> Tensor:
     return torch.floor((octaves.detach().double() - LOG2_SCALE_MIN) * PER_OCTAVE + 0.5).clamp(0, LEVELS - 1).int()
 
 
+def is_sent(octaves: Tensor) -> Tensor:
+    """Whether the coder says anything of latents with these scales: where ``table_rows`` is above 0, bool."""
+    return octaves.detach() >= LOG2_SCALE_MIN + 0.5 / PER_OCTAVE
+
+
 def pack(symbols: Tensor, indexes: Tensor, tables: EntropyModel) -> bytes:
     """rANS-code whole numbers with the tables' rows ``indexes``; both (n,) int32 on any device. No numbers, no bytes.
 

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from dhp_lab.codec.context import Part, Passes
 from dhp_lab.codec.denoiser import Known
-from dhp_lab.codec.entropy import SCALES, bin_width, octaves_in_steps, table_rows
+from dhp_lab.codec.entropy import SCALES, bin_width, is_sent, octaves_in_steps
 from dhp_lab.codec.lapped import BLOCK, lapped_filters
 from dhp_lab.codec.rate import FRACTION_BITS, GainCurve, lambda_code
 from dhp_lab.codec.tiling import TILE, tiled
@@ -171,7 +171,7 @@ class Hyperprior(CompressionModel):
 
         def symbols_at(part: Part, mean: Tensor, octaves: Tensor) -> Tensor:
             rest = part.take(steps) - mean
-            symbols = self.in_bins(rest, octaves).round() * (table_rows(octaves) > 0)
+            symbols = self.in_bins(rest, octaves).round() * is_sent(octaves)
             return rest + (symbols - rest).detach() if codes is None else symbols
 
         mean, octaves, symbols = self.passes.walk(*first, log2_delta, symbols_at, exact=codes is not None)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from dhp_lab.codec.denoiser import SIGMA_Q, Known, noised
-from dhp_lab.codec.entropy import table_rows
+from dhp_lab.codec.entropy import is_sent
 from dhp_lab.codec.hyperprior import Latents
 from dhp_lab.codec.model import DiffusionHyperprior
 
@@ -104,7 +104,7 @@ class Objective(nn.Module):
         rest = self.model.in_bins(latents.rest, latents.octaves).detach()
         octaves = latents.octaves.clamp(min=SILENT_LEAST)
         nats = 0.5 * (rest / octaves.exp2()).square() + math.log(2) * octaves
-        return (nats * (table_rows(latents.octaves) == 0)).mean()
+        return (nats * ~is_sent(latents.octaves)).mean()
 
     def _mixed(self, y: Tensor, fixed: Known, y_hat: Tensor) -> Tensor:
         """K = 1 for most pictures, K = 0 or y itself for some. D sees detached inputs; the encoder's gradient passes
