@@ -164,7 +164,6 @@ class Passes(nn.Module):
                 continue
             part, shift = Part(part.channels, part.places.to(mean.device)), 0.0
             mean, octaves = (part.take(t) for t in first)
-            rows = table_rows(octaves)
             if number:
                 context = self.later[number - 1]
                 told = (context.exact if exact else context)(seen, first[1], log2_delta, part)
@@ -176,7 +175,8 @@ class Passes(nn.Module):
             for whole, values in zip(found, (mean, octaves, symbols), strict=True):
                 part.put(whole, values)
             if number + 1 < self.count:
-                part.put(seen, (relative(symbols, rows) + shift).detach().clamp(-LIMIT, LIMIT).to(seen.dtype))
+                r = relative(symbols, table_rows(part.take(first[1]))) + shift
+                part.put(seen, r.detach().clamp(-LIMIT, LIMIT).to(seen.dtype))
         return tuple(found)
 
 
