@@ -16,7 +16,6 @@ import logging
 import math
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -31,7 +30,7 @@ from tqdm import tqdm
 from dhp_lab.checkpoints import load_training_state, save_model, save_training_state
 from dhp_lab.codec.model import DiffusionHyperprior, changed, create_diffusion_hyperprior_model
 from dhp_lab.codec.objective import Objective
-from dhp_lab.data import PhotoCrops, list_images, save_image
+from dhp_lab.data import PhotoCrops, list_images, reading_ahead, save_image
 from dhp_lab.settings import choose_device
 from dhp_lab.training_config import TrainingConfig, TrainingError
 
@@ -99,7 +98,7 @@ class Trainer:
 
     def _loop(self, board: SummaryWriter | None) -> None:
         saved = time.monotonic()
-        with ThreadPoolExecutor(1) as reader, tqdm(total=self.total, initial=self.step, disable=board is None) as bar:
+        with reading_ahead() as reader, tqdm(total=self.total, initial=self.step, disable=board is None) as bar:
             ahead = reader.submit(self._batch, self.step)
             while self.step < self.total:
                 x, ahead = ahead.result(), reader.submit(self._batch, self.step + 1)

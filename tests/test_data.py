@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dhp_lab.data import ImageError, PhotoCrops, list_images, load_image, save_image, to_pixels, to_tensor
+from dhp_lab.data import ImageError, PhotoCrops, list_images, load_image, reading_ahead, save_image, to_pixels, to_tensor
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 
@@ -341,3 +343,13 @@ def test_held_out_photos_are_not_drawn(files):
 def test_a_single_photo_stays_in_both_sets(files):
     crops = PhotoCrops(files[:1], 32, seed=0)
     assert (len(crops.hold_out(8)), len(crops)) == (1, 1)
+
+
+def test_what_reads_ahead_takes_one_core_and_leaves_the_others_their_number(request: pytest.FixtureRequest) -> None:
+    request.addfinalizer(partial(torch.set_num_threads, torch.get_num_threads()))
+    before = 3
+    torch.set_num_threads(before)
+    with reading_ahead() as reader:
+        assert reader.submit(torch.get_num_threads).result() == 1 and torch.get_num_threads() == before
+    with ThreadPoolExecutor(1) as later:
+        assert later.submit(torch.get_num_threads).result() == torch.get_num_threads() == before
