@@ -59,6 +59,7 @@ from torch import Tensor, nn
 
 from dhp_lab import training
 from dhp_lab.checkpoints import load_training_state, write_atomic
+from dhp_lab.codec import model as codec_model
 from dhp_lab.codec import objective
 from dhp_lab.codec.bitstream import write
 from dhp_lab.codec.denoiser import SIGMA_Q, Known, noised
@@ -111,9 +112,9 @@ def _mass(size: Tensor, width: Tensor, scale: Tensor) -> Tensor:
     return torch.special.ndtr((width / 2 - size) / scale) - torch.special.ndtr((-width / 2 - size) / scale)
 
 
-def new_factorised(*settings: int | str) -> Factorised:
-    """A new `Factorised`, with the first arguments of `create_diffusion_hyperprior_model` in their order."""
-    model = Factorised(CodecConfig(*settings))
+def new_factorised(**settings: int | str) -> Factorised:
+    """A new `Factorised`, with the arguments of `create_diffusion_hyperprior_model`."""
+    model = Factorised(CodecConfig(**settings))
     model.update()
     return model.to(memory_format=torch.channels_last)
 
@@ -173,7 +174,7 @@ class Variant:
 
 
 VARIANTS = {
-    "factorised": Variant("no hyperprior", None, patch=(training, "create_diffusion_hyperprior_model", new_factorised),
+    "factorised": Variant("no hyperprior", None, patch=(codec_model, "create_diffusion_hyperprior_model", new_factorised),
                           steps=(0,), model=Factorised),
     "scale": Variant("scale only", None, prepare=without_mean, steps=(0,)),
     BASE: Variant("mean + scale", None, steps=(0,)),

@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 DEFAULT = "diffusion-hyperprior"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+PLACE = re.compile(rb'\n *"bk_sdm_path": [^\n]*')    # in CONFIG, as it is written
 HALF_FROM = 4096                         # tensors of at least this many numbers are stored in float16, smaller ones in float32
 
 
@@ -83,8 +85,8 @@ def save_model(folder: str | Path, model: DiffusionHyperprior) -> None:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    config = {"model": "DiffusionHyperprior", **asdict(model.config)}
-    write_all_atomic({folder / WEIGHTS: weights_to_bytes(model), folder / CONFIG: (json.dumps(config, indent=2) + "\n").encode()})
+    config = json.dumps(model.config.stored(folder), indent=2) + "\n"
+    write_all_atomic({folder / WEIGHTS: weights_to_bytes(model), folder / CONFIG: config.encode()})
 
 
 def weights_to_bytes(model: nn.Module) -> bytes:
@@ -131,13 +133,16 @@ def read_checkpoint(folder: str | Path) -> tuple[dict, dict[str, Tensor], bytes]
         config, tensors = json.loads(config_bytes), weights_from_bytes(weights)
     except ValueError as error:
         raise CheckpointError(f"the checkpoint at {folder} is damaged: {error}; fetch it again") from None
-    if not isinstance(config, dict) or config.pop("model", None) != "DiffusionHyperprior":
-        raise CheckpointError(f"{folder / CONFIG} does not describe a DiffusionHyperprior")
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{folder / CONFIG} does not describe a codec")
     return config, tensors, model_id(config_bytes, weights)
 
 
-def find_checkpoint(name: str | Path) -> Path:
+def find_checkpoint(name: str | Path, patterns: Sequence[str] = (CONFIG, WEIGHTS)) -> Path:
     """A checkpoint's folder: the path itself if it is there, else a repository of the Hugging Face hub, "owner/name".
+
+    Args:
+        patterns: of the repository's files that are wanted.
 
     Raises:
         CheckpointError: there is no such folder, and the hub has no such repository or cannot be reached.
@@ -148,7 +153,7 @@ def find_checkpoint(name: str | Path) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(str(name), allow_patterns=[CONFIG, WEIGHTS]))
+        return Path(snapshot_download(str(name), allow_patterns=list(patterns)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(f"{name} is neither a folder here nor a repository that the hub gives out: {reason}") from None
@@ -164,8 +169,11 @@ def upload_checkpoint(folder: str | Path, repository: str) -> str:
 
 
 def model_id(config: bytes, weights: bytes) -> bytes:
-    """The 8 bytes by which a file names its model: the head of sha256(config.json + model.safetensors)."""
-    return hashlib.sha256(config + weights).digest()[:8]
+    """The 8 bytes by which a file names its model: the head of sha256(config.json + model.safetensors).
+
+    Where borrowed networks lie does not count: ``parts`` says which they are.
+    """
+    return hashlib.sha256(PLACE.sub(b"", config) + weights).digest()[:8]
 
 
 def save_training_state(path: str | Path, trainer: Trainer) -> None:

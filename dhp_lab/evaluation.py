@@ -41,8 +41,8 @@ Picture = tuple[str, Tensor]  # its file's name, (1, 3, H, W) in [0, 1]
 class EvaluationConfig:
     """What `dhp evaluate` was asked for; the options not told here are told at `evaluate`.
 
-    model_path: folder of a checkpoint. data_path: folder of pictures, folders below included. output_dir: where
-    evaluation.json and samples/ go. device: "cpu", "cuda", ...; None takes the fastest.
+    model_path: folder of a checkpoint. data_path: folder of pictures, folders below included. output_dir: of evaluation.json
+    and samples/. device: "cpu", "cuda", ...; None takes the fastest.
     """
 
     model_path: Path
@@ -50,6 +50,7 @@ class EvaluationConfig:
     output_dir: Path
     batch_size: int = 4
     save_samples: bool = False
+    spare_memory: bool = False
     device: str | None = None
     steps: tuple[int, ...] = (0, 1)
     lambda_rates: tuple[float, ...] = DEFAULT_LAMBDA_RATES
@@ -68,7 +69,7 @@ class EvaluationConfig:
         for name in ("gamma", "seed", "batch_size"):
             words += [f"--{name}", str(getattr(self, name))]
         words += ["--device", str(choose_device(self.device)), "--codecs", ",".join(self.codecs) or "none"]
-        return shlex.join([*words, *(["--save_samples"] if self.save_samples else [])])
+        return shlex.join([*words, *(f"--{name}" for name in ("save_samples", "spare_memory") if getattr(self, name))])
 
 
 def run(config: EvaluationConfig, log: Log) -> EvaluationReport:
@@ -86,14 +87,14 @@ def run(config: EvaluationConfig, log: Log) -> EvaluationReport:
     device, notes = choose_device(config.device), []
     pictures = load_pictures(config.data_path, notes, log)
     model = DiffusionHyperprior.from_pretrained(config.model_path).to(device).eval()
+    model = model.spare_memory() if config.spare_memory else model
     config.output_dir.mkdir(parents=True, exist_ok=True)
-    samples = config.output_dir / "samples" if config.save_samples else None
     report = evaluate(
         model, pictures, lambda_rates=config.lambda_rates, steps=config.steps, gamma=config.gamma, seed=config.seed,
-        batch_size=config.batch_size, device=device, codecs=config.codecs, save_samples=samples,
+        batch_size=config.batch_size, device=device, codecs=config.codecs, save_samples=config.output_dir / "samples" if config.save_samples else None,
     )  # fmt: skip
-    about = {"command": config.command, "pictures_from": config.data_path.resolve().name, **report.about}
-    report = replace(report, about=about, notes=[*notes, *report.notes])
+    report = replace(report, about={"command": config.command, "pictures_from": config.data_path.resolve().name, **report.about},
+                     notes=[*notes, *report.notes])  # fmt: skip
     report.save(config.output_dir / REPORT_NAME)
     return report
 

@@ -23,32 +23,23 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from diffusers.utils import CONFIG_NAME
-from safetensors import SafetensorError
-from torch import Tensor, nn
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import Tensor
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
-from transformers.utils import logging
 
-from dhp_lab.autoencoders import decode, load_autoencoder, save_autoencoder
-from dhp_lab.checkpoints import CheckpointError, replace_files
+from dhp_lab.autoencoders import decode
+from dhp_lab.checkpoints import replace_files
 from dhp_lab.diffusion.guidance import guided
 from dhp_lab.diffusion.process import eps_from_v
 from dhp_lab.diffusion.samplers import State, ddim, last, start
 from dhp_lab.diffusion.schedules import NoiseSchedule
+from dhp_lab.pipeline_folder import EPSILON, V, borrow, check_parts, damage_told, read_network, write_parts
 from dhp_lab.precision import autocast
 
-INDEX = "model_index.json"
-PARTS = (
-    *(f"{name}/{CONFIG_NAME}" for name in ("vae", "unet", "text_encoder")),
-    "tokenizer/tokenizer_config.json", "scheduler/scheduler_config.json",
-)  # fmt: skip
-EPSILON, V = "epsilon", "v_prediction"   # what a U-Net may predict, in a scheduler's words
 EMPTY = ""                               # the caption that says nothing, which guidance compares with
 
 
@@ -159,7 +150,7 @@ class LatentDiffusion:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".part") as place:
-            _write_parts(self, Path(place))
+            write_parts(self, Path(place))
             for name, values in more.items():
                 (Path(place) / f"{name}.json").write_text(json.dumps(values, indent=2) + "\n")
             replace_files(Path(place), folder)
@@ -177,68 +168,9 @@ class LatentDiffusion:
             CheckpointError: a part is missing (the message names it) or damaged.
         """
         folder = Path(folder)
-        if missing := [name for name in (INDEX, *PARTS) if not (folder / name).exists()]:
-            raise CheckpointError(f"no latent diffusion model at {folder}: {', '.join(missing)} not found; fetch it again")
-        vae = load_autoencoder(folder / "vae")
-        try:
-            unet, text = _read_network(UNet2DConditionModel, folder, "unet"), _read_network(CLIPTextModel, folder, "text_encoder")
+        check_parts(folder)
+        vae, unet, schedule, prediction = borrow(folder)
+        with damage_told(folder):
+            text = read_network(CLIPTextModel, folder, "text_encoder")
             tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, subfolder="tokenizer", local_files_only=True)
-            scheduler = json.loads((folder / "scheduler" / "scheduler_config.json").read_bytes())
-            model = cls(vae, unet, text, tokenizer, schedule_of(scheduler), check, scheduler.get("prediction_type", EPSILON))
-        except (AttributeError, KeyError, OSError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
-            raise CheckpointError(f"the latent diffusion model at {folder} is damaged: {error}; fetch it again") from None
-        return model.to(device)
-
-
-def schedule_of(config: dict) -> NoiseSchedule:
-    """The chain that a scheduler's configuration of diffusers describes."""
-    return NoiseSchedule(config.get("beta_schedule", "linear"), DDIMScheduler.from_config(config).betas.double())
-
-
-def scheduler_of(schedule: NoiseSchedule, prediction: str = EPSILON) -> DDIMScheduler:
-    """diffusers' scheduler for a chain with linear betas, its steps those of ``samplers.ddim``.
-
-    Raises:
-        ValueError: the betas are not linear.
-    """
-    low, high = (float(f"{schedule.betas[i]:.7g}") for i in (0, -1))                 # float32, which they become, holds no more
-    scheduler = DDIMScheduler(
-        num_train_timesteps=schedule.steps, beta_start=low, beta_end=high, beta_schedule="linear", clip_sample=False,
-        steps_offset=1, timestep_spacing="trailing", prediction_type=prediction,
-    )  # fmt: skip
-    if not torch.allclose(scheduler.betas.double(), schedule.betas, rtol=1e-5, atol=0):
-        raise ValueError(f"the schedule '{schedule.name}' has no linear betas, which a scheduler's configuration could name")
-    return scheduler
-
-
-def _write_parts(model: LatentDiffusion, folder: Path) -> None:
-    whole = StableDiffusionPipeline(
-        vae=model.vae, text_encoder=model.text_encoder, tokenizer=model.tokenizer, unet=model.unet,
-        scheduler=scheduler_of(model.schedule, model.prediction), safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-    )  # fmt: skip
-    with _no_bars():
-        whole.save_pretrained(folder, safe_serialization=True)
-    for name, part in (("vae", model.vae), ("unet", model.unet)):       # again, in float16, which diffusers turns back,
-        save_autoencoder(folder / name, part)                           # and without the folder that it was loaded from
-
-
-def _read_network(kind: type, folder: Path, part: str) -> nn.Module:
-    with _no_bars():
-        network, report = kind.from_pretrained(
-            folder, subfolder=part, use_safetensors=True, local_files_only=True, dtype=torch.float32, output_loading_info=True,
-        )  # fmt: skip
-    if wrong := sorted([*report["missing_keys"], *report["unexpected_keys"]]):
-        raise ValueError(f"the weights in {part} do not fit its {CONFIG_NAME}: {wrong[0]} and {len(wrong) - 1} more")
-    return network.eval()
-
-
-@contextmanager
-def _no_bars() -> Iterator[None]:
-    """Without the progress bars of transformers, which are over before they can be read."""
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
+            return cls(vae, unet, text, tokenizer, schedule, check, prediction).to(device)

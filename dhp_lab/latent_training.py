@@ -28,8 +28,9 @@ from dhp_lab.autoencoders import encode
 from dhp_lab.diffusion.guidance import drop_labels
 from dhp_lab.diffusion.process import draw_times, noise_like, v_weight, weighted_loss
 from dhp_lab.diffusion.schedules import linear
-from dhp_lab.latent_diffusion import EMPTY, V, LatentDiffusion
+from dhp_lab.latent_diffusion import EMPTY, LatentDiffusion
 from dhp_lab.lesson_training import descend, update_average
+from dhp_lab.pipeline_folder import V
 from dhp_lab.precision import autocast
 from dhp_lab.scenes import MAX_WORDS, WORDS, batch, parse
 from dhp_lab.scenes.drawing import SIDE

@@ -28,7 +28,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from dhp_lab.checkpoints import load_training_state, save_model, save_training_state
-from dhp_lab.codec.model import DiffusionHyperprior, changed, create_diffusion_hyperprior_model
+from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.codec.objective import Objective
 from dhp_lab.data import PhotoCrops, list_images, reading_ahead, save_image
 from dhp_lab.settings import choose_device
@@ -69,7 +69,7 @@ class Trainer:
         self.lengths = [per_epoch * e for e in (config.epochs, config.denoiser_epochs, config.joint_epochs)]
         self.total = sum(self.lengths)
         torch.manual_seed(config.seed + 7919 * self.accelerator.process_index)
-        self.model = self._model()
+        self.model = self.config.model().to(self.accelerator.device, memory_format=torch.channels_last).train()
         self.objective = Objective(self.model, config.lambda_rate)
         self.ema = EMAModel(self.model.parameters(), decay=config.ema_decay, use_ema_warmup=True, inv_gamma=1.0, power=0.75, foreach=True)
         self.step, self.best, self.stage, self.optimizer = 0, math.inf, None, None
@@ -220,15 +220,6 @@ class Trainer:
             validation = held_out(crops)
         log.info("%d photos to train on, %d to validate", len(crops), len(validation))
         return crops, validation.batch(0, 8)
-
-    def _model(self) -> DiffusionHyperprior:
-        c = self.config
-        if c.init_from:
-            model = changed(DiffusionHyperprior.from_pretrained(c.init_from), transmit=c.transmit, passes=c.passes, dead_zone=c.dead_zone)
-        else:
-            given = {name: value for name in ("transmit", "passes", "dead_zone") if (value := getattr(c, name)) is not None}
-            model = create_diffusion_hyperprior_model(c.N, c.M, c.diffusion_steps, c.schedule, **given)
-        return model.to(self.accelerator.device, memory_format=torch.channels_last).train()
 
     def _resume(self) -> None:
         path = self.out / "last.safetensors"

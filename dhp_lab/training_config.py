@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from dhp_lab.codec.rate import check_lambda
+
+if TYPE_CHECKING:
+    from dhp_lab.codec.model import DiffusionHyperprior
 
 
 class TrainingError(ValueError):
@@ -23,6 +27,8 @@ class TrainingConfig:
         lambda_rate: one trade-off to train for; None trains all of 1e-5 .. 3e-2 in one model.
         image_size: side of the crops, a multiple of 64.
         transmit, passes, dead_zone: as in ``CodecConfig``; None is its default, or what the model to start from has.
+        bk_sdm_path: a Stable Diffusion folder or hub id, whose parts the codec takes. use_pretrained_vae, use_pretrained_unet:
+            which of them; None is both. See ``StableDiffusionConfig``. spare_memory: see ``DiffusionHyperprior.spare_memory``.
         init_from: checkpoint folder to start from. resume: go on from output_dir/last.safetensors.
         minutes_between_saves: of last.safetensors. validate_every: steps between validations.
     """
@@ -38,7 +44,7 @@ class TrainingConfig:
     lambda_rate: float | None = None
     N: int = 128
     M: int = 128
-    diffusion_steps: int = 50
+    diffusion_steps: int | None = None
     schedule: str = "linear"
     transmit: str | None = None
     passes: int | None = None
@@ -47,6 +53,10 @@ class TrainingConfig:
     device: str | None = None
     resume: bool = False
     init_from: str | None = None
+    bk_sdm_path: str | None = None
+    use_pretrained_vae: bool | None = None
+    use_pretrained_unet: bool | None = None
+    spare_memory: bool = False
     seed: int = 0
     ema_decay: float = 0.999
     clip: float = 2.0
@@ -68,3 +78,28 @@ class TrainingConfig:
             raise ValueError(f"image_size must be a multiple of 64 of at least 64, got {self.image_size}")
         if self.lambda_rate is not None:
             check_lambda(self.lambda_rate)
+        if self.bk_sdm_path is None and (self.use_pretrained_vae, self.use_pretrained_unet) != (None, None):
+            raise ValueError("use_pretrained_vae and use_pretrained_unet choose parts of a folder: name it with bk_sdm_path")
+
+    def model(self) -> DiffusionHyperprior:
+        """The codec that the run starts with.
+
+        Raises:
+            CheckpointError: the folder to start from, or whose parts are taken, is missing or damaged.
+        """
+        from dhp_lab.codec.model import DiffusionHyperprior, changed, create_diffusion_hyperprior_model
+
+        if self.init_from:
+            settings = {name: getattr(self, name) for name in ("transmit", "passes", "dead_zone")}
+            return self._spared(changed(DiffusionHyperprior.from_pretrained(self.init_from), **settings))
+        names = ["N", "M", "diffusion_steps", "transmit", "passes", "dead_zone"]
+        names += ["schedule"] if self.bk_sdm_path is None else ["bk_sdm_path", "use_pretrained_vae", "use_pretrained_unet"]
+        given = {name: value for name in names if (value := getattr(self, name)) is not None}
+        if self.bk_sdm_path is None:
+            return self._spared(create_diffusion_hyperprior_model(**given))
+        from dhp_lab.codec.stable_diffusion import create_bk_sdm_compression_model
+
+        return self._spared(create_bk_sdm_compression_model(**given))
+
+    def _spared(self, model: DiffusionHyperprior) -> DiffusionHyperprior:
+        return model.spare_memory() if self.spare_memory else model

@@ -190,7 +190,7 @@ def test_damaged_weights(folder, keep):
 @pytest.mark.parametrize("config", [b"[]", b"3", b"null", b"{}", b'{"model": "AutoencoderKL", "N": 4}', b'{"model_type": "bert"}'])
 def test_a_checkpoint_of_something_else(folder, config):
     (folder / CONFIG).write_bytes(config)
-    refused(folder, "config.json does not describe a DiffusionHyperprior")
+    refused(folder, "config.json does not describe a codec")
 
 
 @pytest.mark.parametrize("change", [

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +12,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from dhp_lab.cli import app
+from dhp_lab.data import to_pixels
+from dhp_lab.scenes import batch
 
+SCENES = Path(__file__).resolve().parents[1] / "data" / "checkpoints" / "scenes-f4"
 TRAIN = "--batch_size 2 --epochs 1 --denoiser_epochs 1 --joint_epochs 1 --N 8 --M 16 --diffusion_steps 10 --image_size 64 --device cpu"
 
 
@@ -78,3 +83,47 @@ def test_bad_options_end_in_one_line(tmp_path, monkeypatch, line, message):
     result = call(line)
     assert result.exit_code == 1 and result.stderr.startswith("dhp: ") and message in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+# with the parts of Stable Diffusion
+
+
+def test_scenes_are_drawn_as_pictures(tmp_path):
+    assert call(f"draw-scenes {tmp_path}/scenes --count 3 --seed 5").stdout == f"3 scenes in {tmp_path}/scenes\n"
+    pictures, captions = batch(3, seed=5)
+    assert (tmp_path / "scenes" / "captions.txt").read_text().splitlines() == captions
+    for i, picture in enumerate(pictures):
+        assert np.array_equal(np.asarray(Image.open(tmp_path / "scenes" / f"{i:05d}.png")), to_pixels(picture))
+
+
+@pytest.mark.slow
+def test_a_codec_around_a_stable_diffusion_folder(tmp_path):
+    """Trained, evaluated, and used on files, each by its command; a part that is missing ends in one line."""
+    shutil.copytree(SCENES, tmp_path / "parts")
+    assert call(f"draw-scenes {tmp_path}/scenes --count 6").exit_code == 0
+    train = f"train --data_path {tmp_path}/scenes --output_dir {tmp_path}/out --bk_sdm_path {tmp_path}/parts --use_pretrained_vae --use_pretrained_unet"
+    sizes = "--batch_size 4 --epochs 1 --denoiser_epochs 1 --joint_epochs 0 --N 8 --M 16 --image_size 64 --device cpu"
+    trained = call(f"{train} {sizes}")
+    assert trained.exit_code == 0, trained.output
+    codec = f"--model_path {tmp_path}/out/best_checkpoint"
+    rates = "--steps 0,1,4 --lambda_rates 1e-1,3e-2,1e-2,3e-3 --codecs none --device cpu"
+    evaluated = call(f"evaluate {codec} --data_path {tmp_path}/scenes --output_dir {tmp_path}/results {rates} --spare_memory")
+    assert evaluated.exit_code == 0 and "dhp K=4" in evaluated.stdout, evaluated.output
+    files = f"{tmp_path}/scenes/00000.png {tmp_path}/a.dhp", f"{tmp_path}/a.dhp {tmp_path}/b.png"
+    assert call(f"compress {files[0]} --lambda_rate 1e-2 {codec} --device cpu").exit_code == 0
+    assert call(f"decompress {files[1]} --steps 2 {codec} --device cpu").exit_code == 0
+    assert Image.open(tmp_path / "b.png").size == (64, 64)
+    (tmp_path / "parts" / "vae" / "config.json").unlink()
+    refused = call(f"info {tmp_path}/a.dhp {codec}"), call(f"decompress {files[1]} --force {codec}")
+    assert refused[0].exit_code == 0 and refused[1].exit_code == 1
+    assert refused[1].stderr.startswith("dhp: no latent diffusion model at ") and refused[1].stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("options, words", [
+    ("--use_pretrained_vae", "choose parts of a folder: name it with bk_sdm_path"),
+    ("--bk_sdm_path nowhere", "no latent diffusion model at nowhere: model_index.json"),
+])  # fmt: skip
+def test_parts_without_a_folder_are_refused(tmp_path, options, words):
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    result = call(f"train --data_path {tmp_path} --output_dir {tmp_path}/out {options} {TRAIN}")
+    assert result.exit_code == 1 and words in result.stderr and result.stderr.count("\n") == 1

@@ -13,8 +13,6 @@ from scipy.stats import norm
 from dhp_lab.codec import objective
 from dhp_lab.codec.entropy import table_rows
 from dhp_lab.codec.objective import (
-    LAMBDA_HIGH,
-    LAMBDA_LOW,
     LAMBDA_OFTEN,
     REFERENCE,
     SILENT_LEAST,
@@ -242,9 +240,10 @@ def test_the_encoder_feels_the_denoisers_picture_through_the_rounding():
 
 
 def test_lambdas_cover_the_range_and_favour_small_files():
-    drawn = seeded(Objective(untrained(), None).draw_lambdas, 4000, torch.device("cpu"))
-    assert LAMBDA_LOW <= drawn.min() and drawn.max() <= LAMBDA_HIGH * (1 + 1e-6)
-    shares = [0.3 * math.log(LAMBDA_OFTEN / LAMBDA_LOW) / math.log(LAMBDA_HIGH / LAMBDA_LOW), (drawn < LAMBDA_OFTEN).float().mean().item()]
+    model = untrained()
+    drawn, (least, most) = seeded(Objective(model, None).draw_lambdas, 4000, torch.device("cpu")), model.config.lambda_range
+    assert least <= drawn.min() and drawn.max() <= most * (1 + 1e-6) and (least, most) == (1e-5, 3e-2)
+    shares = [0.3 * math.log(LAMBDA_OFTEN / least) / math.log(most / least), (drawn < LAMBDA_OFTEN).float().mean().item()]
     assert shares[1] == pytest.approx(shares[0], abs=5 * math.sqrt(0.13 * 0.87 / 4000))
 
 

@@ -256,7 +256,7 @@ def test_no_sum_of_the_exact_path_can_round():
 
 @pytest.mark.parametrize("value", [8.0, -9.5])
 def test_a_weight_beyond_the_fixed_point_is_refused(value):
-    h_s = HyperSynthesis(4, 4)
+    h_s = HyperSynthesis(4, 4, 8)
     with torch.no_grad():
         h_s.layers[1].weight[0, 0, 0, 0] = value
     with pytest.raises(ValueError, match=f"a weight of an exact layer is {abs(value):g}; the exact path holds values below 8"):

@@ -31,7 +31,8 @@ def _expected(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):
-        return f"not enough memory, take a smaller picture or another --device: {error or type(error).__name__}"
+        return ("not enough memory: take smaller pictures (--image_size), fewer at a time (--batch_size), --spare_memory, "
+                f"a codec without borrowed networks, or another --device: {error or type(error).__name__}")
     return None if isinstance(error, RuntimeError) else str(error)
 
 
@@ -44,4 +45,7 @@ ModelPath = Annotated[
     str | None, typer.Option("--model_path", metavar="DIR", help="A checkpoint's folder; the shipped one if not given.")
 ]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1; the fastest one if not given.")]
+SpareMemory = Annotated[
+    bool, typer.Option("--spare_memory", help="Borrowed networks in half precision, attention in slices, small tiles.")
+]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite the output file.")]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dhp_lab.cli.app import Device, Force, ModelPath, app
+from dhp_lab.cli.app import Device, Force, ModelPath, SpareMemory, app
 
 if TYPE_CHECKING:
     from dhp_lab.codec.bitstream import DhpFile
@@ -28,6 +28,7 @@ def compress(
     lambda_rate: Annotated[float, typer.Option("--lambda_rate", help="1e-6 .. 1e-1; larger = smaller file.")] = 1e-3,
     model_path: ModelPath = None,
     device: Device = None,
+    spare_memory: SpareMemory = False,
     force: Force = False,
 ) -> None:
     """Compress a picture to a .dhp file."""
@@ -39,7 +40,7 @@ def compress(
 
     check_lambda(lambda_rate)
     x, notes = load_image(source)
-    model, place = _load_model(model_path, device)
+    model, place = _load_model(model_path, device, spare_memory)
     start = time.perf_counter()
     coded = model.compress(x.to(place), lambda_rate=lambda_rate)
     seconds = time.perf_counter() - start
@@ -62,6 +63,7 @@ def decompress(
     max_megapixels: Annotated[float, typer.Option("--max_megapixels", help="Refuse larger pictures.")] = 100.0,
     model_path: ModelPath = None,
     device: Device = None,
+    spare_memory: SpareMemory = False,
     force: Force = False,
 ) -> None:
     """Decompress a .dhp file to a picture."""
@@ -74,7 +76,7 @@ def decompress(
     from dhp_lab.data import LOSSLESS, save_image
 
     _check_target(source, target, list(LOSSLESS), force)
-    model, _ = _load_model(model_path, device)
+    model, _ = _load_model(model_path, device, spare_memory)
     check_model(file, model.model_id)
     strings = [[None], [file.z], [file.side]] if preview else file.strings
     start = time.perf_counter()
@@ -159,7 +161,7 @@ def _read_dhp(path: Path, *, max_pixels: int, allow_truncated: bool = False) -> 
         raise BitstreamError(f"{path}: {error}") from None
 
 
-def _load_model(model_path: str | None, device: str | None) -> tuple[DiffusionHyperprior, object]:
+def _load_model(model_path: str | None, device: str | None, spare: bool) -> tuple[DiffusionHyperprior, object]:
     """The model, ready to code, and the torch.device that it is on."""
     from dhp_lab.checkpoints import default_checkpoint
     from dhp_lab.settings import choose_device
@@ -167,7 +169,8 @@ def _load_model(model_path: str | None, device: str | None) -> tuple[DiffusionHy
     place = choose_device(device)
     from dhp_lab.codec.model import DiffusionHyperprior
 
-    return DiffusionHyperprior.from_pretrained(model_path or default_checkpoint()).to(place).eval(), place
+    model = DiffusionHyperprior.from_pretrained(model_path or default_checkpoint()).to(place).eval()
+    return model.spare_memory() if spare else model, place
 
 
 def _name_model(file: DhpFile, model_path: str | None) -> tuple[str, bytes | None]:

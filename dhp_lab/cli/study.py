@@ -1,4 +1,4 @@
-"""``dhp train``, ``train-lessons``, ``train-scenes``, ``evaluate`` and ``download``."""
+"""``dhp train``, ``train-lessons``, ``train-scenes``, ``draw-scenes``, ``evaluate`` and ``download``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dhp_lab.cli.app import Device, ModelPath, app
+from dhp_lab.cli.app import Device, ModelPath, SpareMemory, app
 
 
 def _option(name: str, help: str):
@@ -25,19 +25,31 @@ def train(
     denoiser_epochs: Annotated[int, _option("denoiser_epochs", "Then for the denoiser, the codec frozen.")] = 20,
     joint_epochs: Annotated[int, _option("joint_epochs", "Then for both together.")] = 20,
     lr: Annotated[float, _option("lr", "Peak step size of Adam.")] = 1e-4,
-    lambda_rate: Annotated[float | None, _option("lambda_rate", "One trade-off; all of 1e-5 .. 3e-2 if not given.")] = None,
+    lambda_rate: Annotated[float | None, _option("lambda_rate", "One trade-off; else 1e-5 .. 3e-2, with --bk_sdm_path or z alone 1e-3 .. 1e-1.")] = None,
     N: Annotated[int, _option("N", "Width of the networks.")] = 128,
-    M: Annotated[int, _option("M", "Channels of the latents.")] = 128,
-    diffusion_steps: Annotated[int, _option("diffusion_steps", "Times in the noise schedule.")] = 50,
+    M: Annotated[int, _option("M", "Channels of the latents; with --bk_sdm_path those inside the hyper-networks.")] = 128,
+    diffusion_steps: Annotated[
+        int | None, _option("diffusion_steps", "Times in the noise schedule; 50, or 30 with --bk_sdm_path, if not given.")
+    ] = None,
     schedule: Annotated[str, _option("schedule", "linear or cosine.")] = "linear",
     transmit: Annotated[str | None, _option("transmit", "z+y (as if not given) or z.")] = None,
     passes: Annotated[int | None, _option("passes", "Over the latents: 1 (as if not given), 2 or 4.")] = None,
     dead_zone: Annotated[float | None, _option("dead_zone", "0 (as if not given) .. 1: how much rounding leans to zero.")] = None,
     image_size: Annotated[int, _option("image_size", "Side of the crops, a multiple of 64.")] = 256,
     init_from: Annotated[str | None, _option("init_from", "Checkpoint folder to start from.")] = None,
+    bk_sdm_path: Annotated[
+        str | None, _option("bk_sdm_path", "Take the VAE and the U-Net of this Stable Diffusion folder or hub id.")
+    ] = None,
+    use_pretrained_vae: Annotated[
+        bool | None, typer.Option("--use_pretrained_vae/--no-use_pretrained_vae", help="The folder's VAE, or a new one.")
+    ] = None,
+    use_pretrained_unet: Annotated[
+        bool | None, typer.Option("--use_pretrained_unet/--no-use_pretrained_unet", help="The folder's U-Net, or a new denoiser.")
+    ] = None,
     seed: Annotated[int, _option("seed", "Of everything random.")] = 0,
     validate_every: Annotated[int, _option("validate_every", "Steps between validations.")] = 1000,
     device: Device = None,
+    spare_memory: SpareMemory = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last state in output_dir.")] = False,
 ) -> None:
     """Train a codec and its denoiser."""
@@ -82,6 +94,24 @@ def train_scenes(
     typer.echo("\n".join(f"checkpoint: {folder}" for folder in folders))
 
 
+@app.command("draw-scenes")
+def draw_scenes(
+    output_dir: Annotated[Path, typer.Argument(metavar="FOLDER", help="Receives 00000.png, 00001.png ... and captions.txt.")],
+    count: Annotated[int, _option("count", "How many scenes.")] = 2000,
+    seed: Annotated[int, _option("seed", "Of the scenes; a smaller count gives the first ones.")] = 0,
+) -> None:
+    """Draw captioned scenes as pictures, to train on or to measure with."""
+    from dhp_lab.data import save_image
+    from dhp_lab.scenes import batch
+
+    pictures, captions = batch(count, seed)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    for i, picture in enumerate(pictures):
+        save_image(picture[None], output_dir / f"{i:05d}.png")
+    (output_dir / "captions.txt").write_text("\n".join(captions) + "\n")
+    typer.echo(f"{count} scenes in {output_dir}")
+
+
 @app.command()
 def evaluate(
     data_path: Annotated[Path, _option("data_path", "Folder of pictures, folders below included.")],
@@ -95,6 +125,7 @@ def evaluate(
     seed: Annotated[int, _option("seed", "Of the noise that K > 1 draws.")] = 0,
     codecs: Annotated[str | None, _option("codecs", "Some of jpeg,webp,jpeg2000,avif, or none; all if not given.")] = None,
     device: Device = None,
+    spare_memory: SpareMemory = False,
 ) -> None:
     """Measure a codec on real files, beside JPEG, WebP, JPEG 2000 and AVIF."""
     from dhp_lab.checkpoints import default_checkpoint
@@ -102,7 +133,7 @@ def evaluate(
 
     config = EvaluationConfig(
         model_path=Path(model_path or default_checkpoint()), data_path=data_path, output_dir=output_dir,
-        batch_size=batch_size, save_samples=save_samples, device=device, gamma=gamma, seed=seed,
+        batch_size=batch_size, save_samples=save_samples, device=device, spare_memory=spare_memory, gamma=gamma, seed=seed,
         steps=_numbers("steps", steps, int),
         lambda_rates=_numbers("lambda_rates", lambda_rates, float) if lambda_rates else DEFAULT_LAMBDA_RATES,
         codecs=_codecs(codecs),

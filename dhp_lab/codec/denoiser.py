@@ -105,14 +105,36 @@ def bin_moments(symbols: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     return mean.to(scale.dtype), variance.to(scale.dtype)
 
 
-class LatentDenoiser(nn.Module):
+class Denoiser(nn.Module):
+    """What all denoisers know: the guess from one latent alone.
+
+    Args:
+        M: channels of y. dead_zone: of the symbols' bins.
+    """
+
+    def __init__(self, M: int, dead_zone: float) -> None:
+        super().__init__()
+        self.dead_zone = dead_zone
+        self.trust = nn.Parameter(torch.zeros(M, 1, 1))                      # share of the way from q to m
+
+    def closed_form(self, u: Tensor, sigma: Tensor, known: Known) -> tuple[Tensor, Tensor]:
+        """The guess from one latent alone, (B, M, h, w) each: base and variance as in the module's docstring."""
+        m, v = known.moments or bin_moments(known.symbols, known.scale)
+        width = bin_width(known.scale, self.dead_zone)
+        m = known.decoded * torch.lerp(known.symbols, width * m, self.trust)
+        v = width.square() * torch.where(known.decoded > 0, v, known.scale.clamp(1e-3, 1e3).square())
+        rho = known.decoded * (sigma / SIGMA_Q).square().clamp(max=1)
+        noise = sigma.square()
+        total = (noise + v * (1 - rho)).clamp(min=1e-12)
+        return (noise * m + v * (u - rho * known.symbols)) / total, v * noise / total
+
+
+class LatentDenoiser(Denoiser):
     """D(u, sigma; what is known) -> the posterior mean of rest, and the squared error that is left."""
 
     def __init__(self, N: int, M: int, dead_zone: float = 0.0) -> None:
-        super().__init__()
-        self.dead_zone = dead_zone
+        super().__init__(M, dead_zone)
         width = max(4, 4 * round(N * 5 / 16))
-        self.trust = nn.Parameter(torch.zeros(M, 1, 1))                      # share of the way from q to m
         self.near = nn.Conv2d(2 * M, 2 * M, 5, padding=2, groups=2 * M)      # each channel's own neighbours first
         self.mix = nn.Conv2d(6 * M + 4, width, 1)
         self.body = nn.Sequential(*(ResidualBlock(width) for _ in range(3)))
@@ -152,17 +174,6 @@ class LatentDenoiser(nn.Module):
         told = variance.detach() * ((1 - rho) / sigma.square().clamp(min=1e-12))          # the state's share in what base knows
         foretold = variance.detach() / torch.lerp((-doubt.float().clamp(-5, 5)).exp(), torch.ones_like(told), told)
         return base + variance.sqrt() * shift.float().clamp(-4, 4), foretold
-
-    def closed_form(self, u: Tensor, sigma: Tensor, known: Known) -> tuple[Tensor, Tensor]:
-        """The guess from one latent alone, (B, M, h, w) each: base and variance as in the module's docstring."""
-        m, v = known.moments or bin_moments(known.symbols, known.scale)
-        width = bin_width(known.scale, self.dead_zone)
-        m = known.decoded * torch.lerp(known.symbols, width * m, self.trust)
-        v = width.square() * torch.where(known.decoded > 0, v, known.scale.clamp(1e-3, 1e3).square())
-        rho = known.decoded * (sigma / SIGMA_Q).square().clamp(max=1)
-        noise = sigma.square()
-        total = (noise + v * (1 - rho)).clamp(min=1e-12)
-        return (noise * m + v * (u - rho * known.symbols)) / total, v * noise / total
 
 
 def noised(rest: Tensor, sigma: Tensor, known: Known, noise: Tensor) -> Tensor:

@@ -24,13 +24,13 @@ from compressai.entropy_models import EntropyBottleneck, GaussianConditional
 from compressai.models import CompressionModel
 from torch import Tensor, nn
 
+from dhp_lab.codec.config import CodecConfig
 from dhp_lab.codec.context import Part, Passes
 from dhp_lab.codec.denoiser import Known
 from dhp_lab.codec.entropy import SCALES, bin_width, is_sent, octaves_in_steps
-from dhp_lab.codec.lapped import BLOCK, lapped_filters
 from dhp_lab.codec.rate import FRACTION_BITS, GainCurve, lambda_code
-from dhp_lab.codec.tiling import TILE, tiled
-from dhp_lab.codec.transforms import ACTIVATION_BITS, HYPER, Analysis, HyperAnalysis, HyperSynthesis, Synthesis
+from dhp_lab.codec.tiling import tiled
+from dhp_lab.codec.transforms import ACTIVATION_BITS, HYPER, HyperAnalysis, HyperSynthesis
 
 
 @dataclass(frozen=True)
@@ -69,21 +69,21 @@ class Hyperprior(CompressionModel):
     """Transforms, gain curve, entropy models: everything but the diffusion. See ``DiffusionHyperprior``.
 
     Args:
-        N: width of the networks and channels of z, 4 .. 1024. M: channels of y, 1 .. 768.
-        sends_y: whether y's symbols are transmitted, or z's alone. passes: over y, 1, 2 or 4; see ``context``.
-        dead_zone: 0 .. 1; see ``entropy.bin_width``.
+        config: what it is made of. ``N`` is the number of z's channels, ``M`` here that of y's.
     """
 
-    def __init__(self, N: int, M: int, sends_y: bool, passes: int, dead_zone: float) -> None:
+    def __init__(self, config: CodecConfig) -> None:
         super().__init__()
-        self.N, self.M, self.sends_y, self.dead_zone = N, M, sends_y, dead_zone
+        self.N, self.M, self.block, self.tile = config.N, config.channels, config.block, config.tile
+        self.sends_y, self.dead_zone = config.transmit == "z+y", config.dead_zone
         self._tables_stale = False                     # whether training has moved on since the last update
-        self.g_a, self.g_s = Analysis(N, M), Synthesis(N, M)
-        self.h_a, self.h_s = HyperAnalysis(N, M), HyperSynthesis(N, M)
-        self.passes = Passes(N, M, passes)
+        self.g_a, self.g_s = config.transforms()
+        hyper = config.N, config.channels, config.hyper_width
+        self.h_a, self.h_s = HyperAnalysis(*hyper), HyperSynthesis(*hyper)
+        self.passes = Passes(config.N, config.channels, config.passes)
         self.gain = GainCurve()
-        self.log2_spread = nn.Parameter(0.5 * lapped_filters(M)["variance"].log2())
-        self.entropy_bottleneck = EntropyBottleneck(N)
+        self.log2_spread = nn.Parameter(config.log2_spread())
+        self.entropy_bottleneck = EntropyBottleneck(config.N)
         self.gaussian_conditional = GaussianConditional(SCALES, scale_bound=SCALES[0])
 
     def step_size(self, lambda_rate: float) -> float:
@@ -94,21 +94,21 @@ class Hyperprior(CompressionModel):
         """
         return 2.0 ** (self.gain.fixed_point(lambda_code(lambda_rate)) / 2**FRACTION_BITS)
 
-    def analyse(self, x: Tensor, log2_delta: Tensor, tile: int = TILE) -> Tensor:
-        """g_a on pictures of any size: (B, 3, H, W) -> y (B, M, ceil(H/16), ceil(W/16))."""
-        x = _pad(x, BLOCK)
-        std, rows, cols = self.log2_spread.exp2(), x.shape[-2] // BLOCK, x.shape[-1] // BLOCK
+    def analyse(self, x: Tensor, log2_delta: Tensor, tile: int | None = None) -> Tensor:
+        """g_a on pictures of any size: (B, 3, H, W) -> y (B, M, ceil(H/16), ceil(W/16)); tile: largest side, in latents."""
+        x, block = _pad(x, self.block), self.block
+        std, rows, cols = self.log2_spread.exp2(), x.shape[-2] // block, x.shape[-1] // block
 
         def part(r: slice, c: slice) -> Tensor:
-            window = x[..., BLOCK * r.start : BLOCK * r.stop, BLOCK * c.start : BLOCK * c.stop]
+            window = x[..., block * r.start : block * r.stop, block * c.start : block * c.stop]
             return self.g_a(window.contiguous(memory_format=torch.channels_last), log2_delta, std)
 
-        return tiled(part, rows, cols, 1, tile)
+        return tiled(part, rows, cols, 1, tile or self.tile)
 
-    def synthesise(self, y_hat: Tensor, log2_delta: Tensor, size: tuple[int, int], tile: int = TILE) -> Tensor:
+    def synthesise(self, y_hat: Tensor, log2_delta: Tensor, size: tuple[int, int], tile: int | None = None) -> Tensor:
         """g_s: latents -> picture (B, 3, *size), about [0, 1]."""
         std = self.log2_spread.exp2()
-        whole = tiled(lambda r, c: self.g_s(y_hat[..., r, c], log2_delta, std), *y_hat.shape[-2:], BLOCK, tile)
+        whole = tiled(lambda r, c: self.g_s(y_hat[..., r, c], log2_delta, std), *y_hat.shape[-2:], self.block, tile or self.tile)
         return whole[..., : size[0], : size[1]]
 
     def hyper_analyse(self, y: Tensor, log2_delta: Tensor) -> Tensor:
@@ -220,3 +220,25 @@ def _pad(x: Tensor, unit: int) -> Tensor:
     """Repeat the last row and column until both sides are multiples of ``unit``."""
     rows, cols = (-side % unit for side in x.shape[-2:])
     return F.pad(x, (0, cols, 0, rows), mode="replicate") if rows or cols else x
+
+
+def check_pictures(x: Tensor) -> None:
+    """Pass pictures that a codec can take.
+
+    Raises:
+        ValueError: another type or shape.
+    """
+    if x.dtype != torch.float32 or x.ndim != 4 or len(x) == 0 or x.shape[1] != 3 or min(x.shape[-2:]) < 16:
+        raise ValueError(f"pictures must be float32 of shape (B, 3, H, W) with H, W >= 16, got {tuple(x.shape)}, {x.dtype}")
+
+
+def check_sampling(steps: int, gamma: float) -> None:
+    """Pass numbers of steps and weights that a decoder can take.
+
+    Raises:
+        ValueError: one out of range.
+    """
+    if not 0 <= steps <= 1000:
+        raise ValueError(f"steps must lie in 0 .. 1000, got {steps}")
+    if not 0 <= gamma <= 1:
+        raise ValueError(f"gamma must lie in [0, 1], got {gamma}")

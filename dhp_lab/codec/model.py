@@ -22,28 +22,28 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dhp_lab.checkpoints import CheckpointError, read_checkpoint, save_model, upload_checkpoint
-from dhp_lab.codec.config import CodecConfig
-from dhp_lab.codec.denoiser import Known, LatentDenoiser, denoise_step
-from dhp_lab.codec.hyperprior import Hyperprior
+from dhp_lab.checkpoints import CheckpointError, find_checkpoint, read_checkpoint, save_model, upload_checkpoint
+from dhp_lab.codec.config import CodecConfig, read_config
+from dhp_lab.codec.denoiser import Known, denoise_step
+from dhp_lab.codec.hyperprior import Hyperprior, check_pictures, check_sampling
 from dhp_lab.codec.rate import lambda_code, quantisation_sigma
-from dhp_lab.codec.tiling import tiled
+from dhp_lab.codec.tiling import SMALL_TILE, tiled
 from dhp_lab.codec.transmission import receive, send
 
 class DiffusionHyperprior(Hyperprior):
     """The codec as a CompressAI model; ``create_diffusion_hyperprior_model`` makes one, ``from_pretrained`` loads one."""
 
     def __init__(self, config: CodecConfig) -> None:
-        super().__init__(config.N, config.M, sends_y=config.transmit == "z+y", passes=config.passes, dead_zone=config.dead_zone)
+        super().__init__(config)
         self.config = config
         self.model_id = bytes(8)                       # of the checkpoint it was loaded from
-        self.denoiser = LatentDenoiser(config.N, config.M, config.dead_zone)
+        self.denoiser = config.denoiser()
         self.noise_schedule = config.noise_schedule()
 
     @property
     def latent_scale(self) -> float:
         """The latents' root mean square, which puts Delta and the schedule's sigma into one unit."""
-        return self.log2_spread.detach().double().exp2().square().mean().sqrt().item()
+        return self.config.latent_scale(self.log2_spread)
 
     @property
     def file_fields(self) -> dict[str, object]:
@@ -67,7 +67,7 @@ class DiffusionHyperprior(Hyperprior):
         Raises:
             ValueError: a value out of range, or a picture that is too small or has not 3 channels.
         """
-        _check_pictures(x)
+        check_pictures(x)
         steps = (0 if self.training else 1) if steps is None else steps
         code = lambda_code(lambda_rate)
         trade_off = torch.full((len(x),), float(lambda_rate), device=x.device)
@@ -95,7 +95,7 @@ class DiffusionHyperprior(Hyperprior):
         Raises:
             ValueError: a value out of range, a picture too small, or a model without probability tables.
         """
-        _check_pictures(x)
+        check_pictures(x)
         was_training, code = self.training, lambda_code(lambda_rate)
         self.eval()
         try:
@@ -119,7 +119,7 @@ class DiffusionHyperprior(Hyperprior):
         Raises:
             BitstreamError: the decoded symbols are not those that were coded. ValueError: a value out of range.
         """
-        _check_sampling(steps, gamma)
+        check_sampling(steps, gamma)
         known = receive(self, strings, shape)
         y_hat = self.denoise(known, steps=steps, gamma=gamma, seed=seed)
         return {"x_hat": self.synthesise(y_hat, known.log2_delta, shape).clamp_(0, 1)}
@@ -161,7 +161,18 @@ class DiffusionHyperprior(Hyperprior):
         def part(r: slice, c: slice) -> Tensor:
             return torch.cat(self.denoiser(u[..., r, c], sigma[..., r, c], known.window(r, c)), 1)
 
-        return tiled(part, *u.shape[-2:], 1).chunk(2, 1)
+        return tiled(part, *u.shape[-2:], 1, self.tile).chunk(2, 1)
+
+    def spare_memory(self) -> DiffusionHyperprior:
+        """Itself, for a machine with little memory: smaller tiles, and what is borrowed (``pretrained``) in half precision.
+
+        Pictures differ a little from those of the whole codec; files are read by both.
+        """
+        self.tile = SMALL_TILE
+        for part in self.modules():
+            if part is not self and hasattr(part, "spare_memory"):
+                part.spare_memory()
+        return self
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config.json and model.safetensors, with the probability tables, to a folder.
@@ -189,8 +200,10 @@ class DiffusionHyperprior(Hyperprior):
         """
         config, tensors, identity = read_checkpoint(folder)
         try:
-            model = cls(CodecConfig(**config))
+            model = cls(read_config(config, find_checkpoint(folder)))
             model.load_state_dict(tensors)
+        except CheckpointError:
+            raise
         except (TypeError, ValueError, KeyError, RuntimeError) as error:
             raise CheckpointError(f"the checkpoint at {folder} does not fit this version of dhp_lab: {error}") from None
         model.model_id = identity
@@ -231,15 +244,3 @@ def _noise(known: Known, seed: int) -> Callable[[], Tensor]:
     """A source of standard normal noise shaped like the latents; each picture draws from a generator of its own."""
     draws = [torch.Generator().manual_seed(seed) for _ in range(len(known.mean))]
     return lambda: torch.stack([torch.randn(known.mean.shape[1:], generator=draw) for draw in draws]).to(known.mean.device)
-
-
-def _check_pictures(x: Tensor) -> None:
-    if x.dtype != torch.float32 or x.ndim != 4 or len(x) == 0 or x.shape[1] != 3 or min(x.shape[-2:]) < 16:
-        raise ValueError(f"pictures must be float32 of shape (B, 3, H, W) with H, W >= 16, got {tuple(x.shape)}, {x.dtype}")
-
-
-def _check_sampling(steps: int, gamma: float) -> None:
-    if not 0 <= steps <= 1000:
-        raise ValueError(f"steps must lie in 0 .. 1000, got {steps}")
-    if not 0 <= gamma <= 1:
-        raise ValueError(f"gamma must lie in [0, 1], got {gamma}")

@@ -22,12 +22,10 @@ from dhp_lab.codec.entropy import is_sent
 from dhp_lab.codec.hyperprior import Latents
 from dhp_lab.codec.model import DiffusionHyperprior
 
-LAMBDA_LOW, LAMBDA_HIGH = 1e-5, 3e-2       # the range one model serves
 LAMBDA_OFTEN = 2e-4                        # seven draws in ten lie above: files under about 1.3 bpp
-ALONE_LOW, ALONE_HIGH = 1e-3, 1e-1         # the range where z alone is sent: it cannot hold the bits of a smaller lambda
 REFERENCE = 1e-3
 VALIDATION_LAMBDAS = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 2e-5)
-ALONE_LAMBDAS = (3e-2, 1e-2, 3e-3)         # likewise for z alone
+COARSE_LAMBDAS = (3e-2, 1e-2, 3e-3)        # likewise for a model that is not trained below 1e-3
 SHORTCUT_SHARE = 0.02                      # of the learning rate, for the lapped transforms' small weights
 LATE_SHARE = 3.0                           # likewise for the denoiser and later passes, which start when the rest is trained
 UNKNOWN_SHARE = 0.3                        # pictures of which D's loss in the latents shows z alone
@@ -49,10 +47,9 @@ class Objective(nn.Module):
         """(count,) trade-offs: the one asked for, or log-uniform draws over the range."""
         if self.lambda_rate is not None:
             return torch.full((count,), self.lambda_rate, device=device)
-        if not self.model.sends_y:
-            return torch.exp(math.log(ALONE_LOW) + math.log(ALONE_HIGH / ALONE_LOW) * torch.rand(count)).to(device)
-        low = torch.where(torch.rand(count) < 0.7, math.log(LAMBDA_OFTEN), math.log(LAMBDA_LOW))
-        return torch.exp(low + (math.log(LAMBDA_HIGH) - low) * torch.rand(count)).to(device)
+        least, most = self.model.config.lambda_range
+        low = torch.where(torch.rand(count) < 0.7, math.log(max(LAMBDA_OFTEN, least)), math.log(least))
+        return torch.exp(low + (math.log(most) - low) * torch.rand(count)).to(device)
 
     def forward(self, x: Tensor, stage: str) -> dict[str, Tensor]:
         """x: (B, 3, H, W) in [0, 1], sides multiples of 64. Returns scalars; "objective" is the one to minimise."""
@@ -142,7 +139,7 @@ class Objective(nn.Module):
         """One row for each validation lambda: real rounding, estimated bits, K = 1 if ``denoise`` else K = 0."""
         x = x.to(next(self.model.parameters()).device)
         rows = []
-        several = VALIDATION_LAMBDAS if self.model.sends_y else ALONE_LAMBDAS
+        several = COARSE_LAMBDAS if self.model.config.lambda_range[0] >= 1e-3 else VALIDATION_LAMBDAS
         for value in several if self.lambda_rate is None else (self.lambda_rate,):
             lambda_rate = torch.full((len(x),), value, device=x.device)
             out = self.model(x, value, steps=int(denoise))

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 LAMBDA_MIN, LAMBDA_MAX = 1e-6, 1e-1
 CODES_PER_OCTAVE, OCTAVE_OFFSET = 2048, 20
 FRACTION_BITS = 16                       # log2(Delta) in whole multiples of 2^-16
+START = 5.1                              # Delta / sqrt(lambda) in an orthonormal latent space
 KNOT_CODES = 2 * CODES_PER_OCTAVE        # a knot of the gain curve every second octave of lambda
 
 
@@ -80,7 +81,7 @@ class GainCurve(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         octaves = torch.arange(CODE_MAX // KNOT_CODES + 2) * (KNOT_CODES / CODES_PER_OCTAVE) - OCTAVE_OFFSET
-        self.knots = nn.Parameter(math.log2(5.1) + 0.5 * octaves)        # log2(5.1 sqrt(lambda))
+        self.knots = nn.Parameter(math.log2(START) + 0.5 * octaves)
 
     def forward(self, lambda_rate: Tensor) -> Tensor:
         """log2(Delta) for training. lambda_rate: (B,) in [1e-6, 1e-1]; returns (B,), differentiable in the knots."""

@@ -14,6 +14,7 @@ from functools import cache
 from torch import Tensor
 
 TILE = 128                 # largest side of a tile in latents: 2048 pixels
+SMALL_TILE = 32            # where memory is short
 UNIT = 4                   # tiles start at whole multiples of this: one hyper-latent stands for 4 x 4 latents
 OVERLAP = 8                # latents on each side, 128 pixels: the reach of g_a, of g_s and of D; h_s reaches less far
 

@@ -119,9 +119,8 @@ class Synthesis(nn.Module):
 class HyperAnalysis(nn.Module):
     """h_a: latents in quantiser steps, y / Delta (B, M, h, w), h and w multiples of 4 -> z (B, N, h/4, w/4)."""
 
-    def __init__(self, N: int, M: int) -> None:
+    def __init__(self, N: int, M: int, width: int) -> None:
         super().__init__()
-        width = widths(N)[2]
         self.entry = nn.Conv2d(M + 1, width, 3, padding=1)
         self.down = nn.Conv2d(width, width, 4, stride=2, padding=1)
         self.exit = nn.Conv2d(width, N, 4, stride=2, padding=1)
@@ -141,9 +140,8 @@ class HyperSynthesis(nn.Module):
     ``forward`` is the float network that training sees; ``exact`` is the same network in whole numbers.
     """
 
-    def __init__(self, N: int, M: int) -> None:
+    def __init__(self, N: int, M: int, width: int) -> None:
         super().__init__()
-        width = widths(N)[2]
         self.layers = nn.ModuleList([
             nn.Conv2d(N + 1, 4 * N, 3, padding=1),                                        # then shuffled to h/2
             nn.Conv2d(N, 4 * N, 3, padding=1),                                            # then shuffled to h

@@ -18,7 +18,6 @@ from dhp_lab.codec.context import Part, coding_order
 from dhp_lab.codec.denoiser import Known
 from dhp_lab.codec.entropy import Unpacker, check_symbols, pack, symbol_crc, table_rows, unpack
 from dhp_lab.codec.hyperprior import Hyperprior, Latents
-from dhp_lab.codec.lapped import BLOCK
 from dhp_lab.codec.rate import CODE_MAX, CODE_MIN, FRACTION_BITS
 from dhp_lab.codec.transforms import HYPER
 
@@ -48,7 +47,7 @@ def receive(model: Hyperprior, strings: list, shape: tuple[int, int]) -> Known:
 
 
 def _receive_one(model: Hyperprior, y_bytes: bytes | None, z_bytes: bytes, side: bytes, shape: tuple[int, int]) -> Known:
-    device, size = model.log2_spread.device, tuple(math.ceil(length / BLOCK) for length in shape)
+    device, size = model.log2_spread.device, tuple(math.ceil(length / model.block) for length in shape)
     z_shape = (model.N, *(math.ceil(length / HYPER) for length in size))
     code, z_crc, y_crc = _read_side(side)
     z_symbols = unpack(z_bytes, _channel_rows(z_shape), model.entropy_bottleneck).view(1, *z_shape)
