@@ -13,7 +13,8 @@ from PIL import Image
 from dhp_lab import classical, explorers
 from dhp_lab.codec import bitstream
 from dhp_lab.data import ImageError, load_photo, to_pixels
-from dhp_lab.explorers import Choice, CodecExplorer, Explorer, Slider
+from dhp_lab.explorers import CodecExplorer
+from dhp_lab.sliders import Choice, Explorer, Slider
 from dhp_lab.metrics import psnr
 from dhp_lab.photo_codec import PhotoCodec, jpeg_within
 from dhp_lab.plots import Rendered

@@ -41,8 +41,8 @@ def tops(names: set[str]) -> set[str]:
 
 
 @each_module
-def test_only_the_explorers_import_widgets(module):
-    assert module == "dhp_lab/explorers.py" or "ipywidgets" not in tops(imported(MODULES[module]))
+def test_only_the_sliders_import_widgets(module):
+    assert module == "dhp_lab/sliders.py" or "ipywidgets" not in tops(imported(MODULES[module]))
 
 
 @each_module

@@ -9,6 +9,8 @@ from dhp_lab.checks.lesson_05 import cross_attention, inception_score, nearest_c
 from dhp_lab.checks.lesson_06 import cross_entropy, latent_bits, pop
 from dhp_lab.checks.lesson_07 import bin_mean, one_step_guess, time_of_step
 from dhp_lab.checks.lesson_08 import bd_rate_of_lines, blended_mse, mean_psnr, ms_ssim_in_db
+from dhp_lab.checks.lesson_09 import averaged, clean_from_v, latent_step
+from dhp_lab.checks.lesson_10 import best_shift, block_lambdas, noise_left
 from dhp_lab.checks.machinery import CORRECT, NOT_ATTEMPTED, REGISTRY, WRONG, Case, Check, exercise
 
 __all__ = [
@@ -22,4 +24,6 @@ __all__ = [
     "cross_entropy", "latent_bits", "pop",
     "bin_mean", "one_step_guess", "time_of_step",
     "bd_rate_of_lines", "blended_mse", "mean_psnr", "ms_ssim_in_db",
+    "averaged", "clean_from_v", "latent_step",
+    "best_shift", "block_lambdas", "noise_left",
 ]  # fmt: skip

@@ -25,7 +25,7 @@ NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 BROKEN = """
 import warnings
 import matplotlib.pyplot as plt
-from dhp_lab.explorers import Choice, Explorer, Slider
+from dhp_lab.sliders import Choice, Explorer, Slider
 from dhp_lab.plots import Rendered, picture_bytes
 
 def render(wired, forgotten, colour, ignored):

@@ -1,0 +1,214 @@
+"""Lesson 09: rates at a ceiling, what each part of the denoiser adds, and the explorer's picture of a coded scene."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from oracles import largest
+from PIL import Image
+from torch import nn
+
+from dhp_lab import explorers
+from dhp_lab.autoencoders import decode, encode
+from dhp_lab.codec import bitstream, create_bk_sdm_compression_model
+from dhp_lab.codec.pretrained import Frozen
+from dhp_lab.codec.transmission import receive
+from dhp_lab.data import to_pixels
+from dhp_lab.lessons import bk_sdm as lesson
+from dhp_lab.lessons import coded_scenes
+from dhp_lab.lessons.coded_scenes import CodedScenes, new_scenes
+from dhp_lab.metrics import psnr
+from dhp_lab.scenes import batch
+
+pytestmark = pytest.mark.usefixtures("in_float32")
+
+FOLDER = Path(__file__).resolve().parents[1] / "data" / "checkpoints" / "scenes-f4"
+START = {"lambda_rate": 1e-2, "steps": 1, "scene": 1}
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A codec on the shipped folder with an untrained hyperprior, and an adapter that says something."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = create_bk_sdm_compression_model(FOLDER, N=8, M=12).eval()
+        nn.init.normal_(model.denoiser.adapter.exit.weight, std=0.02)
+    return model
+
+
+@pytest.fixture(scope="module")
+def known(model):
+    return receive(model, **model.compress(new_scenes(2), 3e-2))
+
+
+@pytest.fixture(scope="module")
+def coded(model):
+    return CodedScenes(model)
+
+
+# rates and ceilings
+
+
+def test_between_two_points_quality_goes_with_the_logarithm_of_the_rate():
+    curve = [1.0, 0.1, 10.0], [30.0, 20.0, 32.0]                           # in any order
+    assert lesson.first_rate(curve, 25.0) == (pytest.approx(math.sqrt(0.1)), True)
+    assert lesson.first_rate(curve, 31.0) == (pytest.approx(math.sqrt(10)), True)
+
+
+def test_a_ceiling_outside_a_curve_is_told():
+    curve = [0.1, 1.0], [20.0, 30.0]
+    assert lesson.first_rate(curve, 19.0) == (0.1, False)
+    assert lesson.first_rate(curve, 31.0) == (math.inf, False)
+
+
+def test_curves_and_ceilings_are_drawn_as_given():
+    curves = {"a": ([0.1, 1.0], [20.0, 30.0]), "b": ([0.2, 2.0], [25.0, 31.0])}
+    (axes,) = lesson.ceiling_figure(curves, {"the VAE": 26.65}, logarithmic=True).axes
+    lines = {line.get_label(): line for line in axes.lines}
+    assert list(lines) == ["a", "b", "the VAE"] and axes.get_xscale() == "log"
+    assert all(np.array_equal(lines[name].get_data(), curve) for name, curve in curves.items())
+    assert set(lines["the VAE"].get_ydata()) == {26.65} and lines["the VAE"].get_linestyle() == "--"
+    assert len({line.get_color() for line in axes.lines}) == 3
+
+
+def test_gains_are_drawn_over_the_levels_told():
+    factors = np.array([0.5, 1, 2])
+    (axes,) = lesson.level_figure(factors, {"λ = 0.1": np.array([1.0, 2.0, 1.5])}).axes
+    middle, curve = axes.lines
+    assert set(middle.get_xdata()) == {1} and np.array_equal(curve.get_data(), [factors, [1.0, 2.0, 1.5]])
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0.5", "1", "2"]
+
+
+# the denoiser's parts
+
+
+@torch.no_grad()
+def test_the_u_net_alone_is_what_diffusers_u_net_says(model, known):
+    unet = UNet2DConditionModel.from_pretrained(FOLDER, subfolder="unet").eval()
+    delta = known.log2_delta.exp2().view(-1, 1, 1, 1)
+    y_hat = delta * (known.symbols + known.mean)
+    sigma = delta[0].item() / math.sqrt(12)
+    t, s = model.denoiser.schedule.time_of(sigma).item(), 1 / math.sqrt(1 + sigma**2)
+    v = unet(s * y_hat, t - 1, encoder_hidden_states=model.denoiser.context.expand(2, -1, -1)).sample
+    clean = s * s * y_hat - math.sqrt(1 - s * s) * v
+    assert largest(lesson.unet_alone(model).denoise(known, steps=1) - clean) < 1e-3
+
+
+@torch.no_grad()
+def test_each_part_adds_something_and_the_codec_stays_as_it_is(model, known):
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    told = [one.denoise(known, steps=1) for one in (lesson.unet_alone(model), lesson.without_adapter(model), model)]
+    assert largest(told[0] - told[1]) > 1e-3 and largest(told[1] - told[2]) > 1e-3
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert torch.equal(told[2], model.denoise(known, steps=1))
+
+
+@torch.no_grad()
+def test_another_u_net_takes_the_place_of_the_codecs(model, known):
+    own = model.denoiser.unet.network
+    same = lesson.with_unet(model, own)
+    assert torch.equal(same.denoise(known, steps=1), model.denoise(known, steps=1))
+    other = lesson.with_unet(model, own)
+    other.denoiser.unet.network.conv_out.bias += 1
+    assert largest(other.denoise(known, steps=1) - same.denoise(known, steps=1)) > 0.01
+    assert torch.equal(same.denoise(known, steps=1), model.denoise(known, steps=1))
+    assert other.g_s.decoder.network is model.g_s.decoder.network           # the VAE is not copied
+
+
+@pytest.mark.parametrize(("vae", "unet"), [(True, True), (True, False), (False, True)])
+def test_weights_are_counted_on_the_right_side(vae, unet):
+    with torch.random.fork_rng():
+        one = create_bk_sdm_compression_model(FOLDER, N=8, M=12, use_pretrained_vae=vae, use_pretrained_unet=unet)
+    own, borrowed = lesson.weights_of(one)
+    counts = [sum(p.numel() for p in part.parameters()) for part in (one.config.vae, one.config.unet)]
+    assert borrowed == vae * counts[0] + unet * counts[1]
+    assert own == sum(p.numel() for p in one.parameters()) and (own > counts[0]) == (not vae)
+
+
+def test_block_removal_is_shown_as_measured(tmp_path):
+    row = {"teacher": "scenes-f4", "size": "small", "weights": "the teacher's", "trained": "task, output", "parameters": 3_448_964,
+           "step_seconds": [0.3, 0.1, 0.2], "errors": {"task": 0.6, "output": 1.5e-3, "feature": 0.05},
+           "placed": {"all": {"share": 0.875}}, "obeyed": {"all": {"share": 0.8}}}  # fmt: skip
+    none = {"teacher": "scenes-f8", "size": "base", "reason": "no <layer>"}
+    found = {"command": "python benchmarks/block_removal.py --count 8", "rows": [row, none],
+             "environment": {"device": "a CPU", "threads": 1, "versions": {"torch": "2"}, "date": "today"}}  # fmt: skip
+    (tmp_path / "a.json").write_text(json.dumps(found))
+    text = lesson.measured_removal(tmp_path / "a.json").text
+    assert all(words in text for words in ("small", "3.45 million", ">0.200<", "1.5e-03", "87.5%", "80.0%"))
+    assert all(words in text for words in ("block_removal.py --count 8", "a CPU, 1 threads", "scenes-f8, base: no &lt;layer&gt;"))
+
+
+# the explorer's picture
+
+
+def test_scenes_are_always_the_same_and_none_of_training():
+    assert torch.equal(new_scenes(3, 2)[:1], new_scenes(1, 2))
+    assert not any(torch.equal(new_scenes(1), other) for other in (new_scenes(1, 1), batch(1, 0)[0]))
+
+
+def test_the_walk_goes_down_the_folders_times(model, coded):
+    walk, schedule = coded.times(1e-1, 4), model.denoiser.schedule
+    assert schedule.sigma(walk[0]).item() == pytest.approx(model.step_size(1e-1) / math.sqrt(12), rel=1e-6)
+    known = receive(model, **model.compress(new_scenes(1), 1e-1))
+    levels = [level.flatten()[0].item() * model.step_size(1e-1) for level in model.noise_levels(known, 4)]
+    assert np.allclose(schedule.sigma(torch.tensor(walk)), levels, rtol=1e-4) and sorted(walk, reverse=True) == walk
+    assert coded.times(1e-1, 0) == []
+
+
+def test_what_is_decoded_is_what_the_codec_decodes(model, coded):
+    strings = model.compress(new_scenes(1, 5), 1e-2)["strings"]
+    file = bitstream.read(coded.encode(5, 1e-2))
+    assert file.strings == strings
+    for steps in (0, 1, 3):
+        assert torch.equal(coded.decode(5, 1e-2, steps), model.decompress(strings, (64, 64), steps=steps)["x_hat"])
+
+
+def test_the_ceiling_is_the_vae_alone(model, coded):
+    vae = model.config.vae
+    with torch.no_grad():
+        assert largest(coded.ceiling(5) - decode(vae, encode(vae, new_scenes(1, 5)))) < 1e-4
+    sizes, qualities = coded.curve(5, 0)
+    assert sizes == sorted(sizes) and len(sizes) == len(coded_scenes.CURVE_RATES)
+    assert qualities[-1] == pytest.approx(psnr(coded.ceiling(5), new_scenes(1, 5)).item(), abs=0.7)
+
+
+def test_the_picture_shows_the_four_and_says_what_it_is(model, coded):
+    shown = coded.render(**START)
+    canvas = np.asarray(Image.open(io.BytesIO(shown.picture)))
+    assert canvas.shape[1::-1] == coded_scenes.SIZE
+    side, top = 64 * coded_scenes.ZOOM, coded_scenes.TITLE
+    pictures = new_scenes(1, 1), coded.ceiling(1), coded.decode(1, 1e-2, 0), coded.decode(1, 1e-2, 1)
+    for i, picture in enumerate(pictures):
+        left = i * (side + coded_scenes.GAP)
+        panel = canvas[top : top + side, left : left + side]
+        assert np.array_equal(panel[1 :: coded_scenes.ZOOM, 1 :: coded_scenes.ZOOM], to_pixels(picture))
+    n_bytes = len(coded.encode(1, 1e-2))
+    assert f"{n_bytes} bytes" in shown.text and f"decoded from {n_bytes} bytes (λ = 0.01) with K = 0 and K = 1" in shown.alt
+    assert f"t* = {coded.times(1e-2, 1)[0]:.1f} of 1000" in shown.text
+    assert all(f">{psnr(picture, pictures[0]).item():.2f}<" in shown.text for picture in pictures[1:])
+
+
+def test_the_picture_is_pure(coded):
+    state = torch.get_rng_state()
+    assert coded.render(**START) == coded.render(**START) and torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("change", [{"scene": 2}, {"lambda_rate": 2e-2}, {"steps": 0}, {"steps": 2}], ids=str)
+def test_every_control_changes_picture_and_text(coded, change):
+    one, other = coded.render(**START), coded.render(**START | change)
+    assert one.picture != other.picture and one.text != other.text
+
+
+def test_the_explorer_starts_there(model):
+    explorer = explorers.bk_sdm(model)
+    assert explorer.position() == START
+    explorer.controls["steps"].value = 0
+    assert "the U-Net is asked: none" in explorer.text.value
+    assert not any(p.requires_grad for part in model.modules() if isinstance(part, Frozen) for p in part.network.parameters())
