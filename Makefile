@@ -14,7 +14,7 @@ JOBS   ?= 2
 TESTS  ?= tests notebooks
 LESSONS := $(wildcard notebooks/*.ipynb)
 BENCHES ?= codec_speed tiling_seams explorer_latency training_speed denoiser_worth digit_samplers caption_obedience \
-           latent_cost realism z_only
+           latent_cost block_removal scenes_codec realism z_only
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
