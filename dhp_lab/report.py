@@ -168,7 +168,7 @@ def comparisons_table(comparisons: Sequence[Comparison]) -> str:
     heads = "".join(f"{f'BD-rate by {metric} (common range, share)  gain':<50}" for metric in METRICS)
     lines = [f"{'curve':<10} {'against':<33}{heads}".rstrip()] if pairs else []
     for (test, anchor), found in pairs.items():
-        cells = "".join(f"{_cell(found.get(metric)):<50}" for metric in METRICS)
+        cells = "".join(f"{_cell(found.get(metric)):<49} " for metric in METRICS)
         lines.append(f"{test:<10} {anchor:<33}{cells}".rstrip())
     return "\n".join([*lines, "gain: the least at equal rate, 0.2 to 1 bits per pixel"] if lines else [])
 
