@@ -1,8 +1,8 @@
 """`dhp train`, with the adapter on the U-Net's input held at nothing: what does z lose that way?
 
     python benchmarks/without_adapter.py train --data_path train --output_dir adapter-at-nothing \\
-        --bk_sdm_path data/checkpoints/scenes-f4 --N 32 --M 64 --image_size 64 --batch_size 32 --lr 2e-3 \\
-        --epochs 0 --denoiser_epochs 8 --joint_epochs 0 --init_from codec/final_checkpoint
+        --init_from codec/final_checkpoint --image_size 64 --batch_size 32 --lr 2e-3 \\
+        --epochs 0 --denoiser_epochs 8 --joint_epochs 0
 
 All but the program's name is as in the card of `data/checkpoints/scenes-codec`; `scenes_codec.py --variant` measures the result.
 """

@@ -24,7 +24,7 @@ class TrainingConfig:
         output_dir: receives training.log, samples/, tensorboard/, last.safetensors, best_checkpoint/, final_checkpoint/.
         epochs, denoiser_epochs, joint_epochs: passes over the photos in each stage, 0 skips the stage.
         lr: peak Adam step size of every stage; warm-up, then a cosine to 1 % of it.
-        lambda_rate: one trade-off to train for; None trains all of 1e-5 .. 3e-2 in one model.
+        lambda_rate: one trade-off to train for; None trains all of ``CodecConfig.lambda_range`` in one model.
         image_size: side of the crops, a multiple of 64.
         transmit, passes, dead_zone: as in ``CodecConfig``; None is its default, or what the model to start from has.
         bk_sdm_path: a Stable Diffusion folder or hub id, whose parts the codec takes. use_pretrained_vae, use_pretrained_unet:
@@ -78,6 +78,8 @@ class TrainingConfig:
             raise ValueError(f"image_size must be a multiple of 64 of at least 64, got {self.image_size}")
         if self.lambda_rate is not None:
             check_lambda(self.lambda_rate)
+        if self.init_from and self.bk_sdm_path:
+            raise ValueError(f"the checkpoint {self.init_from} says itself which parts it borrows: leave bk_sdm_path out")
         if self.bk_sdm_path is None and (self.use_pretrained_vae, self.use_pretrained_unet) != (None, None):
             raise ValueError("use_pretrained_vae and use_pretrained_unet choose parts of a folder: name it with bk_sdm_path")
 

@@ -176,6 +176,7 @@ def test_resuming_without_a_state_or_with_another_plan_is_refused(photos, tmp_pa
 
 @pytest.mark.parametrize("change, message", [
     ({"batch_size": 0}, "batch_size"), ({"epochs": -1}, "epochs"), ({"lr": 0.0}, "lr"), ({"image_size": 100}, "image_size"),
+    ({"init_from": "a", "bk_sdm_path": "b"}, "leave bk_sdm_path out"), ({"use_pretrained_vae": True}, "name it with bk_sdm_path"),
     ({"lambda_rate": 1.0}, "lambda_rate"), ({"epochs": 0, "denoiser_epochs": 0, "joint_epochs": 0}, "nothing to train"),
 ])
 def test_bad_settings_name_the_value(change, message):

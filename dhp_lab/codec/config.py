@@ -41,6 +41,11 @@ class CodecConfig:
     passes: int = 1
     dead_zone: float = 0.0
 
+    kind: ClassVar[str] = "DiffusionHyperprior"            # as config.json calls it
+    block: ClassVar[int] = BLOCK                           # a latent stands for block x block pixels
+    tile: ClassVar[int] = TILE                             # largest side of what the networks see at once, in latents
+    schedules: ClassVar[tuple[str, ...]] = tuple(SCHEDULES)
+
     def __post_init__(self) -> None:
         if not 4 <= self.N <= 1024:
             raise ValueError(f"N must lie in 4 .. 1024, got {self.N}")
@@ -52,11 +57,6 @@ class CodecConfig:
             raise ValueError(f"passes must be 1, 2 or 4, with z alone 1, with one channel at most 2; got {self.passes}")
         if not 0 <= self.dead_zone <= (1 if self.transmit == "z+y" else 0):
             raise ValueError(f"dead_zone must lie in 0 .. 1, and be 0 with z alone; got {self.dead_zone}")
-
-    kind: ClassVar[str] = "DiffusionHyperprior"            # as config.json calls it
-    block: ClassVar[int] = BLOCK                           # a latent stands for block x block pixels
-    tile: ClassVar[int] = TILE                             # largest side of what the networks see at once, in latents
-    schedules: ClassVar[tuple[str, ...]] = tuple(SCHEDULES)
 
     @property
     def lambda_range(self) -> tuple[float, float]:

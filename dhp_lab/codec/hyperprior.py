@@ -95,7 +95,7 @@ class Hyperprior(CompressionModel):
         return 2.0 ** (self.gain.fixed_point(lambda_code(lambda_rate)) / 2**FRACTION_BITS)
 
     def analyse(self, x: Tensor, log2_delta: Tensor, tile: int | None = None) -> Tensor:
-        """g_a on pictures of any size: (B, 3, H, W) -> y (B, M, ceil(H/16), ceil(W/16)); tile: largest side, in latents."""
+        """g_a on pictures of any size: (B, 3, H, W) -> y (B, M, ceil(H/block), ceil(W/block)); tile: largest side, in latents."""
         x, block = _pad(x, self.block), self.block
         std, rows, cols = self.log2_spread.exp2(), x.shape[-2] // block, x.shape[-1] // block
 
