@@ -7,7 +7,7 @@
 
 Trains on --data_path, for --steps steps each, and measures on --eval_path; never on one photo twice. Stopped, it goes on from
 where it was when started again: what is trained and measured stays in --work_dir. The training is `dhp train`'s own
-(`dhp_lab.training.Trainer`), with its crops, its loss and all lambdas in one model. What a variant changes:
+(`dhp_lab.training.codec_trainer.Trainer`), with its crops, its loss and all lambdas in one model. What a variant changes:
 
 | variant           | trained                    | what is different                                                          |
 |-------------------|----------------------------|----------------------------------------------------------------------------|
@@ -57,23 +57,24 @@ import torch
 from saving import save
 from torch import Tensor, nn
 
-from dhp_lab import training
-from dhp_lab.checkpoints import load_training_state, write_atomic
+from dhp_lab.training import codec_trainer as training
+from dhp_lab.training.codec_state import load_training_state
+from dhp_lab.core.files import write_atomic
 from dhp_lab.codec import model as codec_model
-from dhp_lab.codec import objective
-from dhp_lab.codec.bitstream import write
-from dhp_lab.codec.denoiser import SIGMA_Q, Known, noised
+from dhp_lab.training import codec_objective as objective
+from dhp_lab.codec.bits.bitstream import write
+from dhp_lab.codec.denoising.decoder_state import SIGMA_Q, Known
+from dhp_lab.codec.denoising.sampling import noised
 from dhp_lab.codec.hyperprior import Latents
-from dhp_lab.codec.model import (
-    CodecConfig,
-    DiffusionHyperprior,
-    create_diffusion_hyperprior_model,
-)
-from dhp_lab.evaluation import batches, evaluate, load_pictures
-from dhp_lab.measurements import Measurement, Point, average, environment, measure
-from dhp_lab.metrics import bd_rate
-from dhp_lab.settings import choose_device
-from dhp_lab.training_config import TrainingConfig
+from dhp_lab.codec.model import CodecConfig, DiffusionHyperprior
+from dhp_lab.codec.create import create_diffusion_hyperprior_model
+from dhp_lab.data.images import batches, load_pictures
+from dhp_lab.evaluation.evaluate import evaluate
+from dhp_lab.evaluation.measurements import Measurement, Point, average, measure
+from dhp_lab.core.environment import environment
+from dhp_lab.metrics.rd_curves import bd_rate
+from dhp_lab.core.settings import choose_device
+from dhp_lab.training.codec_config import TrainingConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 LADDER = [2.0**octave for octave in range(-6, 4)]       # scales of the factorised density, in spreads of the channel
@@ -149,7 +150,7 @@ def never_rounded(noise: Callable[[Tensor], Tensor]) -> Callable[[DiffusionHyper
 
 
 def uniformly_noised(rest: Tensor, sigma: Tensor, known: Known, noise: Tensor) -> Tensor:
-    """`dhp_lab.codec.denoiser.noised` with other noise."""
+    """`dhp_lab.codec.denoising.sampling.noised` with other noise."""
     return noised(rest, sigma, known, uniform_noise(noise))
 
 

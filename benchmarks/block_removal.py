@@ -5,7 +5,7 @@
                                        [--checkpoints data/checkpoints] [--device cpu] [--output data/results/block_removal.json]
 
 Each shipped latent diffusion model is a teacher. Of its U-Net the base, small and tiny ones are made, where its layout lets
-them (`dhp_lab.block_removal`; what cannot be made is told, with the reason), measured as they are, and measured again after
+them (`dhp_lab.latent.block_removal`; what cannot be made is told, with the reason), measured as they are, and measured again after
 each of two distillations: on the task and the teacher's output, and on these and the ends of the stages, as in the paper.
 The smallest one is also distilled from new weights instead of the teacher's, with steps of size --new_lr: what the weights
 that stay are worth.
@@ -35,21 +35,15 @@ from caption_obedience import GUIDANCE, MEASURES, STEPS, draw, identity, percent
 from diffusers import UNet2DConditionModel
 from saving import save
 
-from dhp_lab.block_removal import (
-    LOSSES,
-    SIZES,
-    DistilConfig,
-    distil,
-    distillation_losses,
-    smaller_unet,
-)
+from dhp_lab.training.distillation import LOSSES, DistilConfig, distil, distillation_losses
+from dhp_lab.latent.block_removal import SIZES, smaller_unet
 from dhp_lab.diffusion.process import noise_like, q_sample, v_from_eps
-from dhp_lab.latent_diffusion import V, LatentDiffusion
-from dhp_lab.latent_training import scaled_latents
-from dhp_lab.lesson_training import CHECKPOINTS
-from dhp_lab.measurements import environment
-from dhp_lab.scenes import batch, judge_all, parse
-from dhp_lab.settings import choose_device
+from dhp_lab.latent.pipeline import V, LatentDiffusion
+from dhp_lab.training.latent_diffusion import scaled_latents
+from dhp_lab.core.paths import CHECKPOINTS
+from dhp_lab.core.environment import environment
+from dhp_lab.data.scenes import batch, judge_all, parse
+from dhp_lab.core.settings import choose_device
 
 ROOT = Path(__file__).resolve().parents[1]
 WITHOUT, WITH = "task, output", "task, output, feature"

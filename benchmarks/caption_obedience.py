@@ -1,4 +1,4 @@
-"""Do the pictures show what their captions ask for? Counted by a judge that looks at the pixels alone, dhp_lab.scenes.judge.
+"""Do the pictures show what their captions ask for? Counted by a judge that looks at the pixels alone, dhp_lab.data.scenes.judge.
 
     python benchmarks/caption_obedience.py [--count 512] [--seed 1000000] [--checkpoints data/checkpoints]
                                            [--output data/results/caption_obedience.json]
@@ -29,13 +29,13 @@ from saving import save
 from scipy.stats import binomtest
 from torch import Tensor
 
-from dhp_lab.autoencoders import decode, encode
-from dhp_lab.checkpoints import model_id
-from dhp_lab.latent_diffusion import LatentDiffusion
-from dhp_lab.lesson_training import CHECKPOINTS
-from dhp_lab.measurements import environment
-from dhp_lab.scenes import Verdict, batch, judge_all, parse
-from dhp_lab.settings import choose_device
+from dhp_lab.latent.autoencoders import decode, encode
+from dhp_lab.codec.checkpoint import model_id
+from dhp_lab.latent.pipeline import LatentDiffusion
+from dhp_lab.core.paths import CHECKPOINTS
+from dhp_lab.core.environment import environment
+from dhp_lab.data.scenes import Verdict, batch, judge_all, parse
+from dhp_lab.core.settings import choose_device
 
 ROOT = Path(__file__).resolve().parents[1]
 FACTORS = (4, 8)

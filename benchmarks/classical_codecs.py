@@ -10,7 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 
-from dhp_lab.evaluation import evaluate, load_pictures
+from dhp_lab.evaluation.evaluate import evaluate
+from dhp_lab.data.images import load_pictures
 
 
 def main() -> None:

@@ -35,7 +35,7 @@ def photo(width: int = 768, height: int = 512):
     import skimage
     from PIL import Image
 
-    from dhp_lab.data import to_tensor
+    from dhp_lab.data.images import to_tensor
 
     return to_tensor(Image.fromarray(skimage.data.coffee()).resize((width, height), Image.Resampling.BICUBIC))
 
@@ -46,7 +46,7 @@ def mosaic(width: int, height: int):
     import skimage
     from sklearn.datasets import load_sample_images
 
-    from dhp_lab.data import to_tensor
+    from dhp_lab.data.images import to_tensor
 
     parts = [skimage.data.astronaut(), skimage.data.coffee(), skimage.data.rocket(), *load_sample_images().images]
     row = np.concatenate([part[:400, :600] for part in parts], axis=1)  # (400, 2472..3000, 3)
@@ -80,7 +80,7 @@ def load_model(folder: str, threads: int):
 
 def encoder(model, x):
     """Return a function that makes the .dhp file of x."""
-    from dhp_lab.codec.bitstream import write
+    from dhp_lab.codec.bits.bitstream import write
 
     def encode() -> bytes:
         coded = model.compress(x, lambda_rate=LAMBDA_RATE)
@@ -91,7 +91,7 @@ def encoder(model, x):
 
 def decoder(model, data: bytes, steps: int):
     """Return a function that makes the picture of a .dhp file."""
-    from dhp_lab.codec.bitstream import read
+    from dhp_lab.codec.bits.bitstream import read
 
     def decode():
         file = read(data)
@@ -105,7 +105,7 @@ def child(job: str, options: argparse.Namespace) -> dict[str, object]:
     model, figures = load_model(options.model_path, options.threads)
     import torch
 
-    from dhp_lab.measurements import environment, peak_memory_mb
+    from dhp_lab.core.environment import environment, peak_memory_mb
 
     if job == "load":
         return {**figures, "environment": environment(torch.device("cpu")), "model_id": model.model_id.hex()}

@@ -18,7 +18,7 @@ import numpy as np
 from saving import save
 from scipy.interpolate import PchipInterpolator
 
-from dhp_lab.metrics import Curve, bd_rate, smallest_gain
+from dhp_lab.metrics.rd_curves import Curve, bd_rate, smallest_gain
 
 RESULTS = Path(__file__).resolve().parents[1] / "data" / "results"
 RATES = (0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1.2, 2.0)  # bits per pixel of the table

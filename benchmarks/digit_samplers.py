@@ -25,33 +25,19 @@ import torch
 from saving import save
 from torch import Tensor
 
-from dhp_lab.checkpoints import CONFIG, WEIGHTS, model_id
+from dhp_lab.core.weights import CONFIG, WEIGHTS
+from dhp_lab.codec.checkpoint import model_id
 from dhp_lab.diffusion.guidance import guided
 from dhp_lab.diffusion.ideal import rescaled
 from dhp_lab.diffusion.process import Denoiser
-from dhp_lab.diffusion.samplers import (
-    State,
-    ddim,
-    ddpm,
-    euler_maruyama,
-    last,
-    predictor_corrector,
-    probability_flow,
-    start,
-)
+from dhp_lab.diffusion.samplers import State, ddim, ddpm, euler_maruyama, last, predictor_corrector, probability_flow, start
 from dhp_lab.diffusion.schedules import NoiseSchedule, geometric
-from dhp_lab.digits import (
-    CLASSES,
-    SIDE,
-    digit_classifier,
-    diversity,
-    load_digits,
-    round_to_levels,
-    share_of_asked_class,
-)
-from dhp_lab.feature_distances import frechet_distance, precision_recall
-from dhp_lab.lesson_training import CHECKPOINTS, LESSONS, load_denoiser
-from dhp_lab.measurements import environment
+from dhp_lab.data.digits import CLASSES, SIDE, load_digits, round_to_levels
+from dhp_lab.metrics.digit_classifier import digit_classifier, diversity, share_of_asked_class
+from dhp_lab.metrics.feature_distances import frechet_distance, precision_recall
+from dhp_lab.core.paths import CHECKPOINTS
+from dhp_lab.training.digit_denoiser import LESSONS, load_denoiser
+from dhp_lab.core.environment import environment
 
 ROOT = Path(__file__).resolve().parents[1]
 SCALE = 3.0                                    # of guidance in the first table

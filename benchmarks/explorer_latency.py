@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from saving import save
 
-from dhp_lab.checkpoints import default_checkpoint
+from dhp_lab.core.paths import default_checkpoint
 from dhp_lab.codec.model import DiffusionHyperprior
-from dhp_lab.explorers import CodecExplorer
+from dhp_lab.lessons.start_here.explorer import CodecExplorer
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -45,15 +45,15 @@ GUIDANCE = 4.0
 
 def first_stage(name: str):
     """Return a new first stage of the shipped kind."""
-    from dhp_lab.scene_models import SCENE_MODELS
+    from dhp_lab.training.scene_models import SCENE_MODELS
 
     return SCENE_MODELS[f"scenes-{name}"].first.network().eval()
 
 
 def second_stage(name: str):
     """Return a new pipeline: pixels are latents of a first stage that does nothing, with f = 1 and 3 channels."""
-    from dhp_lab.latent_training import new_latent_diffusion
-    from dhp_lab.scene_models import SCENE_MODELS
+    from dhp_lab.training.latent_diffusion import new_latent_diffusion
+    from dhp_lab.training.scene_models import SCENE_MODELS
 
     if name != "pixels":
         return new_latent_diffusion(SCENE_MODELS[f"scenes-{name}"].second[0], first_stage(name))
@@ -92,13 +92,8 @@ def learner(model, count: int) -> Callable[[], object]:
     """Return a function that makes one training step of a second stage on noise in place of latents, and its captions."""
     import torch
 
-    from dhp_lab.diffusion.process import (
-        draw_times,
-        noise_like,
-        v_weight,
-        weighted_loss,
-    )
-    from dhp_lab.scenes import batch
+    from dhp_lab.diffusion.process import draw_times, noise_like, v_weight, weighted_loss
+    from dhp_lab.data.scenes import batch
 
     tokens, z = model.tokens(batch(count, 0)[1]), torch.randn(count, *model.latent_shape)
     networks = torch.nn.ModuleList([model.unet, model.text_encoder]).train()
@@ -119,9 +114,9 @@ def first_learner(model, count: int) -> Callable[[], object]:
     """Return a function that makes one training step of a first stage."""
     import torch
 
-    from dhp_lab.autoencoders import autoencoder_loss
-    from dhp_lab.precision import autocast
-    from dhp_lab.scenes import batch
+    from dhp_lab.latent.autoencoders import autoencoder_loss
+    from dhp_lab.core.precision import autocast
+    from dhp_lab.data.scenes import batch
 
     x, optimizer = batch(count, 0)[0].to(memory_format=torch.channels_last), torch.optim.Adam(model.train().parameters())
     model.to(memory_format=torch.channels_last)
@@ -139,7 +134,7 @@ def first_learner(model, count: int) -> Callable[[], object]:
 def sampler(model, count: int, steps: int) -> tuple[Callable[[], object], Callable[[], object]]:
     """Return a function that draws latents, and one that makes them pictures; pixels need no decoder."""
     from dhp_lab.diffusion.samplers import last
-    from dhp_lab.scenes import batch
+    from dhp_lab.data.scenes import batch
 
     captions, shape = batch(count, 0)[1], (count, *model.latent_shape)
 
@@ -158,7 +153,7 @@ def second_job(job: str, options: argparse.Namespace) -> dict:
     """Do one job for a second stage, "count", "train" or "sample"."""
     import torch
 
-    from dhp_lab.measurements import peak_memory_mb
+    from dhp_lab.core.environment import peak_memory_mb
 
     model = second_stage(options.model)
     if job == "count":
@@ -184,9 +179,9 @@ def first_job(job: str, options: argparse.Namespace) -> dict:
     """Do one job for a first stage, "count", "train" or "sample"; a sample is a picture coded and decoded."""
     import torch
 
-    from dhp_lab.autoencoders import decode, encode
-    from dhp_lab.measurements import peak_memory_mb
-    from dhp_lab.scenes import batch
+    from dhp_lab.latent.autoencoders import decode, encode
+    from dhp_lab.core.environment import peak_memory_mb
+    from dhp_lab.data.scenes import batch
 
     model, x = first_stage(options.model), batch(options.pictures, 0)[0]
     with torch.no_grad():
@@ -209,7 +204,7 @@ def child(options: argparse.Namespace) -> dict:
     """Do the job asked for in this process, and say what it depends on."""
     import torch
 
-    from dhp_lab.measurements import environment
+    from dhp_lab.core.environment import environment
 
     torch.set_num_threads(options.threads or torch.get_num_threads())
     torch.manual_seed(0)

@@ -41,26 +41,20 @@ import torch
 from saving import save
 from torch import Tensor, nn
 
-from dhp_lab import metric_networks
-from dhp_lab.checkpoints import default_checkpoint
-from dhp_lab.codec.bitstream import read
+from dhp_lab.metrics import feature_networks as metric_networks
+from dhp_lab.core.paths import default_checkpoint
+from dhp_lab.codec.bits.bitstream import read
 from dhp_lab.codec.model import DiffusionHyperprior
-from dhp_lab.codec.transmission import receive
-from dhp_lab.data import PHOTOS, load_photo
-from dhp_lab.download import DownloadError
-from dhp_lab.evaluation import Coder, Picture, load_pictures
-from dhp_lab.feature_distances import frechet_distance, kernel_distance
-from dhp_lab.generative_metrics import BATCH, lpips
-from dhp_lab.measurements import environment
-from dhp_lab.metrics import (
-    MS_SSIM_MIN_SIDE,
-    bits_per_pixel,
-    gradient_energy_ratio,
-    ms_ssim,
-    psnr,
-    round_to_8_bits,
-)
-from dhp_lab.settings import choose_device
+from dhp_lab.codec.entropy_coding import receive
+from dhp_lab.data.photos import PHOTOS, load_photo
+from dhp_lab.core.download import DownloadError
+from dhp_lab.evaluation.evaluate import Coder
+from dhp_lab.data.images import Picture, load_pictures
+from dhp_lab.metrics.feature_distances import frechet_distance, kernel_distance
+from dhp_lab.metrics.generative import BATCH, lpips
+from dhp_lab.core.environment import environment
+from dhp_lab.metrics.pixels import MS_SSIM_MIN_SIDE, bits_per_pixel, gradient_energy_ratio, ms_ssim, psnr, round_to_8_bits
+from dhp_lab.core.settings import choose_device
 
 ROOT = Path(__file__).resolve().parents[1]
 Way = tuple[int, float | None]           # K and gamma

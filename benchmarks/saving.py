@@ -13,9 +13,7 @@ def save(found: dict, table: str, output: Path, *, default: Callable | None = No
     Raises:
         OSError: the disk's own trouble; older files are intact.
     """
-    from dhp_lab.checkpoints import (
-        write_atomic,  # here: some benchmarks time the package's first import
-    )
+    from dhp_lab.core.files import write_atomic
 
     output.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(output, (json.dumps(found, indent=1, default=default) + "\n").encode())

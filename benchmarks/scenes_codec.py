@@ -33,11 +33,12 @@ from saving import save
 from torch import Tensor
 
 from dhp_lab.codec.model import DiffusionHyperprior
-from dhp_lab.evaluation import Coder
-from dhp_lab.measurements import environment
-from dhp_lab.metrics import bd_rate, gradient_energy_ratio, psnr, round_to_8_bits
-from dhp_lab.scenes import batch, obedience
-from dhp_lab.settings import choose_device
+from dhp_lab.evaluation.evaluate import Coder
+from dhp_lab.core.environment import environment
+from dhp_lab.metrics.rd_curves import bd_rate
+from dhp_lab.metrics.pixels import gradient_energy_ratio, psnr, round_to_8_bits
+from dhp_lab.data.scenes import batch, obedience
+from dhp_lab.core.settings import choose_device
 
 ROOT = Path(__file__).resolve().parents[1]
 

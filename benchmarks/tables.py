@@ -17,7 +17,7 @@ import argparse
 import re
 from pathlib import Path
 
-from dhp_lab.checkpoints import write_atomic
+from dhp_lab.core.files import write_atomic
 
 ROOT = Path(__file__).resolve().parents[1]
 MARK = re.compile(r"<!-- (?P<name>[\w-]+): (?P<end>begin|end) -->")

@@ -15,9 +15,9 @@ import torch
 from codec_speed import mosaic
 from saving import save
 
-from dhp_lab.codec.lapped import BLOCK
+from dhp_lab.codec.networks.lapped import BLOCK
 from dhp_lab.codec.model import DiffusionHyperprior
-from dhp_lab.codec.rate import lambda_code
+from dhp_lab.codec.bits.lambdas import lambda_code
 
 ROOT = Path(__file__).resolve().parents[1]
 LAMBDA_RATES = (1e-2, 1e-3, 1e-4)

@@ -9,12 +9,12 @@ one lambda, 1e-3.
 
     CompressAI's loop   that of its examples/train.py: Adam and an Adam for the quantiles of z, forward, RateDistortionLoss,
                         gradients clipped to norm 1, aux_loss and its own backward, a line of figures every tenth step
-    our loop            dhp_lab.training.Trainer as `dhp train` runs it: averaged weights, TensorBoard, log, the check
+    our loop            dhp_lab.training.codec_trainer.Trainer as `dhp train` runs it: averaged weights, TensorBoard, log, the check
                         that the loss is finite. The quantiles are found by bisection every 500 steps, and a 500th of what
                         that takes is counted in each step.
 
 Neither loop validates or saves in what is timed. float32 is plain; in bfloat16 the convolutions of the picture transforms,
-as `dhp_lab.precision` has it. CompressAI's loop knows float32 alone; its line in bfloat16 says what the rest of a loop is
+as `dhp_lab.core.precision` has it. CompressAI's loop knows float32 alone; its line in bfloat16 says what the rest of a loop is
 worth. The last line, CompressAI's mbt2018-mean with N = 128 and M = 192, is another network: it tells what people are used to.
 
 Each line is a process of its own, started --rounds times in turn so that a slow minute of the machine meets all of them.
@@ -75,7 +75,8 @@ def between(moments: list[tuple[float, float]]) -> list[list[float]]:
 
 def photos(folder: Path) -> list[Path]:
     """Write the photos that come with the packages to a folder; return the files."""
-    from dhp_lab.data import PHOTOS, load_photo, save_image
+    from dhp_lab.data.photos import PHOTOS, load_photo
+    from dhp_lab.data.images import save_image
 
     files = [folder / f"{name}.png" for name in PHOTOS]
     for name, file in zip(PHOTOS, files, strict=True):
@@ -84,7 +85,7 @@ def photos(folder: Path) -> list[Path]:
 
 
 class Stream:
-    """A few batches over and over, in place of `dhp_lab.data.PhotoCrops`; notes when each was asked for."""
+    """A few batches over and over, in place of `dhp_lab.data.crops.PhotoCrops`; notes when each was asked for."""
 
     def __init__(self, batches: list) -> None:
         self.batches, self.asked = batches, []
@@ -103,8 +104,8 @@ def our_seconds(stream: Stream, folder: Path, options: argparse.Namespace) -> tu
 
     The loop asks for the next batch as a step begins: seconds lie between two such moments.
     """
-    from dhp_lab.training import Trainer
-    from dhp_lab.training_config import TrainingConfig
+    from dhp_lab.training.codec_trainer import Trainer
+    from dhp_lab.training.codec_config import TrainingConfig
 
     trainer = Trainer(TrainingConfig(
         data_path=str(folder), val_data_path=str(folder), output_dir=str(folder / "run"), batch_size=options.batch,
@@ -129,7 +130,7 @@ def their_seconds(stream: Stream, options: argparse.Namespace) -> tuple[list[lis
     from compressai.models import MeanScaleHyperprior
     from compressai.optimizers import net_aux_optimizer
 
-    from dhp_lab.codec.model import create_diffusion_hyperprior_model
+    from dhp_lab.codec.create import create_diffusion_hyperprior_model
 
     own = options.network == "codec"
     model = create_diffusion_hyperprior_model(options.N, options.M) if own else MeanScaleHyperprior(128, 192)
@@ -157,9 +158,9 @@ def child(options: argparse.Namespace) -> dict[str, object]:
     """Train one line of the table in this process; return its figures."""
     import torch
 
-    from dhp_lab import precision
-    from dhp_lab.data import PhotoCrops
-    from dhp_lab.measurements import environment
+    from dhp_lab.core import precision
+    from dhp_lab.data.crops import PhotoCrops
+    from dhp_lab.core.environment import environment
 
     torch.set_num_threads(options.threads or torch.get_num_threads())
     torch.manual_seed(0)
@@ -191,7 +192,7 @@ def ask(options: argparse.Namespace, name: str) -> dict[str, object]:
 
 def measure_all(options: argparse.Namespace) -> dict[str, object]:
     """Run all lines in turn; return every figure."""
-    from dhp_lab.precision import has_fast_bfloat16
+    from dhp_lab.core.precision import has_fast_bfloat16
 
     fast = has_fast_bfloat16("cpu")
     names = [name for name, (_, _, bfloat16) in LINES.items() if fast or not bfloat16]

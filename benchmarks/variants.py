@@ -32,11 +32,13 @@ from pathlib import Path
 
 from saving import save
 
-from dhp_lab.codec.model import DiffusionHyperprior, changed
-from dhp_lab.data import PhotoCrops, list_images
-from dhp_lab.evaluation import DEFAULT_LAMBDA_RATES, evaluate
-from dhp_lab.metrics import bd_rate
-from dhp_lab.training import held_out
+from dhp_lab.codec.model import DiffusionHyperprior
+from dhp_lab.codec.create import changed
+from dhp_lab.data.crops import PhotoCrops
+from dhp_lab.data.images import list_images
+from dhp_lab.evaluation.evaluate import DEFAULT_LAMBDA_RATES, evaluate
+from dhp_lab.metrics.rd_curves import bd_rate
+from dhp_lab.training.codec_trainer import held_out
 
 ROOT = Path(__file__).resolve().parents[1]
 SIDE = 256

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dhp_lab.cli import app
-from dhp_lab.codec.pretrained import Adapter
+from dhp_lab.codec.stable_diffusion.networks import Adapter
 
 
 def nothing(adapter: Adapter, state: Tensor, *arguments: object) -> Tensor:

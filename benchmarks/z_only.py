@@ -37,14 +37,15 @@ from realism import judge, listed, pictures_of
 from saving import save
 from torch import Tensor
 
-from dhp_lab.checkpoints import CheckpointError, default_checkpoint
+from dhp_lab.core.weights import CheckpointError
+from dhp_lab.core.paths import default_checkpoint
 from dhp_lab.codec.model import DiffusionHyperprior
-from dhp_lab.codec.rate import CODE_MAX, LAMBDA_MAX, lambda_code, lambda_of
-from dhp_lab.data import MIN_SIDE
-from dhp_lab.evaluation import Coder
-from dhp_lab.measurements import environment
-from dhp_lab.metrics import round_to_8_bits
-from dhp_lab.settings import choose_device
+from dhp_lab.codec.bits.lambdas import CODE_MAX, LAMBDA_MAX, lambda_code, lambda_of
+from dhp_lab.data.images import MIN_SIDE
+from dhp_lab.evaluation.evaluate import Coder
+from dhp_lab.core.environment import environment
+from dhp_lab.metrics.pixels import round_to_8_bits
+from dhp_lab.core.settings import choose_device
 
 ROOT = Path(__file__).resolve().parents[1]
 FINEST = 1e-5                            # the smallest lambda that is tried

@@ -6,7 +6,7 @@ import socket
 import pytest
 
 import dhp_lab  # noqa: F401  (before anything imports torchvision)
-from dhp_lab import precision
+from dhp_lab.core import precision
 
 # Set before anything is imported, so that libraries, kernels and other processes see it too.
 os.environ.setdefault("DHP_PROFILE", "ci")

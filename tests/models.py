@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dhp_lab.codec.model import DiffusionHyperprior, create_diffusion_hyperprior_model
+from dhp_lab.codec.model import DiffusionHyperprior
+from dhp_lab.codec.create import create_diffusion_hyperprior_model
 
 N, M = 16, 32
 

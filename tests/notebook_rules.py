@@ -13,7 +13,9 @@ from html.parser import HTMLParser
 import nbformat
 from IPython.core.inputtransformer2 import TransformerManager
 
-from dhp_lab.checks import NOT_ATTEMPTED, REGISTRY
+from answers import CHECKS  # noqa: F401  (they register themselves)
+
+from dhp_lab.notebook.exercises import NOT_ATTEMPTED, REGISTRY
 
 SECTIONS = [
     "What you will do",
@@ -50,6 +52,12 @@ def rule(function):
 def code_cells(nb):
     """Return (number, cell) for each code cell that holds anything; numbers count all cells from 0."""
     return [(i, cell) for i, cell in enumerate(nb.cells) if cell.cell_type == "code" and cell.source.strip()]
+
+
+def lesson_folder(nb) -> str | None:
+    """Return the folder of dhp_lab.lessons that the notebook's checks come from."""
+    found = re.search(r"from dhp_lab\.lessons\.(\w+) import [^\n]*\bchecks\b", "\n".join(cell.source for cell in nb.cells))
+    return found and found[1]
 
 
 def lesson_number(nb) -> int | None:
@@ -193,7 +201,7 @@ def sections_in_order(nb):
 def exercises_are_checked(nb):
     """At least two exercises, each a stub whose check was run and says that it is not attempted yet."""
     problems, checks = [], calls_on(nb, "checks")
-    lesson = lesson_number(nb)
+    lesson = lesson_folder(nb)
     headings = len(re.findall(r"^### Exercise\b", prose(nb), flags=re.MULTILINE))
     if len(checks) < 2 or headings != len(checks):
         problems.append(f"{headings} headings '### Exercise ...' and {len(checks)} checks; at least 2, one check for each")
@@ -209,10 +217,10 @@ def exercises_are_checked(nb):
 
 @rule
 def one_explorer(nb):
-    """One call `explorers.<name>(...)`, and a static picture by that cell or the next code cell."""
-    explorers = calls_on(nb, "explorers")
+    """One call `explorer.explore(...)`, and a static picture by that cell or the next code cell."""
+    explorers = calls_on(nb, "explorer")
     if len(explorers) != 1:
-        return [f"{len(explorers)} calls of explorers.<name>(...) instead of one"]
+        return [f"{len(explorers)} calls of explorer.explore(...) instead of one"]
     nearby = [cell for i, cell in code_cells(nb) if i >= explorers[0][0]][:2]
     return [] if any(image_alts(cell) for cell in nearby) else ["no static picture under the explorer"]
 

@@ -11,9 +11,9 @@ from diffusers import AutoencoderKL, VQModel
 from oracles import largest, seeded
 from torch import Tensor
 
-from dhp_lab import autoencoder_training
-from dhp_lab.autoencoder_training import AutoencoderConfig, restart_unused, train_autoencoder
-from dhp_lab.autoencoders import codebook_use, decode, encode, load_autoencoder, save_autoencoder, scale_factor, vq_autoencoder
+from dhp_lab.training import autoencoder as autoencoder_training
+from dhp_lab.training.autoencoder import AutoencoderConfig, restart_unused, train_autoencoder
+from dhp_lab.latent.autoencoders import codebook_use, decode, encode, load_autoencoder, save_autoencoder, scale_factor, vq_autoencoder
 
 TINY = AutoencoderConfig(f=2, widths=(8, 8), training_steps=2, batch_size=4)
 SHORT = AutoencoderConfig(f=4, widths=(16, 16, 16), training_steps=250, batch_size=4, lr=2e-3, average=0.9)

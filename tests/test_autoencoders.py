@@ -12,12 +12,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
-from dhp_lab.autoencoders import (
-    CodebookUse, autoencoder_loss, code_indexes, codebook_use, decode, encode, kl_autoencoder, load_autoencoder,
-    save_autoencoder, scale_factor, vq_autoencoder,
-)
-from dhp_lab.checkpoints import CheckpointError
-from dhp_lab.precision import autocast
+from dhp_lab.latent.autoencoders import CodebookUse, autoencoder_loss, code_indexes, codebook_use, decode, encode, kl_autoencoder, load_autoencoder, save_autoencoder, scale_factor, vq_autoencoder
+from dhp_lab.core.weights import CheckpointError
+from dhp_lab.core.precision import autocast
 
 FILES = ("config.json", "diffusion_pytorch_model.safetensors")
 CODES = 7

@@ -7,8 +7,8 @@ import zlib
 
 import pytest
 
-from dhp_lab.codec import bitstream
-from dhp_lab.codec.bitstream import BitstreamError, announced_size, check_model, read, write
+from dhp_lab.codec.bits import bitstream
+from dhp_lab.codec.bits.bitstream import BitstreamError, announced_size, check_model, read, write
 
 MODEL = bytes.fromhex("0123456789abcdef")
 SIDE = struct.pack(">HII", 20480, 0xDEADBEEF, 0x00C0FFEE)        # code 20480: lambda = 2^-10
@@ -73,12 +73,12 @@ def test_random_contents_survive():
 
 
 def test_lambda_agrees_with_the_codec():
-    from dhp_lab.codec import rate
+    from dhp_lab.codec.bits import lambdas
 
-    assert (rate.lambda_code(1e-6), rate.lambda_code(1e-1)) == (bitstream.CODE_MIN, bitstream.CODE_MAX)
+    assert (lambdas.lambda_code(1e-6), lambdas.lambda_code(1e-1)) == (bitstream.CODE_MIN, bitstream.CODE_MAX)
     for code in (bitstream.CODE_MIN, 9000, 20480, bitstream.CODE_MAX):
         side = code.to_bytes(2, "big") + SIDE[2:]
-        assert read(small(strings=[[Y], [Z], [side]])).lambda_rate == rate.lambda_of(code)
+        assert read(small(strings=[[Y], [Z], [side]])).lambda_rate == lambdas.lambda_of(code)
 
 
 def test_every_single_bit_flip_is_noticed():

@@ -14,14 +14,16 @@ from diffusers import DDPMScheduler, StableDiffusionPipeline, UNet2DConditionMod
 from oracles import largest, seeded
 from torch import Tensor, nn
 
-from dhp_lab import block_removal
-from dhp_lab.autoencoders import encode, kl_autoencoder
-from dhp_lab.block_removal import LOSSES, SIZES, DistilConfig, distil, distillation_losses, smaller_config, smaller_unet, source
-from dhp_lab.latent_diffusion import EPSILON, LatentDiffusion, V
-from dhp_lab.latent_training import LatentConfig, new_latent_diffusion
-from dhp_lab.lesson_training import descend
-from dhp_lab.scene_models import load_scenes
-from dhp_lab.scenes import batch
+from dhp_lab.latent import block_removal
+from dhp_lab.latent.autoencoders import encode, kl_autoencoder
+from dhp_lab.training import distillation
+from dhp_lab.training.distillation import LOSSES, DistilConfig, distil, distillation_losses
+from dhp_lab.latent.block_removal import SIZES, smaller_config, smaller_unet, source
+from dhp_lab.latent.pipeline import EPSILON, LatentDiffusion, V
+from dhp_lab.training.latent_diffusion import LatentConfig, new_latent_diffusion
+from dhp_lab.training.optimisation import descend
+from dhp_lab.training.scene_models import load_scenes
+from dhp_lab.data.scenes import batch
 
 pytestmark = pytest.mark.usefixtures("in_float32")
 
@@ -361,7 +363,7 @@ def test_the_losses_are_weighed_and_those_of_weight_0_are_off(teacher, monkeypat
         descended.append(loss.item())
         descend(loss, *args, **options)
 
-    monkeypatch.setattr(block_removal, "descend", listening)
+    monkeypatch.setattr(distillation, "descend", listening)
     config = replace(TINY, **dict(zip(LOSSES, weights, strict=True)))
     distil(config, teacher, smaller_unet(teacher.unet, "small"), progress=lambda step, found: told_losses.append(found))
     expected = [sum(weight * found[name] for name, weight in zip(LOSSES, weights, strict=True)) for found in told_losses]

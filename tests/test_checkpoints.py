@@ -12,8 +12,10 @@ import torch
 from models import picture, untrained, woken
 from safetensors.torch import load, save
 
-from dhp_lab import checkpoints
-from dhp_lab.checkpoints import CONFIG, WEIGHTS, CheckpointError, model_id, read_checkpoint, save_model, write_atomic
+from dhp_lab.core import paths, weights
+from dhp_lab.core.weights import CONFIG, WEIGHTS, CheckpointError
+from dhp_lab.codec.checkpoint import model_id, read_checkpoint, save_model
+from dhp_lab.core.files import write_atomic
 from dhp_lab.codec.config import CodecConfig
 from dhp_lab.codec.model import DiffusionHyperprior
 
@@ -91,7 +93,7 @@ def test_round_trip(saved):
 
 def test_large_tensors_are_stored_in_half_precision_and_tables_are_not(saved):
     for name, value in load((saved / WEIGHTS).read_bytes()).items():
-        large = value.numel() >= checkpoints.HALF_FROM
+        large = value.numel() >= weights.HALF_FROM
         assert value.dtype in ((torch.int32,) if "cdf" in name or "offset" in name else (torch.float16 if large else torch.float32,))
 
 
@@ -214,11 +216,10 @@ def test_weights_that_do_not_fit(folder, change):
 
 
 def test_the_shipped_checkpoint_is_found_or_missed_with_a_way_out(monkeypatch, tmp_path):
-    package = tmp_path / "dhp_lab" / "checkpoints.py"
-    monkeypatch.setattr(checkpoints, "__file__", str(package))
+    monkeypatch.setattr(paths, "CHECKPOINTS", tmp_path / "data" / "checkpoints")
     with pytest.raises(CheckpointError, match="not at .*data/checkpoints/diffusion-hyperprior; .* --model_path"):
-        checkpoints.default_checkpoint()
+        paths.default_checkpoint()
     shipped = tmp_path / "data" / "checkpoints" / "diffusion-hyperprior"
     shipped.mkdir(parents=True)
     (shipped / WEIGHTS).touch()
-    assert checkpoints.default_checkpoint() == shipped.resolve()
+    assert paths.default_checkpoint() == shipped.resolve()

@@ -1,22 +1,14 @@
-"""dhp_lab.checks: every exercise is proved on a stub, on wrong answers and on a right one."""
+"""The lessons' checks: every exercise is proved on a stub, on wrong answers and on a right one."""
 
 import math
 
 import numpy as np
 import pytest
 import torch
-from answers import LESSONS, MISTAKES, RIGHT
+from answers import ANSWERS, CHECKS, FOLDERS, MISTAKES, RIGHT
 
-from dhp_lab import checks
-from dhp_lab.checks import (
-    CORRECT,
-    NOT_ATTEMPTED,
-    REGISTRY,
-    WRONG,
-    Case,
-    Check,
-    machinery,
-)
+from dhp_lab.notebook import exercises as machinery
+from dhp_lab.notebook.exercises import CORRECT, NOT_ATTEMPTED, REGISTRY, WRONG, Case, Check, exercise
 
 
 def unfinished(*arguments):
@@ -25,12 +17,12 @@ def unfinished(*arguments):
 
 def test_every_exercise_is_proved_here():
     assert REGISTRY.keys() == RIGHT.keys() == MISTAKES.keys()
-    assert all(getattr(checks, name) is check and name in checks.__all__ and check.name == name for name, check in REGISTRY.items())
+    assert all(getattr(CHECKS[check.lesson], name) is check and check.name == name for name, check in REGISTRY.items())
 
 
-@pytest.mark.parametrize("number", range(len(LESSONS)))
-def test_every_lesson_has_its_own(number):
-    assert {name for name, check in REGISTRY.items() if check.lesson == number} == LESSONS[number].RIGHT.keys()
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_every_lesson_has_its_own(folder):
+    assert {name for name, check in REGISTRY.items() if check.lesson == folder} == ANSWERS[folder].RIGHT.keys()
 
 
 @pytest.mark.parametrize("name", RIGHT)
@@ -68,7 +60,7 @@ def test_every_case_catches_something(name):
 
 
 def make(*cases: Case) -> Check:
-    return Check("example", 0, "An example.", lambda: iter(cases))
+    return Check("example", "ddpm", "An example.", lambda: iter(cases))
 
 
 def test_result_of_a_call_instead_of_a_function():
@@ -136,6 +128,6 @@ def test_html_is_escaped_and_names_the_status():
 def test_name_is_taken_once():
     with pytest.raises(ValueError, match="there is an exercise 'psnr' already"):
 
-        @checks.exercise(lesson=1)
+        @exercise
         def psnr():
             """A second exercise of this name."""

@@ -11,11 +11,12 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from dhp_lab import checkpoints
+from dhp_lab.core import paths, weights
 from dhp_lab.cli import app
-from dhp_lab.codec import bitstream
-from dhp_lab.codec.model import DiffusionHyperprior, create_diffusion_hyperprior_model
-from dhp_lab.data import LOSSLESS, load_image, to_pixels
+from dhp_lab.codec.bits import bitstream
+from dhp_lab.codec.model import DiffusionHyperprior
+from dhp_lab.codec.create import create_diffusion_hyperprior_model
+from dhp_lab.data.images import LOSSLESS, load_image, to_pixels
 
 
 def dhp(*arguments):
@@ -64,9 +65,9 @@ def coded(tmp_path_factory, checkpoint, picture):
 @pytest.fixture
 def no_shipped_checkpoint(monkeypatch):
     def missing():
-        raise checkpoints.CheckpointError("the shipped checkpoint is not there")
+        raise weights.CheckpointError("the shipped checkpoint is not there")
 
-    monkeypatch.setattr(checkpoints, "default_checkpoint", missing)
+    monkeypatch.setattr(paths, "default_checkpoint", missing)
 
 
 def test_compress_writes_what_the_model_says(checkpoint, picture, coded, tmp_path):
@@ -136,7 +137,7 @@ def test_preview_of_a_file_that_was_cut_off(checkpoint, coded, tmp_path):
 def test_info_shows_the_header(checkpoint, coded, monkeypatch):
     file = bitstream.read(coded.read_bytes())
     size = coded.stat().st_size
-    monkeypatch.setattr(checkpoints, "default_checkpoint", lambda: checkpoint)
+    monkeypatch.setattr(paths, "default_checkpoint", lambda: checkpoint)
     result = dhp("info", coded)
     rows = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
     assert result.exit_code == 0

@@ -12,8 +12,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from dhp_lab.cli import app
-from dhp_lab.data import to_pixels
-from dhp_lab.scenes import batch
+from dhp_lab.data.images import to_pixels
+from dhp_lab.data.scenes import batch
 
 SCENES = Path(__file__).resolve().parents[1] / "data" / "checkpoints" / "scenes-f4"
 TRAIN = "--batch_size 2 --epochs 1 --denoiser_epochs 1 --joint_epochs 1 --N 8 --M 16 --diffusion_steps 10 --image_size 64 --device cpu"
@@ -64,7 +64,7 @@ def test_the_lessons_denoisers_are_trained_by_one_command(tmp_path):
     result = call(f"train-lessons --output_dir {tmp_path} --profile ci --device cpu")
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines() == [f"checkpoint: {tmp_path}/{name}" for name in ("digits", "digits-conditional")]
-    from dhp_lab.lesson_training import lesson_config, load_denoiser
+    from dhp_lab.training.digit_denoiser import lesson_config, load_denoiser
 
     for name in ("digits", "digits-conditional"):
         assert load_denoiser(tmp_path / name)[1] == lesson_config(name, "ci")

@@ -12,12 +12,12 @@ from models import M, N, picture, untrained, woken
 from oracles import largest
 from scipy.stats import norm
 
-from dhp_lab.codec import context as module
-from dhp_lab.codec.context import LIMIT, PASSES, Context, Passes, coding_order, relative
-from dhp_lab.codec.entropy import SCALES, octaves_in_steps, table_rows
-from dhp_lab.codec.model import changed
-from dhp_lab.codec.rate import lambda_code
-from dhp_lab.codec.transmission import receive
+from dhp_lab.codec.networks import context as module
+from dhp_lab.codec.networks.context import LIMIT, PASSES, Context, Passes, coding_order, relative
+from dhp_lab.codec.bits.scales import SCALES, octaves_in_steps, table_rows
+from dhp_lab.codec.create import changed
+from dhp_lab.codec.bits.lambdas import lambda_code
+from dhp_lab.codec.entropy_coding import receive
 
 LATER = PASSES[1:]
 

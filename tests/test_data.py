@@ -13,7 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from dhp_lab.data import ImageError, PhotoCrops, list_images, load_image, reading_ahead, save_image, to_pixels, to_tensor
+from dhp_lab.data.images import ImageError, list_images, load_image, save_image, to_pixels, to_tensor
+from dhp_lab.data.crops import PhotoCrops, reading_ahead
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 
@@ -318,7 +319,7 @@ def test_photos_are_shrunk_by_no_more_than_their_kind_allows(tmp_path, suffix, l
 def test_broken_and_small_photos_are_skipped_with_their_names(files, tmp_path, caplog):
     (tmp_path / "broken.png").write_bytes(files[0].read_bytes()[:200])
     Image.fromarray(random_pixels(40, 300)).save(tmp_path / "low.png")
-    with caplog.at_level(logging.WARNING, "dhp_lab.data"):
+    with caplog.at_level(logging.WARNING, "dhp_lab.data.images"):
         crops = PhotoCrops([files[0], tmp_path / "broken.png", tmp_path / "low.png", files[1]], 48, seed=0)
     assert len(crops) == 2 and [record.levelname for record in caplog.records] == ["WARNING"] * 2
     assert f"skipped {tmp_path / 'broken.png'}: " in caplog.messages[0]

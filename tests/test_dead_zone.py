@@ -8,10 +8,12 @@ import torch
 from models import picture, untrained, woken
 from scipy.stats import norm, truncnorm
 
-from dhp_lab.codec.denoiser import SIGMA_Q, Known, LatentDenoiser
-from dhp_lab.codec.entropy import bin_width, table_rows
-from dhp_lab.codec.model import changed
-from dhp_lab.codec.rate import GainCurve, lambda_code
+from dhp_lab.codec.denoising.decoder_state import SIGMA_Q, Known
+from dhp_lab.codec.denoising.denoiser import LatentDenoiser
+from dhp_lab.codec.bits.scales import bin_width, table_rows
+from dhp_lab.codec.create import changed
+from dhp_lab.codec.networks.gain import GainCurve
+from dhp_lab.codec.bits.lambdas import lambda_code
 
 DEAD_ZONE = 0.35
 

@@ -12,7 +12,9 @@ from diffusers import DDPMScheduler
 from models import M, N
 from scipy.stats import truncnorm
 
-from dhp_lab.codec.denoiser import FARTHEST, SIGMA_Q, Known, LatentDenoiser, bin_moments, denoise_step, noised
+from dhp_lab.codec.denoising.decoder_state import FARTHEST, SIGMA_Q, Known, bin_moments
+from dhp_lab.codec.denoising.denoiser import LatentDenoiser
+from dhp_lab.codec.denoising.sampling import denoise_step, noised
 from dhp_lab.diffusion.schedules import linear
 
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(300)

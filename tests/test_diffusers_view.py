@@ -6,10 +6,10 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 
-from dhp_lab.codec.denoiser import denoise_step
-from dhp_lab.codec.diffusers_view import DenoiserView
-from dhp_lab.codec.model import create_diffusion_hyperprior_model
-from dhp_lab.codec.transmission import receive
+from dhp_lab.codec.denoising.sampling import denoise_step
+from dhp_lab.codec.diffusers_adapter import DenoiserView
+from dhp_lab.codec.create import create_diffusion_hyperprior_model
+from dhp_lab.codec.entropy_coding import receive
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,9 @@ import torch
 from sklearn import datasets
 from sklearn.neural_network import MLPClassifier
 
-from dhp_lab import digits as module
-from dhp_lab.digits import DigitClassifier, digit_classifier, diversity, load_digits, round_to_levels, share_of_asked_class
+from dhp_lab.metrics import digit_classifier as module
+from dhp_lab.metrics.digit_classifier import DigitClassifier, digit_classifier, diversity, share_of_asked_class
+from dhp_lab.data.digits import load_digits, round_to_levels
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dhp_lab import download as data
-from dhp_lab.download import DATASETS, Dataset, DownloadError, download
+from dhp_lab.data import downloads as data
+from dhp_lab.data.downloads import DATASETS, Dataset, download
+from dhp_lab.core.download import DownloadError
 
 LABELS = bytes(range(250)) * 40                          # 10 000 bytes of content
 

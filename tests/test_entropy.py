@@ -13,8 +13,9 @@ from compressai.entropy_models import EntropyBottleneck, GaussianConditional
 from models import untrained
 from scipy.stats import norm
 
-from dhp_lab.codec.bitstream import BitstreamError
-from dhp_lab.codec.entropy import LEVELS, SCALES, SYMBOL_LIMIT, _lists, check_symbols, is_sent, octaves_in_steps, pack, symbol_crc, table_rows, unpack
+from dhp_lab.codec.bits.bitstream import BitstreamError
+from dhp_lab.codec.bits.scales import LEVELS, SCALES, is_sent, octaves_in_steps, table_rows
+from dhp_lab.codec.bits.rans import SYMBOL_LIMIT, _lists, check_symbols, pack, symbol_crc, unpack
 
 
 @pytest.fixture(scope="module")

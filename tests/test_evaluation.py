@@ -1,4 +1,4 @@
-"""dhp_lab.evaluation, its report and the classical codecs: on a codec whose bytes and pictures are known exactly."""
+"""dhp_lab.evaluation.evaluate, its report and the classical codecs: on a codec whose bytes and pictures are known exactly."""
 
 import json
 import math
@@ -14,14 +14,17 @@ import pytest
 import skimage
 import torch
 
-from dhp_lab import evaluation, report
-from dhp_lab.classical import CODECS, decode, encode, find_codec, sweep
-from dhp_lab.codec.bitstream import HEADER_BYTES
-from dhp_lab.codec.rate import lambda_code, lambda_of
-from dhp_lab.data import save_image
-from dhp_lab.evaluation import EvaluationConfig, batches, evaluate, load_pictures, run
-from dhp_lab.measurements import Measurement, average, cpu_model, peak_memory_mb
-from dhp_lab.metrics import bd_rate, decibel, ms_ssim, psnr
+from dhp_lab.evaluation import evaluate as evaluation, report
+from dhp_lab.evaluation.classical import CODECS, decode, encode, find_codec, sweep
+from dhp_lab.codec.bits.bitstream import HEADER_BYTES
+from dhp_lab.codec.bits.lambdas import lambda_code, lambda_of
+from dhp_lab.data.images import save_image
+from dhp_lab.evaluation.evaluate import EvaluationConfig, evaluate, run
+from dhp_lab.data.images import batches, load_pictures
+from dhp_lab.evaluation.measurements import Measurement, average
+from dhp_lab.core.environment import cpu_model, peak_memory_mb
+from dhp_lab.metrics.rd_curves import bd_rate
+from dhp_lab.metrics.pixels import decibel, ms_ssim, psnr
 
 LAMBDAS = (1e-2, 3e-3, 1e-3, 6e-4)  # steps of 30, 9, 3 and 2 of 255 in FakeModel
 
@@ -332,8 +335,8 @@ def test_default_lambdas_are_evenly_spaced():
 
 def test_the_real_codec_through_real_files():
     """An untrained model is a lapped-transform codec: its curve is monotonic, its files are what the codec writes."""
-    from dhp_lab.codec.bitstream import write
-    from dhp_lab.codec.model import create_diffusion_hyperprior_model
+    from dhp_lab.codec.bits.bitstream import write
+    from dhp_lab.codec.create import create_diffusion_hyperprior_model
 
     torch.manual_seed(0)
     model = create_diffusion_hyperprior_model(N=8, M=192).eval()

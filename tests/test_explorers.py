@@ -1,4 +1,4 @@
-"""dhp_lab.explorers: controls reach render, positions are cached, errors are loud, and the codec's figures are true."""
+"""dhp_lab.lessons.start_here.explorer: controls reach render, positions are cached, errors are loud, and the codec's figures are true."""
 
 import io
 from datetime import UTC, datetime
@@ -10,14 +10,17 @@ import torch
 from models import untrained
 from PIL import Image
 
-from dhp_lab import classical, explorers
-from dhp_lab.codec import bitstream
-from dhp_lab.data import ImageError, load_photo, to_pixels
-from dhp_lab.explorers import CodecExplorer
-from dhp_lab.sliders import Choice, Explorer, Slider
-from dhp_lab.metrics import psnr
-from dhp_lab.photo_codec import PhotoCodec, jpeg_within
-from dhp_lab.plots import Rendered
+from dhp_lab.evaluation import classical
+
+from dhp_lab.codec.bits import bitstream
+from dhp_lab.data.images import ImageError, to_pixels
+from dhp_lab.data.photos import load_photo
+from dhp_lab.lessons.start_here.explorer import CodecExplorer
+from dhp_lab.notebook.photo_codec import DETAIL, WHOLE
+from dhp_lab.notebook.sliders import Choice, Explorer, Slider
+from dhp_lab.metrics.pixels import psnr
+from dhp_lab.notebook.photo_codec import PhotoCodec, jpeg_within
+from dhp_lab.notebook.html import Rendered
 
 SIDE = 64
 
@@ -196,13 +199,13 @@ def test_a_move_of_k_writes_no_new_file(model, monkeypatch):
     codec, calls, compress = PhotoCodec(model, SIDE), [], model.compress
     monkeypatch.setattr(model, "compress", lambda *args, **options: calls.append(options) or compress(*args, **options))
     for steps in (0, 1, 2, 1):
-        codec.render(photo="coffee", view=explorers.WHOLE, lambda_rate=1e-3, steps=steps)
+        codec.render(photo="coffee", view=WHOLE, lambda_rate=1e-3, steps=steps)
     assert calls == [{"lambda_rate": 1e-3}]
     assert codec.decode.cache_info().misses == 3
 
 
 def test_the_text_tells_bytes_and_psnr_of_both(codec):
-    text = codec.render(photo="coffee", view=explorers.WHOLE, lambda_rate=1e-4, steps=1).text
+    text = codec.render(photo="coffee", view=WHOLE, lambda_rate=1e-4, steps=1).text
     x, (data, jpeg, _) = load_photo("coffee", SIDE), codec.encode("coffee", 1e-4)
     x_hat, _ = codec.decode("coffee", 1e-4, 1)
     for size, picture in ((len(data), x_hat), (len(jpeg), classical.decode(jpeg))):
@@ -214,12 +217,12 @@ def test_the_text_tells_bytes_and_psnr_of_both(codec):
 def test_the_text_says_when_no_jpeg_is_as_small(codec):
     data, jpeg, _ = codec.encode("coffee", 1e-2)
     assert len(jpeg) > len(data)
-    shown = codec.render(photo="coffee", view=explorers.WHOLE, lambda_rate=1e-2, steps=1)
+    shown = codec.render(photo="coffee", view=WHOLE, lambda_rate=1e-2, steps=1)
     assert "no JPEG of this picture is as small" in shown.text
 
 
 def test_the_panel_shows_our_picture_and_the_jpeg(codec):
-    shown = codec.render(photo="coffee", view=explorers.WHOLE, lambda_rate=1e-4, steps=0)
+    shown = codec.render(photo="coffee", view=WHOLE, lambda_rate=1e-4, steps=0)
     canvas = np.asarray(Image.open(io.BytesIO(shown.picture)))
     ours, jpeg = codec.decode("coffee", 1e-4, 0)[0], classical.decode(codec.encode("coffee", 1e-4)[1])
     ours, jpeg = to_pixels(ours), to_pixels(jpeg)
@@ -229,7 +232,7 @@ def test_the_panel_shows_our_picture_and_the_jpeg(codec):
 
 
 def test_the_detail_shows_the_original_too(codec):
-    shown = codec.render(photo="coffee", view=explorers.DETAIL, lambda_rate=1e-4, steps=0)
+    shown = codec.render(photo="coffee", view=DETAIL, lambda_rate=1e-4, steps=0)
     canvas = np.asarray(Image.open(io.BytesIO(shown.picture)))
     original = np.kron(to_pixels(load_photo("coffee", SIDE)), np.ones((3, 3, 1), np.uint8))      # smaller than a detail
     assert np.array_equal(canvas[-3 * SIDE :, : 3 * SIDE], original)
@@ -306,7 +309,7 @@ def test_add_raises_without_the_folder_of_this_machine(codec):
 def test_the_sliders_of_lesson_00(explorer):
     assert list(explorer.position()) == ["photo", "view", "lambda_rate", "steps"]
     before = explorer.picture.value, explorer.text.value
-    for name, value in (("lambda_rate", 1e-4), ("steps", 3), ("view", explorers.DETAIL), ("photo", "rocket")):
+    for name, value in (("lambda_rate", 1e-4), ("steps", 3), ("view", DETAIL), ("photo", "rocket")):
         explorer.controls[name].value = value
         after = explorer.picture.value, explorer.text.value
         assert after[0] != before[0] and (name == "view" or after[1] != before[1])

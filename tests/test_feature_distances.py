@@ -12,8 +12,8 @@ from torch_fidelity.metric_prc import prc_features_to_metric
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from dhp_lab import feature_distances
-from dhp_lab.feature_distances import distances, frechet_distance, kernel_distance, precision_recall
+from dhp_lab.metrics import feature_distances
+from dhp_lab.metrics.feature_distances import distances, frechet_distance, kernel_distance, precision_recall
 from oracles import largest, normal
 
 

@@ -10,8 +10,8 @@ import torch
 from torchmetrics.functional.image.lpips import _LPIPS as torchmetrics_lpips
 from torchmetrics.image.inception import InceptionScore
 
-from dhp_lab.feature_distances import frechet_distance, kernel_distance, precision_recall
-from dhp_lab.generative_metrics import BATCH, clip_score, fid, improved_precision_recall, inception_score, kid, lpips
+from dhp_lab.metrics.feature_distances import frechet_distance, kernel_distance, precision_recall
+from dhp_lab.metrics.generative import BATCH, clip_score, fid, improved_precision_recall, inception_score, kid, lpips
 from oracles import largest, seeded
 
 

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dhp_lab.codec import DiffusionHyperprior, bitstream
-from dhp_lab.codec.entropy import symbol_crc
-from dhp_lab.codec.transmission import SIDE, receive
-from dhp_lab.data import to_pixels
+from dhp_lab.codec import DiffusionHyperprior
+from dhp_lab.codec.bits import bitstream
+from dhp_lab.codec.bits.rans import symbol_crc
+from dhp_lab.codec.entropy_coding import SIDE, receive
+from dhp_lab.data.images import to_pixels
 
 sys.path.insert(0, str(Path(__file__).parent / "golden"))
 import make

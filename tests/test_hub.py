@@ -6,8 +6,10 @@ import huggingface_hub
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from dhp_lab.checkpoints import CheckpointError, find_checkpoint
-from dhp_lab.codec.model import DiffusionHyperprior, create_diffusion_hyperprior_model
+from dhp_lab.core.weights import CheckpointError
+from dhp_lab.core.hub import find_checkpoint
+from dhp_lab.codec.model import DiffusionHyperprior
+from dhp_lab.codec.create import create_diffusion_hyperprior_model
 
 
 def test_a_folder_that_is_there_needs_no_hub(tmp_path, monkeypatch):

@@ -17,15 +17,16 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
 from transformers.utils import logging
 
-from dhp_lab import latent_diffusion, pipeline_folder, precision
-from dhp_lab.autoencoders import kl_autoencoder
-from dhp_lab.checkpoints import CheckpointError
+from dhp_lab.latent import pipeline as latent_diffusion, folder as pipeline_folder
+from dhp_lab.core import precision
+from dhp_lab.latent.autoencoders import kl_autoencoder
+from dhp_lab.core.weights import CheckpointError
 from dhp_lab.diffusion.samplers import ddim, last, start
 from dhp_lab.diffusion.schedules import at, cosine, linear
-from dhp_lab.latent_diffusion import LatentDiffusion
-from dhp_lab.latent_training import LatentConfig, new_latent_diffusion
-from dhp_lab.pipeline_folder import EPSILON, V, schedule_of, scheduler_of
-from dhp_lab.scenes import WORDS, parse
+from dhp_lab.latent.pipeline import LatentDiffusion
+from dhp_lab.training.latent_diffusion import LatentConfig, new_latent_diffusion
+from dhp_lab.latent.folder import EPSILON, V, schedule_of, scheduler_of
+from dhp_lab.data.scenes import WORDS, parse
 
 pytestmark = pytest.mark.usefixtures("in_float32")
 
@@ -281,7 +282,7 @@ def test_a_save_that_fails_leaves_the_older_pipeline_as_it_was(folder, monkeypat
         raise OSError(28, "No space left on device")
 
     before = files(folder)
-    monkeypatch.setattr(pipeline_folder, "save_autoencoder", full_disk)
+    monkeypatch.setattr(latent_diffusion, "save_autoencoder", full_disk)
     with pytest.raises(OSError, match="No space left"):
         made(seed=1).save(folder)
     assert files(folder) == before

@@ -12,13 +12,11 @@ from diffusers import AutoencoderKL, DDPMScheduler
 from oracles import largest, seeded
 from torch import Tensor, nn
 
-from dhp_lab import latent_training
-from dhp_lab.autoencoders import encode, kl_autoencoder, scale_factor
-from dhp_lab.latent_diffusion import LatentDiffusion
-from dhp_lab.latent_training import (
-    END, PAD, START, LatentConfig, new_latent_diffusion, scaled_latents, train_latent_diffusion, word_tokenizer,
-)
-from dhp_lab.scenes import MAX_WORDS, WORDS, batch
+from dhp_lab.training import latent_diffusion as latent_training
+from dhp_lab.latent.autoencoders import encode, kl_autoencoder, scale_factor
+from dhp_lab.latent.pipeline import LatentDiffusion
+from dhp_lab.training.latent_diffusion import END, PAD, START, LatentConfig, new_latent_diffusion, scaled_latents, train_latent_diffusion, word_tokenizer
+from dhp_lab.data.scenes import MAX_WORDS, WORDS, batch
 
 pytestmark = pytest.mark.usefixtures("in_float32")
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
-from dhp_lab import explorers
+from dhp_lab.lessons.ddpm.explorer import explore as explore_ddpm
 from dhp_lab.diffusion.ideal import IdealDenoiser
 from dhp_lab.diffusion.process import noise_like, q_sample
 from dhp_lab.diffusion.schedules import cosine, linear
-from dhp_lab.digits import load_digits
-from dhp_lab.lessons import ddpm
-from dhp_lab.plots import CSS_DPI
+from dhp_lab.data.digits import load_digits
+from dhp_lab.lessons.ddpm import figures as ddpm
+from dhp_lab.notebook.style import CSS_DPI
 
 T = 100
 TIMES = np.arange(1, T + 1)
@@ -128,7 +128,7 @@ def test_each_digit_shows_its_class(view):
 
 
 def test_the_sliders_of_lesson_01():
-    explorer = explorers.ddpm(lambda x, t: torch.zeros_like(x), linear(T))
+    explorer = explore_ddpm(lambda x, t: torch.zeros_like(x), linear(T))
     assert explorer.position() == {"schedule": "linear", "digit": "3", "t": T // 5, "seed": 0}
     before = explorer.picture.value, explorer.text.value
     for name, value in (("schedule", "cosine"), ("digit", "8"), ("t", 55), ("seed", 4)):

@@ -10,13 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
-from dhp_lab import explorers
+from dhp_lab.lessons.ddim.explorer import explore as explore_ddim
 from dhp_lab.diffusion.ideal import IdealDenoiser
 from dhp_lab.diffusion.samplers import ddim, start
 from dhp_lab.diffusion.schedules import linear
-from dhp_lab.digits import load_digits
-from dhp_lab.lessons import ddim as lesson
-from dhp_lab.plots import picture_bytes
+from dhp_lab.data.digits import load_digits
+from dhp_lab.lessons.ddim import figures as lesson
+from dhp_lab.notebook.html import picture_bytes
+from dhp_lab.notebook.results import measured_samplers
 
 SCHEDULE = linear(50)
 
@@ -59,7 +60,7 @@ def test_measured_samplers_are_shown_as_the_benchmark_wrote_them(tmp_path):
              "real": {"quality": quality | {"frechet_distance": 0.5}, "control": 0.97}}  # fmt: skip
     file = tmp_path / "found.json"
     file.write_text(json.dumps(found))
-    shown = re.findall(r"<tr>(.*?)</tr>", lesson.measured_samplers("DDIM", file=file).text)
+    shown = re.findall(r"<tr>(.*?)</tr>", measured_samplers("DDIM", file=file).text)
     cells = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in shown[1:]]
     assert cells == [
         ["DDIM", "50", "50", "12.3", "1.23", "0.90", "0.88", "1.01", "98.8%"],
@@ -67,12 +68,12 @@ def test_measured_samplers_are_shown_as_the_benchmark_wrote_them(tmp_path):
         ["real digits", "", "", "", "0.50", "0.90", "0.88", "1.01", "97.0%"],
     ]
     assert len(re.findall("<th", shown[0])) == 9
-    text = lesson.measured_samplers("other", "DDIM", file=file).text
+    text = measured_samplers("other", "DDIM", file=file).text
     assert "<code>python a.py --b 3</code>" in text and "360 digits" in text and "a &lt;fast&gt; one, 2 threads" in text
     assert "<td" in text and ">other</td>" in text
     for names in ((), ("DDIM", "DDPM")):
         with pytest.raises(ValueError, match="names must be among DDIM, other; got"):
-            lesson.measured_samplers(*names, file=file)
+            measured_samplers(*names, file=file)
 
 
 def test_errors_are_counted_in_levels():
@@ -117,7 +118,7 @@ def test_the_same_position_gives_the_same_picture_and_leaves_the_global_generato
 
 
 def test_every_slider_changes_picture_and_text(draws):
-    explorer = explorers.ddim(draws.denoiser, SCHEDULE)
+    explorer = explore_ddim(draws.denoiser, SCHEDULE)
     shown = [(explorer.picture.value, explorer.text.value)]
     for name, value in (("steps", 21), ("eta", 0.1), ("seed", 1)):
         explorer.controls[name].value = value

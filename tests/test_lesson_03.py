@@ -8,12 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
-from dhp_lab import explorers
+from dhp_lab.lessons.score_and_sde.explorer import explore as explore_score_and_sde
 from dhp_lab.diffusion.process import q_sample
 from dhp_lab.diffusion.schedules import geometric, linear
-from dhp_lab.lessons import score_and_sde as lesson
-from dhp_lab.lessons.mixture import ISLANDS
-from dhp_lab.plots import CHART_DPI, picture_bytes
+from dhp_lab.lessons.score_and_sde import figures as lesson
+from dhp_lab.lessons.score_and_sde.mixture import ISLANDS
+from dhp_lab.notebook.style import CHART_DPI
+from dhp_lab.notebook.html import picture_bytes
 
 
 def seeded(seed=0):
@@ -125,6 +126,6 @@ def test_snr_matters_to_the_corrector_alone():
 
 
 def test_explorer_starts_with_the_corrector():
-    explorer = explorers.score_and_sde()
+    explorer = explore_score_and_sde()
     assert explorer.start == {"sampler": lesson.CORRECTED, "schedule": "VE, geometric", "steps": 20, "snr": 0.16}
     assert 'class="dhp-still"' in explorer.still().text and "alt=" in explorer.still().text

@@ -9,11 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from dhp_lab import explorers
+from dhp_lab.lessons.conditional.explorer import explore as explore_conditional
 from dhp_lab.diffusion.ideal import IdealDenoiser
 from dhp_lab.diffusion.schedules import linear
-from dhp_lab.digits import CLASSES, digit_classifier, load_digits
-from dhp_lab.lessons import conditional as lesson
+from dhp_lab.data.digits import CLASSES, load_digits
+from dhp_lab.metrics.digit_classifier import digit_classifier
+from dhp_lab.lessons.conditional import figures as lesson
 
 SCHEDULE = linear(50)
 START = {"label": "3", "scale": 3.0, "known": lesson.NOTHING, "digit": "8", "seed": 0}
@@ -122,7 +123,7 @@ def test_the_digit_matters_where_pixels_are_known(digits):
 
 
 def test_the_explorer_starts_there(digits):
-    explorer = explorers.conditional(digits.network, SCHEDULE)
+    explorer = explore_conditional(digits.network, SCHEDULE)
     assert explorer.position() == START
     assert set(explorer.controls["known"].options) == {lesson.NOTHING, *lesson.masks()}
     assert explorer.controls["label"].options == (*map(str, range(CLASSES)), lesson.ANY)

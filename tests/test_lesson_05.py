@@ -11,14 +11,15 @@ import pytest
 import torch
 from PIL import Image
 
-from dhp_lab import explorers
-from dhp_lab.autoencoders import encode, kl_autoencoder
+from dhp_lab.lessons.latent_diffusion.explorer import explore as explore_latent_diffusion
+from dhp_lab.latent.autoencoders import encode, kl_autoencoder
 from dhp_lab.diffusion.schedules import linear
-from dhp_lab.latent_training import LatentConfig, new_latent_diffusion
-from dhp_lab.lessons import latent_diffusion as lesson
-from dhp_lab.lessons import latent_measures as measures
-from dhp_lab.plots import CSS_DPI
-from dhp_lab.scenes import KINDS, batch, judge_all
+from dhp_lab.training.latent_diffusion import LatentConfig, new_latent_diffusion
+from dhp_lab.lessons.latent_diffusion import figures as lesson
+from dhp_lab.lessons.latent_diffusion import measures as measures
+from dhp_lab.notebook.scene_figures import file_bits, scenes_figure
+from dhp_lab.notebook.style import CSS_DPI
+from dhp_lab.data.scenes import KINDS, batch, judge_all
 
 START = {"caption": "a yellow triangle", "f": "8", "steps": 3, "guidance": 4.0, "seed": 0}
 SMALL = LatentConfig(widths=(16, 16), attention=(True, True), text_width=16, text_layers=1, diffusion_steps=20)
@@ -44,7 +45,7 @@ def scenes():
 
 def test_pictures_are_drawn_pixel_for_pixel(scenes):
     x = (scenes[0] * 255).round() / 255
-    figure = lesson.scenes_figure({"one": x[:3], "two": x[3:5]}, titles=["a\nb", "c", "d"], zoom=2, label=100)
+    figure = scenes_figure({"one": x[:3], "two": x[3:5]}, titles=["a\nb", "c", "d"], zoom=2, label=100)
     image = np.asarray(figure.axes[0].images[0].get_array())
     high, wide = image.shape[:2]
     assert (round(figure.get_size_inches()[1] * CSS_DPI), round(figure.get_size_inches()[0] * CSS_DPI)) == (high, wide)
@@ -58,14 +59,14 @@ def test_pictures_are_drawn_pixel_for_pixel(scenes):
 
 
 def test_without_labels_or_titles_no_room_is_kept(scenes):
-    image = lesson.scenes_figure({"": scenes[0][:2]}).axes[0].images[0].get_array()
+    image = scenes_figure({"": scenes[0][:2]}).axes[0].images[0].get_array()
     assert image.shape == (64, 128 + lesson.GAP, 3)
 
 
 @pytest.mark.parametrize("rows", [{}, {"a": torch.zeros(1, 3, 8, 8), "b": torch.zeros(1, 3, 4, 4)}, {"a": torch.zeros(1, 1, 8, 8)}])
 def test_pictures_must_fit(rows):
     with pytest.raises(ValueError, match="rows must hold pictures"):
-        lesson.scenes_figure(rows)
+        scenes_figure(rows)
 
 
 def test_overlay_dims_where_the_map_is_low():
@@ -97,7 +98,7 @@ def test_rates_are_drawn_as_given():
 
 def test_file_bits_are_those_of_the_file(scenes, tmp_path):
     Image.fromarray((scenes[0][0] * 255).round().byte().permute(1, 2, 0).numpy()).save(tmp_path / "x.png", optimize=True)
-    assert lesson.file_bits(scenes[0][:1], "PNG", optimize=True) == 8 * (tmp_path / "x.png").stat().st_size
+    assert file_bits(scenes[0][:1], "PNG", optimize=True) == 8 * (tmp_path / "x.png").stat().st_size
 
 
 PLACE = {"device": "a <machine>", "threads": 2, "versions": {"torch": "2.13"}, "date": "2026-11-21"}
@@ -289,7 +290,7 @@ def test_every_control_changes_the_picture(draws, change):
 
 
 def test_the_grammar_answers_a_caption_it_does_not_know(model):
-    explorer = explorers.latent_diffusion({"8": model})
+    explorer = explore_latent_diffusion({"8": model})
     assert explorer.position() == {"caption": lesson.CAPTIONS[0], "f": "8", "steps": 20, "guidance": 4.0, "seed": 0}
     with pytest.raises(ValueError, match="pink"):
         explorer.controls["caption"].value = "a pink circle"

@@ -14,13 +14,14 @@ from models import M, picture, woken
 from PIL import Image
 from scipy.stats import norm
 
-from dhp_lab import explorers
-from dhp_lab.codec import bitstream
-from dhp_lab.codec.context import coding_order
-from dhp_lab.codec.rate import lambda_code
-from dhp_lab.data import PHOTOS, load_photo, to_pixels
-from dhp_lab.lessons import entropy_models, passes_and_bins
-from dhp_lab.lessons import scale_hyperprior as lesson
+from dhp_lab.lessons.scale_hyperprior.explorer import explore as explore_scale_hyperprior
+from dhp_lab.codec.bits import bitstream
+from dhp_lab.codec.networks.context import coding_order
+from dhp_lab.codec.bits.lambdas import lambda_code
+from dhp_lab.data.photos import PHOTOS, load_photo
+from dhp_lab.data.images import to_pixels
+from dhp_lab.lessons.scale_hyperprior import entropy_models, passes_and_bins
+from dhp_lab.lessons.scale_hyperprior import figures as lesson
 
 START = {"photo": "astronaut", "lambda_rate": 1e-3, "channel": 1}
 CHANNELS = 6
@@ -284,7 +285,7 @@ def test_sides_are_those_that_fit(model):
 
 
 def test_the_explorer_starts_there(model):
-    explorer = explorers.scale_hyperprior(model, side=256)
+    explorer = explore_scale_hyperprior(model, side=256)
     assert explorer.position() == START and explorer.controls["channel"].max == M - 1
     assert explorer.controls["photo"].options == PHOTOS
     explorer.controls["channel"].value = 3

@@ -15,12 +15,12 @@ from models import woken
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
-from dhp_lab import explorers
-from dhp_lab.codec import bitstream
-from dhp_lab.data import load_photo
+from dhp_lab.lessons.diffusion_hyperprior.explorer import explore as explore_diffusion_hyperprior
+from dhp_lab.codec.bits import bitstream
+from dhp_lab.data.photos import load_photo
 from dhp_lab.diffusion.schedules import cosine, linear
-from dhp_lab.lessons import diffusion_hyperprior as lesson
-from dhp_lab.lessons import training_board
+from dhp_lab.lessons.diffusion_hyperprior import figures as lesson
+from dhp_lab.lessons.diffusion_hyperprior import training_board
 
 START = {"photo": "chelsea", "schedule": "linear", "lambda_rate": 3e-3, "steps": 4, "gamma": 0.0}
 
@@ -149,7 +149,7 @@ def test_every_control_changes_picture_and_text(times, change):
 
 
 def test_the_explorer_starts_there(model):
-    explorer = explorers.diffusion_hyperprior(model)
+    explorer = explore_diffusion_hyperprior(model)
     assert explorer.position() == START
     explorer.controls["steps"].value = 0
     assert "D is asked: none" in explorer.text.value

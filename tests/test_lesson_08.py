@@ -12,16 +12,19 @@ import torch
 from models import untrained
 from PIL import Image
 
-from dhp_lab import classical, explorers
-from dhp_lab.codec import bitstream
-from dhp_lab.codec.bitstream import BitstreamError
-from dhp_lab.data import load_photo, to_pixels, to_tensor
-from dhp_lab.evaluation import Coder, evaluate
-from dhp_lab.lessons import evaluate as lesson
-from dhp_lab.lessons import failures, measured_photo
-from dhp_lab.measurements import Point
-from dhp_lab.metrics import bd_rate, psnr
-from dhp_lab.report import to_json
+from dhp_lab.evaluation import classical
+from dhp_lab.lessons.evaluation.explorer import explore as explore_evaluation
+from dhp_lab.codec.bits import bitstream
+from dhp_lab.codec.bits.bitstream import BitstreamError
+from dhp_lab.data.photos import load_photo
+from dhp_lab.data.images import to_pixels, to_tensor
+from dhp_lab.evaluation.evaluate import Coder, evaluate
+from dhp_lab.lessons.evaluation import figures as lesson
+from dhp_lab.lessons.evaluation import failures, measured_photo
+from dhp_lab.evaluation.measurements import Point
+from dhp_lab.metrics.rd_curves import bd_rate
+from dhp_lab.metrics.pixels import psnr
+from dhp_lab.evaluation.report import to_json
 
 SIDE = 64
 START = {"photo": "coffee", "lambda_rate": 5e-3, "steps": 4, "gamma": 0.0, "seed": 0}
@@ -307,7 +310,7 @@ def test_gamma_and_seed_are_named_where_they_count(photos):
 
 
 def test_the_explorer_starts_there(model):
-    explorer = explorers.evaluate(model, side=SIDE)
+    explorer = explore_evaluation(model, side=SIDE)
     assert explorer.position() == START
     explorer.controls["gamma"].value = 0.3
     assert "γ = 0.3" in explorer.text.value and 'alt="coffee and its errors' in explorer.picture.value

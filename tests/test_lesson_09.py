@@ -15,17 +15,18 @@ from oracles import largest
 from PIL import Image
 from torch import nn
 
-from dhp_lab import explorers
-from dhp_lab.autoencoders import decode, encode
-from dhp_lab.codec import bitstream, create_bk_sdm_compression_model
-from dhp_lab.codec.pretrained import Frozen
-from dhp_lab.codec.transmission import receive
-from dhp_lab.data import to_pixels
-from dhp_lab.lessons import bk_sdm as lesson
-from dhp_lab.lessons import coded_scenes
-from dhp_lab.lessons.coded_scenes import CodedScenes, new_scenes
-from dhp_lab.metrics import psnr
-from dhp_lab.scenes import batch
+from dhp_lab.lessons.bk_sdm_codec.explorer import explore as explore_bk_sdm_codec
+from dhp_lab.latent.autoencoders import decode, encode
+from dhp_lab.codec.bits import bitstream
+from dhp_lab.codec import create_bk_sdm_compression_model
+from dhp_lab.codec.stable_diffusion.networks import Frozen
+from dhp_lab.codec.entropy_coding import receive
+from dhp_lab.data.images import to_pixels
+from dhp_lab.lessons.bk_sdm_codec import figures as lesson
+from dhp_lab.lessons.bk_sdm_codec import coded_scenes
+from dhp_lab.lessons.bk_sdm_codec.coded_scenes import CodedScenes, new_scenes
+from dhp_lab.metrics.pixels import psnr
+from dhp_lab.data.scenes import batch
 
 pytestmark = pytest.mark.usefixtures("in_float32")
 
@@ -207,7 +208,7 @@ def test_every_control_changes_picture_and_text(coded, change):
 
 
 def test_the_explorer_starts_there(model):
-    explorer = explorers.bk_sdm(model)
+    explorer = explore_bk_sdm_codec(model)
     assert explorer.position() == START
     explorer.controls["steps"].value = 0
     assert "the U-Net is asked: none" in explorer.text.value

@@ -11,12 +11,13 @@ import torch.nn.functional as F
 from models import picture, untrained, woken
 from PIL import Image
 
-from dhp_lab import explorers
-from dhp_lab.codec import bitstream
-from dhp_lab.codec.rate import lambda_code, lambda_of
-from dhp_lab.data import load_photo, to_pixels
-from dhp_lab.lessons import attention, between, one_step
-from dhp_lab.lessons import where_next as lesson
+from dhp_lab.lessons.where_next.explorer import explore as explore_where_next
+from dhp_lab.codec.bits import bitstream
+from dhp_lab.codec.bits.lambdas import lambda_code, lambda_of
+from dhp_lab.data.photos import load_photo
+from dhp_lab.data.images import to_pixels
+from dhp_lab.lessons.where_next import attention, between, one_step
+from dhp_lab.lessons.where_next import figures as lesson
 
 START = {"photo": "coffee", "area": lesson.MIDDLE, "lambda_rate": 3e-3, "strength": 2}
 
@@ -287,7 +288,7 @@ def test_every_control_changes_picture_and_text(maps, change):
 
 @pytest.mark.slow
 def test_the_explorer_starts_there(model):
-    explorer = explorers.where_next(model)
+    explorer = explore_where_next(model)
     assert explorer.position() == START
     explorer.controls["strength"].value = -2
     assert "the middle: -2 octaves" in explorer.text.value

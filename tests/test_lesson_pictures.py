@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from dhp_lab.lessons import pictures
-from dhp_lab.lessons.pictures import GAP, INK, KNOWN, LABEL, MISSING, PAPER, TITLE, digits_figure, sheet
-from dhp_lab.plots import picture_bytes
+from dhp_lab.notebook import digit_figures as pictures
+from dhp_lab.notebook.digit_figures import GAP, INK, KNOWN, LABEL, MISSING, PAPER, TITLE, digits_figure, sheet
+from dhp_lab.notebook.html import picture_bytes
 
 RANDOM = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 4 - 2
 
@@ -78,6 +78,8 @@ def test_words_take_no_pixel_of_the_pictures(label):
 
 
 def test_the_lessons_draw_digits_by_no_other_way():
-    from dhp_lab.lessons import conditional, ddim, ddpm
+    from dhp_lab.lessons.conditional import figures as conditional
+    from dhp_lab.lessons.ddim import figures as ddim
+    from dhp_lab.lessons.ddpm import figures as ddpm
 
     assert ddpm.digits_figure is ddim.digits_figure is conditional.digits_figure is pictures.digits_figure

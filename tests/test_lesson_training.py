@@ -12,18 +12,17 @@ from diffusers.training_utils import EMAModel
 from safetensors.torch import load, save
 from torch import nn
 
-from dhp_lab import lesson_training
-from dhp_lab.checkpoints import CONFIG, WEIGHTS, CheckpointError
+from dhp_lab.training import digit_denoiser as lesson_training
+from dhp_lab.core.weights import CONFIG, WEIGHTS, CheckpointError
 from dhp_lab.diffusion.guidance import guided
 from dhp_lab.diffusion.ideal import IdealDenoiser
 from dhp_lab.diffusion.networks import UNet, UNetConfig
 from dhp_lab.diffusion.process import draw_times, noise_like, simple_loss
 from dhp_lab.diffusion.samplers import ddim, last, start
-from dhp_lab.digits import CLASSES, SIDE, load_digits, round_to_levels, share_of_asked_class
-from dhp_lab.lesson_training import (
-    LESSONS, LessonConfig, descend, lesson_config, load_denoiser, lr_share, save_denoiser, train_denoiser, train_lessons,
-    update_average,
-)
+from dhp_lab.data.digits import CLASSES, SIDE, load_digits, round_to_levels
+from dhp_lab.metrics.digit_classifier import share_of_asked_class
+from dhp_lab.training.digit_denoiser import LESSONS, LessonConfig, lesson_config, load_denoiser, save_denoiser, train_denoiser, train_lessons
+from dhp_lab.training.optimisation import descend, lr_share, update_average
 
 SHAPE = UNetConfig(channels=(8,), attention_levels=(), heads=2, dropout=0.1)
 TINY = LessonConfig(SHAPE, diffusion_steps=20, training_steps=3, batch_size=4)

@@ -19,11 +19,12 @@ from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, Featu
 from torchmetrics.functional.multimodal.clip_score import _clip_score_update as torchmetrics_update
 from torchmetrics.image.fid import NoTrainInceptionV3
 
-from dhp_lab import download, metric_networks
-from dhp_lab.download import DownloadError
-from dhp_lab.feature_distances import frechet_distance, kernel_distance
-from dhp_lab.generative_metrics import clip_score, fid, improved_precision_recall, inception_score, kid, lpips
-from dhp_lab.metric_networks import CLIP_FILES, alexnet_lpips, clip, inception, obtain
+from dhp_lab.core import download
+from dhp_lab.metrics import feature_networks as metric_networks
+from dhp_lab.core.download import DownloadError
+from dhp_lab.metrics.feature_distances import frechet_distance, kernel_distance
+from dhp_lab.metrics.generative import clip_score, fid, improved_precision_recall, inception_score, kid, lpips
+from dhp_lab.metrics.feature_networks import CLIP_FILES, alexnet_lpips, clip, inception, obtain
 from oracles import largest, seeded
 
 

@@ -1,4 +1,4 @@
-"""Every figure of dhp_lab.metrics against a closed form, brute-force numpy or scikit-image."""
+"""Every figure of dhp_lab.metrics.pixels against a closed form, brute-force numpy or scikit-image."""
 
 import math
 
@@ -9,17 +9,8 @@ import torch
 from scipy.ndimage import correlate1d
 from skimage.metrics import peak_signal_noise_ratio
 
-from dhp_lab.metrics import (
-    bd_rate,
-    bits_per_pixel,
-    compression_ratio,
-    decibel,
-    gradient_energy_ratio,
-    ms_ssim,
-    psnr,
-    round_to_8_bits,
-    smallest_gain,
-)
+from dhp_lab.metrics.rd_curves import bd_rate, smallest_gain
+from dhp_lab.metrics.pixels import bits_per_pixel, compression_ratio, decibel, gradient_energy_ratio, ms_ssim, psnr, round_to_8_bits
 
 
 def photo(size=192):

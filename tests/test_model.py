@@ -15,12 +15,14 @@ from models import M, N, picture, untrained, woken
 from oracles import largest
 
 import dhp_lab
-from dhp_lab.checkpoints import CONFIG, WEIGHTS
-from dhp_lab.codec.bitstream import BitstreamError
-from dhp_lab.codec.denoiser import SIGMA_Q
-from dhp_lab.codec.model import DiffusionHyperprior, create_diffusion_hyperprior_model
-from dhp_lab.codec.rate import lambda_code, lambda_of, quantisation_sigma
-from dhp_lab.codec.transmission import receive
+from dhp_lab.core.weights import CONFIG, WEIGHTS
+from dhp_lab.codec.bits.bitstream import BitstreamError
+from dhp_lab.codec.denoising.decoder_state import SIGMA_Q
+from dhp_lab.codec.model import DiffusionHyperprior
+from dhp_lab.codec.create import create_diffusion_hyperprior_model
+from dhp_lab.codec.bits.lambdas import lambda_code, lambda_of
+from dhp_lab.codec.networks.gain import quantisation_sigma
+from dhp_lab.codec.entropy_coding import receive
 
 SIZES = [(16, 16), (17, 31), (64, 64), (100, 77), (131, 200)]
 LAMBDAS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-6)

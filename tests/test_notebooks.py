@@ -63,11 +63,11 @@ def lesson() -> nbformat.NotebookNode:
     cells = [
         new_markdown_cell("# 00 · A lesson\n\n## What you will do\nRead.\n\n## What you will learn\nThis."),
         new_markdown_cell("## What you need\n3 minutes on a laptop, 1 minute on a GPU; see https://example.org/a/b/c."),
-        code("from dhp_lab import checks, explorers\n%matplotlib inline"),
+        code("from dhp_lab.lessons.start_here import checks, explorer\n%matplotlib inline"),
         new_markdown_cell("## The idea\n$1/2$ and/or/not.\n```\n## not a heading\n```\n![A noisy photo of a cat](a.png)"),
         code("1 / 2", new_output("stream", name="stdout", text="0.5 bits/pixel/channel\n")),
         new_markdown_cell("## Explorer"),
-        code("explorers.codec()"),
+        code("explorer.explore()"),
         code("plots.figure_html(figure)", html(PICTURE)),
         new_markdown_cell("## A question to think about\nWhy?\n<details><summary>Answer</summary>So.</details>"),
         new_markdown_cell("## Exercises\n\n### Exercise 1: bits"),
@@ -114,7 +114,7 @@ def put(value, *path):
 
 def add_state_without_models(nb):
     nb.metadata.widgets = nbformat.from_dict({WIDGET_STATE: {"state": {"other": {}}}})
-    show("explorers.codec", VIEW)(nb)
+    show("explorer.explore", VIEW)(nb)
 
 
 def swap_sections(nb):
@@ -157,8 +157,8 @@ BREAKS = [
     ("exercises_are_checked", replace("checks.psnr(my_psnr)", "check = checks.psnr")),
     ("exercises_are_checked", put([], "cells", 11, "outputs")),
     ("exercises_are_checked", put("psnr: correct", "cells", 11, "outputs", 0, "data", "text/plain")),
-    ("one_explorer", replace("explorers.codec()", "explorers.codec")),
-    ("one_explorer", replace("explorers.codec()", "explorers.codec(); explorers.rate()")),
+    ("one_explorer", replace("explorer.explore()", "explorer.explore")),
+    ("one_explorer", replace("explorer.explore()", "explorer.explore(); explorer.explore()")),
     ("one_explorer", put([], "cells", 7, "outputs")),
     ("pictures_have_alt_text", show("1 / 2", PNG)),
     ("pictures_have_alt_text", show("1 / 2", PNG_FILE_NAME)),
@@ -167,7 +167,7 @@ BREAKS = [
     ("pictures_have_alt_text", show("1 / 2", html("<svg viewBox='0 0 1 1'></svg>"))),
     ("pictures_have_alt_text", replace("![A noisy photo of a cat]", "![]")),
     ("pictures_have_alt_text", replace("![A noisy photo of a cat](a.png)", "<img src='a.png'>")),
-    ("widgets_are_valid", show("explorers.codec", VIEW)),
+    ("widgets_are_valid", show("explorer.explore", VIEW)),
     ("widgets_are_valid", add_state_without_models),
     ("widgets_are_valid", put({WIDGET_STATE: {"version_major": 2}}, "metadata", "widgets")),
     ("no_machine_paths", replace("1 / 2", f"open({HOME!r})")),
@@ -186,7 +186,7 @@ def test_the_example_keeps_every_rule():
 def test_a_widget_with_its_state_is_fine():
     nb = lesson()
     nb.metadata.widgets = nbformat.from_dict({WIDGET_STATE: {"state": {"abc": {}}}})
-    show("explorers.codec", VIEW)(nb)
+    show("explorer.explore", VIEW)(nb)
     assert broken_rules(nb) == set()
 
 
@@ -206,7 +206,7 @@ def test_every_rule_can_fail():
 
 def test_clean_keeps_the_outputs_and_the_tags():
     nb = lesson()
-    show("explorers.codec", VIEW)(nb)
+    show("explorer.explore", VIEW)(nb)
     nb.metadata.widgets = nbformat.from_dict({WIDGET_STATE: {"version_major": 2}})
     nb.metadata.kernelspec.name = "my-kernel"
     nb.cells[4].metadata = nbformat.from_dict({"tags": ["nbval-check-output"], "execution": {"shell": "now"}})

@@ -10,16 +10,9 @@ import torch
 from models import picture, untrained, woken
 from scipy.stats import norm
 
-from dhp_lab.codec import objective
-from dhp_lab.codec.entropy import table_rows
-from dhp_lab.codec.objective import (
-    LAMBDA_OFTEN,
-    REFERENCE,
-    SILENT_LEAST,
-    VALIDATION_LAMBDAS,
-    Objective,
-    rate_distortion,
-)
+from dhp_lab.training import codec_objective as objective
+from dhp_lab.codec.bits.scales import table_rows
+from dhp_lab.training.codec_objective import LAMBDA_OFTEN, REFERENCE, SILENT_LEAST, VALIDATION_LAMBDAS, Objective, rate_distortion
 
 STAGES = ("codec", "denoiser", "joint")
 

@@ -1,4 +1,4 @@
-"""dhp_lab.plots: photos pixel for pixel, bars and points where the numbers are, alternative texts always."""
+"""dhp_lab.notebook.photo_figures: photos pixel for pixel, bars and points where the numbers are, alternative texts always."""
 
 import base64
 import io
@@ -11,8 +11,10 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from dhp_lab import plots
-from dhp_lab.data import PHOTOS, load_photo, to_pixels
+from dhp_lab.lessons.start_here import figures
+from dhp_lab.notebook import html, photo_figures as plots, style
+from dhp_lab.data.photos import PHOTOS, load_photo
+from dhp_lab.data.images import to_pixels
 
 
 def noise(height, width, seed=0):
@@ -20,7 +22,7 @@ def noise(height, width, seed=0):
 
 
 def drawn(figure):
-    return np.asarray(Image.open(io.BytesIO(plots.picture_bytes(figure))))
+    return np.asarray(Image.open(io.BytesIO(html.picture_bytes(figure))))
 
 
 def holds(canvas, picture, left):
@@ -36,15 +38,15 @@ def test_photos_are_drawn_pixel_for_pixel(zoom):
     canvas = drawn(plots.photos_figure({"wide": wide, "tall": tall}, zoom=zoom))
     large = [np.kron(p, np.ones((zoom, zoom, 1), np.uint8)) for p in (wide, tall)]
     assert holds(canvas, large[0], 0)
-    assert holds(canvas, large[1], 181 * zoom + plots.GAP)
-    assert canvas.shape[1] == (181 + 170) * zoom + plots.GAP
+    assert holds(canvas, large[1], 181 * zoom + style.GAP)
+    assert canvas.shape[1] == (181 + 170) * zoom + style.GAP
 
 
 def test_titles_stand_above_the_photos_and_take_no_pixel_of_them():
     photo = noise(40, 200)
     one = drawn(plots.photos_figure({"a": photo}))
     two = drawn(plots.photos_figure({"a\nb": photo}))
-    assert len(two) - len(one) == plots.LINE
+    assert len(two) - len(one) == style.LINE
     for canvas in (one, two):
         assert np.array_equal(canvas[-40:], photo)
         assert (canvas[:-40] != 255).any(), "there is no title"
@@ -64,7 +66,7 @@ def test_no_photo_is_refused():
 def test_figure_html_holds_every_pixel_and_the_alt_text():
     photo = noise(30, 160)
     figure = plots.photos_figure({"a": photo})
-    shown = plots.figure_html(figure, 'A "noisy" cat < a dog')._repr_html_()
+    shown = html.figure_html(figure, 'A "noisy" cat < a dog')._repr_html_()
     assert 'alt="A &quot;noisy&quot; cat &lt; a dog"' in shown
     assert "width: 160px" in shown
     data = base64.b64decode(re.search(r"data:image/png;base64,([^\"]+)", shown)[1])
@@ -73,7 +75,7 @@ def test_figure_html_holds_every_pixel_and_the_alt_text():
 
 def test_figure_html_shrinks_with_a_quality_and_keeps_its_size():
     figure = plots.photos_figure({"a": to_pixels(load_photo("coffee", 256))})
-    exact, small = (plots.figure_html(figure, "A cup of coffee", quality=quality).text for quality in (None, 80))
+    exact, small = (html.figure_html(figure, "A cup of coffee", quality=quality).text for quality in (None, 80))
     assert len(small) < len(exact) / 3
     with Image.open(io.BytesIO(base64.b64decode(re.search(r"data:image/webp;base64,([^\"]+)", small)[1]))) as image:
         assert (image.format, image.width) == ("WEBP", 256)
@@ -82,19 +84,19 @@ def test_figure_html_shrinks_with_a_quality_and_keeps_its_size():
 @pytest.mark.parametrize("alt", ["", "  "])
 def test_an_empty_alt_text_is_refused(alt):
     with pytest.raises(ValueError, match="alt is empty"):
-        plots.figure_html(plots.file_figure({"z": 1}), alt)
+        html.figure_html(plots.file_figure({"z": 1}), alt)
 
 
 def test_what_a_notebook_stores_beside_the_html_is_short():
-    assert len(repr(plots.Html("x" * 100_000))) < 60
+    assert len(repr(html.Html("x" * 100_000))) < 60
 
 
 def test_table_html():
-    text = plots.table_html([["K = 0", 31.5], ["a<b", "-"]], ["", "PSNR"]).text
+    text = html.table_html([["K = 0", 31.5], ["a<b", "-"]], ["", "PSNR"]).text
     rows = re.findall(r"<tr>(.*?)</tr>", text)
     assert [re.findall(r">([^<]*)</t[dh]>", row) for row in rows] == [["", "PSNR"], ["K = 0", "31.5"], ["a&lt;b", "-"]]
     assert [re.findall("align: ([a-z]+)", row) for row in rows] == [["left", "right"]] * 3
-    assert "right" not in plots.table_html([["torch", "2.13"]]).text
+    assert "right" not in html.table_html([["torch", "2.13"]]).text
 
 
 @pytest.mark.parametrize("name", PHOTOS)
@@ -149,7 +151,7 @@ def test_noise_level_figure_shows_the_numbers_it_is_given():
     delta, sigma = 0.3, 0.3 / math.sqrt(12)
     lambdas, times = np.geomspace(1e-5, 1e-2, 20), np.linspace(0, 50, 101)
     errors = np.random.default_rng(0).uniform(-delta / 2, delta / 2, 50_000)
-    figure = plots.noise_level_figure(
+    figure = figures.noise_level_figure(
         lambdas=lambdas, deltas=5 * np.sqrt(lambdas), errors=errors, times=times, sigmas=times**2 / 100,
         chosen=(3.6e-3, delta, 4.0, 0.16),
     )  # fmt: skip

@@ -8,8 +8,9 @@ from fractions import Fraction
 import pytest
 import torch
 
-from dhp_lab.codec import rate
-from dhp_lab.codec.rate import CODE_MAX, CODE_MIN, GainCurve, check_lambda, lambda_code, lambda_of, quantisation_sigma
+from dhp_lab.codec.bits import lambdas
+from dhp_lab.codec.bits.lambdas import CODE_MAX, CODE_MIN, check_lambda, lambda_code, lambda_of
+from dhp_lab.codec.networks.gain import GainCurve, quantisation_sigma
 
 CODES = range(CODE_MIN, CODE_MAX + 1)
 SOME_CODES = sorted({*CODES[::37], *(4096 * knot + near for knot in range(1, 9) for near in (-1, 0, 1)), CODE_MIN, CODE_MAX})
@@ -28,7 +29,7 @@ def test_every_code_is_the_code_of_its_lambda():
     values = [lambda_of(code) for code in CODES]
     assert [lambda_code(value) for value in values] == list(CODES)
     assert all(low < high for low, high in zip(values, values[1:], strict=False))
-    assert rate.LAMBDA_MIN <= values[0] and values[-1] <= rate.LAMBDA_MAX
+    assert lambdas.LAMBDA_MIN <= values[0] and values[-1] <= lambdas.LAMBDA_MAX
 
 
 def test_a_code_is_within_half_a_step_of_lambda():

@@ -14,9 +14,7 @@ from scipy.integrate import solve_ivp
 
 from dhp_lab.diffusion import samplers
 from dhp_lab.diffusion.ideal import IdealDenoiser
-from dhp_lab.diffusion.samplers import (
-    ddim, ddpm, euler_maruyama, invert, last, predictor_corrector, probability_flow, start,
-)
+from dhp_lab.diffusion.samplers import ddim, ddpm, euler_maruyama, invert, last, predictor_corrector, probability_flow, start
 from dhp_lab.diffusion.schedules import NoiseSchedule, at, cosine, geometric, linear
 
 MEAN, STD = torch.tensor([0.3, -0.5]), torch.tensor([0.4, 0.8])

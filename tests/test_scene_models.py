@@ -10,17 +10,17 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel, VQModel
 from typer.testing import CliRunner
 
-from dhp_lab import autoencoder_training, lesson_training, scene_models
-from dhp_lab.autoencoder_training import AutoencoderConfig
-from dhp_lab.autoencoders import codebook_use, decode, encode, load_autoencoder
-from dhp_lab.checkpoints import CheckpointError
+from dhp_lab.training import autoencoder as autoencoder_training, digit_denoiser as lesson_training, scene_models
+from dhp_lab.training.autoencoder import AutoencoderConfig
+from dhp_lab.latent.autoencoders import codebook_use, decode, encode, load_autoencoder
+from dhp_lab.core.weights import CheckpointError
 from dhp_lab.cli import app
 from dhp_lab.diffusion.samplers import start
-from dhp_lab.latent_diffusion import LatentDiffusion
-from dhp_lab.latent_training import LatentConfig
-from dhp_lab.metrics import psnr
-from dhp_lab.scene_models import SCENE_MODELS, SceneConfig, load_scenes, load_vq, scene_config, train_scenes
-from dhp_lab.scenes import WORDS, batch, obedience_table
+from dhp_lab.latent.pipeline import LatentDiffusion
+from dhp_lab.training.latent_diffusion import LatentConfig
+from dhp_lab.metrics.pixels import psnr
+from dhp_lab.training.scene_models import SCENE_MODELS, SceneConfig, load_scenes, load_vq, scene_config, train_scenes
+from dhp_lab.data.scenes import WORDS, batch, obedience_table
 
 UNSEEN = 1_000_000                       # a seed beyond those of training
 NAMES = ("scenes-f4", "scenes-f8", "scenes-vq")

@@ -15,14 +15,10 @@ from scipy.ndimage import gaussian_filter
 from scipy.stats import chisquare
 from torch.nn.functional import interpolate
 
-from dhp_lab.scenes import (
-    BACKGROUNDS, COLOURS, KINDS, MAX_WORDS, RELATIONS, RGB, SIZES, WORDS, Conditions, Scene, Shape, Thing, Verdict, batch,
-    caption, coverage, draw, draw_all, find_shapes, judge, judge_all, obedience, obedience_table, obeys, parse, read_words,
-    scene, sentence,
-)
-from dhp_lab.scenes.drawing import BORDER_RADIUS, RADII
-from dhp_lab.scenes.placing import GAP, MARGIN, SLOPE, SPACE
-from dhp_lab.scenes.regions import unmix
+from dhp_lab.data.scenes import BACKGROUNDS, COLOURS, KINDS, MAX_WORDS, RELATIONS, RGB, SIZES, WORDS, Conditions, Scene, Shape, Thing, Verdict, batch, caption, coverage, draw, draw_all, find_shapes, judge, judge_all, obedience, obedience_table, obeys, parse, read_words, scene, sentence
+from dhp_lab.data.scenes.drawing import BORDER_RADIUS, RADII
+from dhp_lab.data.scenes.placing import GAP, MARGIN, SLOPE, SPACE
+from dhp_lab.data.scenes.regions import unmix
 
 COUNT = 2000
 PARTS = ("colour", "kind", "size", "relation", "alone")

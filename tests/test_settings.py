@@ -1,11 +1,11 @@
-"""dhp_lab.settings: the profile, the device, the precision and the folder of data."""
+"""dhp_lab.core.settings: the profile, the device, the precision and the folder of data."""
 
 from pathlib import Path
 
 import pytest
 import torch
 
-from dhp_lab import settings
+from dhp_lab.core import settings
 
 
 @pytest.fixture

@@ -16,15 +16,15 @@ from oracles import largest
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from dhp_lab.checkpoints import CheckpointError
+from dhp_lab.core.weights import CheckpointError
 from dhp_lab.codec import DiffusionHyperprior, create_bk_sdm_compression_model
-from dhp_lab.codec.model import changed
-from dhp_lab.codec.objective import Objective
-from dhp_lab.codec.pretrained import Frozen
-from dhp_lab.codec.stable_diffusion import FOLDER, StableDiffusionConfig
-from dhp_lab.evaluation import Coder
-from dhp_lab.metrics import psnr
-from dhp_lab.scenes import batch
+from dhp_lab.codec.create import changed
+from dhp_lab.training.codec_objective import Objective
+from dhp_lab.codec.stable_diffusion.networks import Frozen
+from dhp_lab.codec.stable_diffusion.config import FOLDER, StableDiffusionConfig
+from dhp_lab.evaluation.evaluate import Coder
+from dhp_lab.metrics.pixels import psnr
+from dhp_lab.data.scenes import batch
 
 pytestmark = pytest.mark.usefixtures("in_float32")
 

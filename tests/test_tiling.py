@@ -8,16 +8,16 @@ import torch.nn.functional as F
 from models import M, picture, woken
 from oracles import largest
 
-from dhp_lab import precision
-from dhp_lab.codec import denoiser as denoiser_module
+from dhp_lab.core import memory, precision
+from dhp_lab.codec.denoising import decoder_state as denoiser_module
 from dhp_lab.codec import hyperprior
 from dhp_lab.codec import model as model_module
-from dhp_lab.codec import tiling
-from dhp_lab.codec.denoiser import SIGMA_Q, Known
-from dhp_lab.codec.lapped import BLOCK
-from dhp_lab.codec.tiling import OVERLAP, TILE, tiled
-from dhp_lab.codec.transforms import HYPER
-from dhp_lab.codec.transmission import receive
+from dhp_lab.codec.networks import tiling
+from dhp_lab.codec.denoising.decoder_state import SIGMA_Q, Known
+from dhp_lab.codec.networks.lapped import BLOCK
+from dhp_lab.codec.networks.tiling import OVERLAP, TILE, tiled
+from dhp_lab.codec.networks.hyper_transforms import HYPER
+from dhp_lab.codec.entropy_coding import receive
 
 SMALL = 7                                 # side of the tiles in these tests, in latents
 
@@ -85,8 +85,8 @@ def test_an_allocator_without_that_option_is_left_alone(monkeypatch, library):
             raise TypeError("LoadLibrary() argument 1 must be str, not None")
         return library
 
-    monkeypatch.setattr(tiling.ctypes, "CDLL", load)
-    assert tiling._keep_freed_memory.__wrapped__() is None
+    monkeypatch.setattr(memory.ctypes, "CDLL", load)
+    assert memory._keep_freed_memory.__wrapped__() is None
 
 
 # how far the networks look

@@ -13,13 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
-from dhp_lab import training
-from dhp_lab.checkpoints import CheckpointError
-from dhp_lab.codec import objective
+from dhp_lab.training import codec_trainer as training
+from dhp_lab.core.weights import CheckpointError
+from dhp_lab.training import codec_objective as objective
 from dhp_lab.codec.model import DiffusionHyperprior
-from dhp_lab.data import ImageError
-from dhp_lab.training import Trainer, train
-from dhp_lab.training_config import TrainingConfig, TrainingError
+from dhp_lab.data.images import ImageError
+from dhp_lab.training.codec_trainer import Trainer, train
+from dhp_lab.training.codec_config import TrainingConfig, TrainingError
 
 SMALL = {"batch_size": 2, "epochs": 2, "denoiser_epochs": 1, "joint_epochs": 1, "lr": 5e-4, "N": 8, "M": 16,
          "diffusion_steps": 10, "image_size": 64, "device": "cpu", "validate_every": 4, "minutes_between_saves": 0.0}
@@ -139,8 +139,8 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_state(ph
 
 FULL_DISK = """
 import resource, sys
-from dhp_lab.training import Trainer
-from dhp_lab.training_config import TrainingConfig, TrainingError
+from dhp_lab.training.codec_trainer import Trainer
+from dhp_lab.training.codec_config import TrainingConfig, TrainingError
 run = Trainer(TrainingConfig(**{settings}))
 step = run._train_step
 def fill(x):

@@ -10,10 +10,12 @@ import torch
 import torch.nn.functional as F
 from models import M, N, picture, untrained, woken
 
-from dhp_lab import precision
-from dhp_lab.codec import lapped, transforms
-from dhp_lab.codec.lapped import lapped_basis, lapped_filters, mirror
-from dhp_lab.codec.transforms import Analysis, HyperSynthesis, Synthesis, widths
+from dhp_lab.core import precision
+from dhp_lab.codec.networks import exact, hyper_transforms, lapped, transforms
+from dhp_lab.codec.networks.lapped import lapped_basis, lapped_filters, mirror
+from dhp_lab.codec.networks.transforms import Analysis, Synthesis
+from dhp_lab.codec.networks.hyper_transforms import HyperSynthesis
+from dhp_lab.codec.networks.layers import widths
 
 LOG2_DELTA = torch.tensor([-3.0])
 ALL = 3 * 16 * 16
@@ -200,7 +202,7 @@ def test_exact_is_the_trained_network_up_to_the_fixed_point(h_s):
 
 def _convolved(h, layer):
     """`exact_conv` through torch's convolution in float64: other algorithms, other orders of summation."""
-    h = h.clamp(-transforms.ACTIVATION_LIMIT, transforms.ACTIVATION_LIMIT)
+    h = h.clamp(-exact.ACTIVATION_LIMIT, exact.ACTIVATION_LIMIT)
     weight, bias = torch.round(layer.weight.double() * 2**12), torch.round(layer.bias.double() * 2**22)
     return torch.floor(F.conv2d(h, weight, bias, padding=layer.padding) / 2**12 + 0.5)
 
@@ -219,7 +221,7 @@ def _shuffled(h, layer):
 def test_exact_does_not_depend_on_the_order_of_sums(h_s, other, onednn, monkeypatch):
     z_hat, log2_delta = whole()
     expected = h_s.exact(z_hat, log2_delta)
-    monkeypatch.setattr(transforms, "exact_conv", other)
+    monkeypatch.setattr(hyper_transforms, "exact_conv", other)
     with torch.backends.mkldnn.flags(enabled=onednn):
         assert torch.equal(h_s.exact(z_hat, log2_delta), expected)
 
@@ -250,8 +252,8 @@ def test_exact_is_the_same_on_a_gpu():
 
 def test_no_sum_of_the_exact_path_can_round():
     """The largest layer (N = 1024, one more plane, 3 x 3 taps), every activation and weight at its limit."""
-    largest_weight = 2 ** (transforms.WEIGHT_BITS + 3)
-    assert transforms.ACTIVATION_LIMIT * largest_weight * 9 * 1025 < 2**53
+    largest_weight = 2 ** (exact.WEIGHT_BITS + 3)
+    assert exact.ACTIVATION_LIMIT * largest_weight * 9 * 1025 < 2**53
 
 
 @pytest.mark.parametrize("value", [8.0, -9.5])

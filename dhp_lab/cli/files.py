@@ -17,7 +17,7 @@ import typer
 from dhp_lab.cli.app import Device, Force, ModelPath, SpareMemory, app
 
 if TYPE_CHECKING:
-    from dhp_lab.codec.bitstream import DhpFile
+    from dhp_lab.codec.bits.bitstream import DhpFile
     from dhp_lab.codec.model import DiffusionHyperprior
 
 
@@ -33,10 +33,10 @@ def compress(
 ) -> None:
     """Compress a picture to a .dhp file."""
     _check_target(source, target, [".dhp"], force)
-    from dhp_lab.checkpoints import write_atomic
-    from dhp_lab.codec import bitstream
-    from dhp_lab.codec.rate import check_lambda
-    from dhp_lab.data import load_image
+    from dhp_lab.codec.bits import bitstream
+    from dhp_lab.codec.bits.lambdas import check_lambda
+    from dhp_lab.core.files import write_atomic
+    from dhp_lab.data.images import load_image
 
     check_lambda(lambda_rate)
     x, notes = load_image(source)
@@ -72,8 +72,8 @@ def decompress(
     _check_within("seed", seed, 0, 2**63 - 1)
     _check_within("max_megapixels", max_megapixels, 0, 1e6)
     file = _read_dhp(source, max_pixels=int(max_megapixels * 1e6), allow_truncated=preview)
-    from dhp_lab.codec.bitstream import check_model
-    from dhp_lab.data import LOSSLESS, save_image
+    from dhp_lab.codec.bits.bitstream import check_model
+    from dhp_lab.data.images import LOSSLESS, save_image
 
     _check_target(source, target, list(LOSSLESS), force)
     model, _ = _load_model(model_path, device, spare_memory)
@@ -94,7 +94,7 @@ def info(
     model_path: ModelPath = None,
 ) -> None:
     """Show what a .dhp file holds, after checking it."""
-    from dhp_lab.codec.bitstream import HEADER_BYTES, check_model
+    from dhp_lab.codec.bits.bitstream import HEADER_BYTES, check_model
 
     file = _read_dhp(source, max_pixels=2**64)
     size = HEADER_BYTES + len(file.z) + len(file.y)
@@ -148,7 +148,12 @@ def _writing(target: Path) -> Iterator[None]:
 
 def _read_dhp(path: Path, *, max_pixels: int, allow_truncated: bool = False) -> DhpFile:
     """Read and check a file, never more of it than its header announces (and one byte, to see that it ends there)."""
-    from dhp_lab.codec.bitstream import HEADER_BYTES, BitstreamError, announced_size, read
+    from dhp_lab.codec.bits.bitstream import (
+        HEADER_BYTES,
+        BitstreamError,
+        announced_size,
+        read,
+    )
 
     try:
         with open(path, "rb") as stream:
@@ -163,8 +168,8 @@ def _read_dhp(path: Path, *, max_pixels: int, allow_truncated: bool = False) -> 
 
 def _load_model(model_path: str | None, device: str | None, spare: bool) -> tuple[DiffusionHyperprior, object]:
     """The model, ready to code, and the torch.device that it is on."""
-    from dhp_lab.checkpoints import default_checkpoint
-    from dhp_lab.settings import choose_device
+    from dhp_lab.core.paths import default_checkpoint
+    from dhp_lab.core.settings import choose_device
 
     place = choose_device(device)
     from dhp_lab.codec.model import DiffusionHyperprior
@@ -175,7 +180,9 @@ def _load_model(model_path: str | None, device: str | None, spare: bool) -> tupl
 
 def _name_model(file: DhpFile, model_path: str | None) -> tuple[str, bytes | None]:
     """How the file's model relates to the one asked for (or the shipped one), and that one's id; no torch needed."""
-    from dhp_lab.checkpoints import CONFIG, WEIGHTS, CheckpointError, default_checkpoint, model_id
+    from dhp_lab.codec.checkpoint import model_id
+    from dhp_lab.core.paths import default_checkpoint
+    from dhp_lab.core.weights import CONFIG, WEIGHTS, CheckpointError
 
     try:
         folder = Path(model_path or default_checkpoint())

@@ -54,8 +54,8 @@ def train(
 ) -> None:
     """Train a codec and its denoiser."""
     settings = dict(locals())
-    from dhp_lab.training import train as run
-    from dhp_lab.training_config import TrainingConfig
+    from dhp_lab.training.codec_config import TrainingConfig
+    from dhp_lab.training.codec_trainer import train as run
 
     best = run(TrainingConfig(**settings))
     typer.echo(f"best checkpoint: {best}")
@@ -68,8 +68,9 @@ def train_lessons(
     device: Device = None,
 ) -> None:
     """Train the small denoisers of digits that lessons 01 to 04 use."""
-    from dhp_lab.lesson_training import CHECKPOINTS, LESSONS, lesson_config
-    from dhp_lab.lesson_training import train_lessons as run
+    from dhp_lab.core.paths import CHECKPOINTS
+    from dhp_lab.training.digit_denoiser import LESSONS, lesson_config
+    from dhp_lab.training.digit_denoiser import train_lessons as run
 
     with _bar(sum(lesson_config(name, profile).training_steps for name in LESSONS)) as progress:
         folders = run(output_dir or CHECKPOINTS, profile=profile, device=device, progress=progress)
@@ -84,9 +85,9 @@ def train_scenes(
     device: Device = None,
 ) -> None:
     """Train the autoencoders and latent diffusion models of captioned scenes that lesson 05 uses."""
-    from dhp_lab.lesson_training import CHECKPOINTS
-    from dhp_lab.scene_models import SCENE_MODELS, scene_config
-    from dhp_lab.scene_models import train_scenes as run
+    from dhp_lab.core.paths import CHECKPOINTS
+    from dhp_lab.training.scene_models import SCENE_MODELS, scene_config
+    from dhp_lab.training.scene_models import train_scenes as run
 
     names = [only] if only else list(SCENE_MODELS)
     with _bar(sum(scene_config(name, profile).training_steps for name in names)) as progress:
@@ -101,8 +102,8 @@ def draw_scenes(
     seed: Annotated[int, _option("seed", "Of the scenes; a smaller count gives the first ones.")] = 0,
 ) -> None:
     """Draw captioned scenes as pictures, to train on or to measure with."""
-    from dhp_lab.data import save_image
-    from dhp_lab.scenes import batch
+    from dhp_lab.data.images import save_image
+    from dhp_lab.data.scenes import batch
 
     pictures, captions = batch(count, seed)
     output_dir.mkdir(parents=True, exist_ok=True)
@@ -128,8 +129,8 @@ def evaluate(
     spare_memory: SpareMemory = False,
 ) -> None:
     """Measure a codec on real files, beside JPEG, WebP, JPEG 2000 and AVIF."""
-    from dhp_lab.checkpoints import default_checkpoint
-    from dhp_lab.evaluation import DEFAULT_LAMBDA_RATES, EvaluationConfig, run
+    from dhp_lab.core.paths import default_checkpoint
+    from dhp_lab.evaluation.evaluate import DEFAULT_LAMBDA_RATES, EvaluationConfig, run
 
     config = EvaluationConfig(
         model_path=Path(model_path or default_checkpoint()), data_path=data_path, output_dir=output_dir,
@@ -145,7 +146,7 @@ def evaluate(
 @app.command()
 def download(name: Annotated[str, typer.Argument(metavar="kodak|fashion-mnist", help="The data set.")]) -> None:
     """Fetch a data set to the folder DHP_DATA, resumed and checked."""
-    from dhp_lab.download import download as fetch
+    from dhp_lab.data.downloads import download as fetch
 
     folder = fetch(name, report=typer.echo)
     typer.echo(f"{name}: complete in {folder}")
@@ -166,7 +167,7 @@ def _bar(steps: int):
 
 
 def _codecs(text: str | None) -> tuple[str, ...]:
-    from dhp_lab.classical import CODECS
+    from dhp_lab.evaluation.classical import CODECS
 
     return tuple(CODECS) if text is None else () if text == "none" else tuple(text.split(","))
 

@@ -8,14 +8,13 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from dhp_lab.codec.context import PASSES
-from dhp_lab.codec.denoiser import LatentDenoiser
-from dhp_lab.codec.lapped import BLOCK, lapped_filters
-from dhp_lab.codec.tiling import TILE
-from dhp_lab.codec.transforms import Analysis, Synthesis, widths
-from dhp_lab.diffusion.schedules import NoiseSchedule, cosine, linear
-
-SCHEDULES = {"linear": linear, "cosine": cosine}
+from dhp_lab.codec.denoising.denoiser import LatentDenoiser
+from dhp_lab.codec.networks.context import PASSES
+from dhp_lab.codec.networks.lapped import BLOCK, lapped_filters
+from dhp_lab.codec.networks.layers import widths
+from dhp_lab.codec.networks.tiling import TILE
+from dhp_lab.codec.networks.transforms import Analysis, Synthesis
+from dhp_lab.diffusion.schedules import SCHEDULES, NoiseSchedule
 
 
 @dataclass(frozen=True)
@@ -96,20 +95,3 @@ class CodecConfig:
     def noise_schedule(self) -> NoiseSchedule:
         """The chain that the denoiser walks back."""
         return SCHEDULES[self.schedule](self.diffusion_steps)
-
-
-def read_config(values: dict[str, object], folder: Path) -> CodecConfig:
-    """The inverse of ``CodecConfig.stored`` for any kind of codec.
-
-    Raises:
-        TypeError, ValueError: values that no codec has.
-    """
-    values = dict(values)
-    kind = values.pop("model", None)
-    if kind == CodecConfig.kind:
-        return CodecConfig(**values)
-    from dhp_lab.codec.stable_diffusion import StableDiffusionConfig
-
-    if kind == StableDiffusionConfig.kind:
-        return StableDiffusionConfig.read(values, folder)
-    raise ValueError(f"config.json does not describe a codec but {kind!r}")

@@ -19,18 +19,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from compressai.entropy_models import EntropyBottleneck, GaussianConditional
 from compressai.models import CompressionModel
 from torch import Tensor, nn
 
+from dhp_lab.codec.bits.lambdas import FRACTION_BITS, lambda_code
+from dhp_lab.codec.bits.scales import SCALES, bin_width, is_sent, octaves_in_steps
 from dhp_lab.codec.config import CodecConfig
-from dhp_lab.codec.context import Part, Passes
-from dhp_lab.codec.denoiser import Known
-from dhp_lab.codec.entropy import SCALES, bin_width, is_sent, octaves_in_steps
-from dhp_lab.codec.rate import FRACTION_BITS, GainCurve, lambda_code
-from dhp_lab.codec.tiling import tiled
-from dhp_lab.codec.transforms import ACTIVATION_BITS, HYPER, HyperAnalysis, HyperSynthesis
+from dhp_lab.codec.denoising.decoder_state import Known
+from dhp_lab.codec.networks.context import Part, Passes
+from dhp_lab.codec.networks.exact import ACTIVATION_BITS
+from dhp_lab.codec.networks.gain import GainCurve
+from dhp_lab.codec.networks.hyper_transforms import HYPER, HyperAnalysis, HyperSynthesis
+from dhp_lab.codec.networks.layers import _pad, round_through
+from dhp_lab.codec.networks.tiling import tiled
 
 
 @dataclass(frozen=True)
@@ -58,11 +60,6 @@ class Latents:
 def steps_of(octaves: Tensor) -> Tensor:
     """2^octaves, kept within 2^-20 .. 2^20."""
     return octaves.clamp(-20, 20).exp2()
-
-
-def round_through(x: Tensor) -> Tensor:
-    """x rounded, with the gradient of x (Theis et al. 2017)."""
-    return x + (x.round() - x).detach()
 
 
 class Hyperprior(CompressionModel):
@@ -214,12 +211,6 @@ class Hyperprior(CompressionModel):
         changed = self.gaussian_conditional.update_scale_table(SCALES, force=force)
         force, self._tables_stale = force or self._tables_stale, False
         return self.entropy_bottleneck.update(force=force, update_quantiles=update_quantiles) or changed
-
-
-def _pad(x: Tensor, unit: int) -> Tensor:
-    """Repeat the last row and column until both sides are multiples of ``unit``."""
-    rows, cols = (-side % unit for side in x.shape[-2:])
-    return F.pad(x, (0, cols, 0, rows), mode="replicate") if rows or cols else x
 
 
 def check_pictures(x: Tensor) -> None:

@@ -15,20 +15,23 @@ The hyperprior is ``codec.hyperprior``, the denoiser ``codec.denoiser``; here th
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from dhp_lab.checkpoints import CheckpointError, find_checkpoint, read_checkpoint, save_model, upload_checkpoint
-from dhp_lab.codec.config import CodecConfig, read_config
-from dhp_lab.codec.denoiser import Known, denoise_step
+from dhp_lab.codec.bits.lambdas import lambda_code
+from dhp_lab.codec.checkpoint import read_checkpoint, read_config, save_model
+from dhp_lab.codec.config import CodecConfig
+from dhp_lab.codec.denoising.decoder_state import Known
+from dhp_lab.codec.denoising.sampling import _noise, denoise_step
+from dhp_lab.codec.entropy_coding import receive, send
 from dhp_lab.codec.hyperprior import Hyperprior, check_pictures, check_sampling
-from dhp_lab.codec.rate import lambda_code, quantisation_sigma
-from dhp_lab.codec.tiling import SMALL_TILE, tiled
-from dhp_lab.codec.transmission import receive, send
+from dhp_lab.codec.networks.gain import quantisation_sigma
+from dhp_lab.codec.networks.tiling import SMALL_TILE, tiled
+from dhp_lab.core.hub import find_checkpoint, upload_checkpoint
+from dhp_lab.core.weights import CheckpointError
+
 
 class DiffusionHyperprior(Hyperprior):
     """The codec as a CompressAI model; ``create_diffusion_hyperprior_model`` makes one, ``from_pretrained`` loads one."""
@@ -208,39 +211,3 @@ class DiffusionHyperprior(Hyperprior):
             raise CheckpointError(f"the checkpoint at {folder} does not fit this version of dhp_lab: {error}") from None
         model.model_id = identity
         return model.to(memory_format=torch.channels_last).eval()
-
-
-def create_diffusion_hyperprior_model(
-    N: int = 128, M: int = 128, diffusion_steps: int = 50, schedule: str = "linear", transmit: str = "z+y", passes: int = 1,
-    dead_zone: float = 0.0,
-) -> DiffusionHyperprior:  # fmt: skip
-    """An untrained codec that already is a lapped-transform codec; see ``CodecConfig`` for the arguments and errors."""
-    model = DiffusionHyperprior(CodecConfig(N, M, diffusion_steps, schedule, transmit, passes, dead_zone))
-    model.update()
-    return model.to(memory_format=torch.channels_last)
-
-
-def changed(model: DiffusionHyperprior, **settings: object) -> DiffusionHyperprior:
-    """The same codec with other settings: what it has learnt stays, what is new to it (later passes) starts at nothing.
-
-    Args:
-        settings: transmit, passes, dead_zone as in ``CodecConfig``; None leaves one as it is.
-
-    Raises:
-        ValueError: a value outside its range, or a model of several passes that shall get another number above 1.
-    """
-    config = replace(model.config, **{name: value for name, value in settings.items() if value is not None})
-    if config == model.config:
-        return model
-    if config.passes != model.config.passes and min(config.passes, model.config.passes) > 1:
-        raise ValueError(f"a model of {model.config.passes} passes cannot be made one of {config.passes}; start from one of 1")
-    other = DiffusionHyperprior(config)
-    wanted = other.state_dict()
-    other.load_state_dict(wanted | {name: tensor for name, tensor in model.state_dict().items() if name in wanted})
-    return other.to(model.log2_spread.device, memory_format=torch.channels_last).train(model.training)
-
-
-def _noise(known: Known, seed: int) -> Callable[[], Tensor]:
-    """A source of standard normal noise shaped like the latents; each picture draws from a generator of its own."""
-    draws = [torch.Generator().manual_seed(seed) for _ in range(len(known.mean))]
-    return lambda: torch.stack([torch.randn(known.mean.shape[1:], generator=draw) for draw in draws]).to(known.mean.device)

@@ -30,7 +30,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dhp_lab.diffusion.process import Denoiser, bound_weight, noise_like, predict_eps, q_sample
+from dhp_lab.diffusion.process import (
+    Denoiser,
+    bound_weight,
+    noise_like,
+    predict_eps,
+    q_sample,
+)
 from dhp_lab.diffusion.schedules import NoiseSchedule
 
 

@@ -28,7 +28,14 @@ import torch
 from torch import Tensor
 
 from dhp_lab.diffusion.process import (
-    Denoiser, eps_from_x0, noise_like, predict_eps, q_posterior, q_sample, q_step, x0_from_eps,
+    Denoiser,
+    eps_from_x0,
+    noise_like,
+    predict_eps,
+    q_posterior,
+    q_sample,
+    q_step,
+    x0_from_eps,
 )
 from dhp_lab.diffusion.samplers import State
 from dhp_lab.diffusion.schedules import NoiseSchedule, at

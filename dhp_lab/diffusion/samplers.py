@@ -33,7 +33,14 @@ import torch
 from torch import Tensor
 
 from dhp_lab.diffusion.process import (
-    Denoiser, Gaussian, noise_like, predict_eps, q_posterior, q_sample, score_from_eps, x0_from_eps,
+    Denoiser,
+    Gaussian,
+    noise_like,
+    predict_eps,
+    q_posterior,
+    q_sample,
+    score_from_eps,
+    x0_from_eps,
 )
 from dhp_lab.diffusion.schedules import NoiseSchedule, at
 

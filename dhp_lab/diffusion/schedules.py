@@ -204,3 +204,6 @@ def at(values: float | Tensor, x: Tensor) -> Tensor:
 def _check_steps(steps: int) -> None:
     if steps < 1:
         raise ValueError(f"a schedule needs at least 1 step, got {steps}")
+
+
+SCHEDULES = {"linear": linear, "cosine": cosine}

@@ -1,1 +1,1 @@
-"""What single lessons show: figures of their own, and the pure pictures behind their explorers; no widgets here."""
+"""One folder a lesson, named after its subject: its figures, explorer and exercise checks; no lesson imports another."""

@@ -4,8 +4,13 @@
     MISTAKES  {exercise: [(a wrong answer that a reader is likely to give, words that the message must hold), ...]}
 """
 
-from answers import lesson_00, lesson_01, lesson_02, lesson_03, lesson_04, lesson_05, lesson_06, lesson_07, lesson_08, lesson_09, lesson_10
+import importlib
+import pkgutil
 
-LESSONS = (lesson_00, lesson_01, lesson_02, lesson_03, lesson_04, lesson_05, lesson_06, lesson_07, lesson_08, lesson_09, lesson_10)
-RIGHT = {name: answer for lesson in LESSONS for name, answer in lesson.RIGHT.items()}
-MISTAKES = {name: wrong for lesson in LESSONS for name, wrong in lesson.MISTAKES.items()}
+from dhp_lab import lessons
+
+FOLDERS = sorted(info.name for info in pkgutil.iter_modules(lessons.__path__))
+CHECKS = {folder: importlib.import_module(f"dhp_lab.lessons.{folder}.checks") for folder in FOLDERS}
+ANSWERS = {folder: importlib.import_module(f"answers.{folder}") for folder in FOLDERS}
+RIGHT = {name: answer for answers in ANSWERS.values() for name, answer in answers.RIGHT.items()}
+MISTAKES = {name: wrong for answers in ANSWERS.values() for name, wrong in answers.MISTAKES.items()}

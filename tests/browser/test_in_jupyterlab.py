@@ -25,8 +25,8 @@ NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 BROKEN = """
 import warnings
 import matplotlib.pyplot as plt
-from dhp_lab.sliders import Choice, Explorer, Slider
-from dhp_lab.plots import Rendered, picture_bytes
+from dhp_lab.notebook.sliders import Choice, Explorer, Slider
+from dhp_lab.notebook.html import Rendered, picture_bytes
 
 def render(wired, forgotten, colour, ignored):
     figure, ax = plt.subplots(figsize=(2, 1))

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import torch
 
-from dhp_lab import precision
-from dhp_lab.codec import DiffusionHyperprior, bitstream
-from dhp_lab.data import load_photo, save_image
+from dhp_lab.core import precision
+from dhp_lab.codec import DiffusionHyperprior
+from dhp_lab.codec.bits import bitstream
+from dhp_lab.data.photos import load_photo
+from dhp_lab.data.images import save_image
 
 FOLDER = Path(__file__).parent
 CHECKPOINTS = FOLDER.parents[1] / "data" / "checkpoints"

@@ -1,0 +1,1 @@
+"""The latent denoiser: what the decoder holds, the network, the sampler."""

@@ -1,0 +1,1 @@
+"""The codec's networks: transforms, hyper-transforms, context, gain."""

@@ -1,0 +1,70 @@
+"""h_a and h_s: latents to hyper-latents z, and z to mean and log2(scale) of the latents."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dhp_lab.codec.networks.exact import ACTIVATION_BITS, ACTIVATION_LIMIT, exact_conv
+from dhp_lab.codec.networks.layers import delta_plane, silent
+from dhp_lab.core.precision import autocast
+
+HYPER = 4                                 # one hyper-latent position for 4 x 4 latents
+
+
+class HyperAnalysis(nn.Module):
+    """h_a: latents in quantiser steps, y / Delta (B, M, h, w), h and w multiples of 4 -> z (B, N, h/4, w/4)."""
+
+    def __init__(self, N: int, M: int, width: int) -> None:
+        super().__init__()
+        self.entry = nn.Conv2d(M + 1, width, 3, padding=1)
+        self.down = nn.Conv2d(width, width, 4, stride=2, padding=1)
+        self.exit = nn.Conv2d(width, N, 4, stride=2, padding=1)
+
+    def forward(self, y_steps: Tensor, log2_delta: Tensor) -> Tensor:
+        """log2_delta: (B,)."""
+        steps = torch.asinh(y_steps)
+        with autocast(y_steps.device):
+            h = self.entry(torch.cat([steps, delta_plane(log2_delta, steps)], 1))
+            h = self.exit(F.leaky_relu(self.down(F.leaky_relu(h, 0.1)), 0.1))
+        return h.float()
+
+
+class HyperSynthesis(nn.Module):
+    """h_s: z_hat (B, N, h/4, w/4) -> mean and log2(scale) of the latents, (B, 2 M, h, w), in units of the channel's spread.
+
+    ``forward`` is the float network that training sees; ``exact`` is the same network in whole numbers.
+    """
+
+    def __init__(self, N: int, M: int, width: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([
+            nn.Conv2d(N + 1, 4 * N, 3, padding=1),                                        # then shuffled to h/2
+            nn.Conv2d(N, 4 * N, 3, padding=1),                                            # then shuffled to h
+            nn.Conv2d(N, width, 3, padding=1),
+            silent(nn.Conv2d(width, 2 * M, 1)),
+        ])
+
+    def forward(self, z_hat: Tensor, log2_delta: Tensor) -> Tensor:
+        """log2_delta: (B,)."""
+        h = torch.cat([z_hat, delta_plane(log2_delta, z_hat)], 1)
+        for i, layer in enumerate(self.layers[:-1]):
+            h = layer(h)
+            h = F.relu(F.pixel_shuffle(h, 2) if i < 2 else h)
+        return self.layers[-1](h)
+
+    @torch.no_grad()
+    def exact(self, z_hat: Tensor, log2_delta: Tensor) -> Tensor:
+        """The same for z_hat in whole multiples of 2^-10 and log2_delta of 2^-16, both float64; result likewise (2^-10).
+
+        Raises:
+            ValueError: a weight of 8 or more in absolute value, which the fixed point cannot hold.
+        """
+        plane = torch.floor(delta_plane(log2_delta, z_hat) * 2**ACTIVATION_BITS)
+        h = torch.cat([torch.round(z_hat * 2**ACTIVATION_BITS), plane], 1).clamp(-ACTIVATION_LIMIT, ACTIVATION_LIMIT)
+        for i, layer in enumerate(self.layers):
+            h = exact_conv(h, layer)
+            if i < 3:
+                h = F.relu(F.pixel_shuffle(h, 2) if i < 2 else h)
+        return h / 2**ACTIVATION_BITS

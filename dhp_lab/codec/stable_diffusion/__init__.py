@@ -1,0 +1,1 @@
+"""The codec with the VAE and the U-Net of a Stable Diffusion folder."""

@@ -1,0 +1,42 @@
+"""Files that appear whole or not at all: each is written beside its place, flushed to the disk, and moved there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def write_atomic(path: str | Path, data: bytes) -> None:
+    """Write a whole file or nothing.
+
+    Raises:
+        OSError: the disk's own trouble; the old file, if any, is intact and no part of the new one is left.
+    """
+    write_all_atomic({Path(path): data})
+
+
+def write_all_atomic(files: dict[Path, bytes]) -> None:
+    """Write several files that belong together: none is put in its place before all are on the disk."""
+    temporary = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in files}
+    try:
+        for path, data in files.items():
+            with open(temporary[path], "wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+        for path in files:
+            os.replace(temporary[path], path)
+    except BaseException:
+        for part in temporary.values():
+            part.unlink(missing_ok=True)
+        raise
+
+
+def replace_files(source: Path, target: Path) -> None:
+    """Move each file below ``source`` to its place below ``target``, where it appears whole."""
+    for path in sorted(source.rglob("*")):
+        place = target / path.relative_to(source)
+        if path.is_dir():
+            place.mkdir(exist_ok=True)
+        else:
+            os.replace(path, place)

@@ -1,0 +1,34 @@
+"""Where the shipped checkpoints, the results and downloaded data sets lie; no torch."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from dhp_lab.core.weights import WEIGHTS, CheckpointError
+
+DEFAULT = "diffusion-hyperprior"
+
+
+def default_checkpoint() -> Path:
+    """The folder of the shipped checkpoint, data/checkpoints/diffusion-hyperprior beside the package.
+
+    Raises:
+        CheckpointError: it is not there.
+    """
+    folder = CHECKPOINTS / DEFAULT
+    if not (folder / WEIGHTS).is_file():
+        raise CheckpointError(f"the shipped checkpoint is not at {folder}; work in a full clone, or name one with --model_path")
+    return folder
+
+
+ROOT = Path(__file__).resolve().parents[2]               # the clone that the package lies in
+CHECKPOINTS = ROOT / "data" / "checkpoints"
+RESULTS = ROOT / "data" / "results"
+ANCHORS = ROOT / "data" / "anchors" / "kodak_rd.json"
+
+
+def data_dir() -> Path:
+    """Return the folder of data sets: DHP_DATA where it is set, else `data` beside the package."""
+    folder = os.environ.get("DHP_DATA")
+    return Path(folder).expanduser().resolve() if folder else ROOT / "data"

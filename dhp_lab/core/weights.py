@@ -1,0 +1,44 @@
+"""Weights as safetensors: large tensors in float16, small ones and tables in full."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+HALF_FROM = 4096                         # tensors of at least this many numbers are stored in float16, smaller ones in float32
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is missing, incomplete or of another kind; the message says which part and what to do."""
+
+
+def weights_to_bytes(model: nn.Module) -> bytes:
+    """A safetensors file of a network's parameters and tables, the large ones in float16."""
+    import torch
+    from safetensors.torch import save
+
+    tensors = {}
+    for name, value in model.state_dict().items():
+        half = value.dtype == torch.float32 and value.numel() >= HALF_FROM
+        tensors[name] = value.detach().cpu().contiguous().to(torch.float16 if half else value.dtype)
+    return save(tensors, metadata={"format": "pt"})
+
+
+def weights_from_bytes(data: bytes) -> dict[str, Tensor]:
+    """The inverse of ``weights_to_bytes``, in float32.
+
+    Raises:
+        ValueError: this is not a safetensors file.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        tensors = load(data)
+    except SafetensorError as error:
+        raise ValueError(f"{WEIGHTS}: {error}") from None
+    return {name: value.float() if value.dtype == torch.float16 else value for name, value in tensors.items()}

@@ -1,0 +1,1 @@
+"""Pictures, digits and captioned scenes: where training and tests take them from."""

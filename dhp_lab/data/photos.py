@@ -1,0 +1,31 @@
+"""The photos that scikit-image and scikit-learn bring along."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from dhp_lab.data.images import to_tensor
+
+PHOTOS = ("astronaut", "chelsea", "coffee", "rocket", "motorcycle", "china", "flower")
+
+
+def load_photo(name: str, side: int = 512) -> Tensor:
+    """The middle of one of `PHOTOS`: (1, 3, H, W) in [0, 1], H and W at most `side`.
+
+    Raises:
+        ValueError: another name.
+    """
+    if name not in PHOTOS:
+        raise ValueError(f"there is no photo {name!r}; choose one of {', '.join(PHOTOS)}")
+    if name in ("china", "flower"):
+        from sklearn.datasets import (
+            load_sample_image,  # here, because it loads much else
+        )
+
+        pixels = load_sample_image(f"{name}.jpg")
+    else:
+        import skimage.data
+
+        pixels = skimage.data.stereo_motorcycle()[0] if name == "motorcycle" else getattr(skimage.data, name)()
+    top, left = (max(0, length - side) // 2 for length in pixels.shape[:2])
+    return to_tensor(pixels[top : top + side, left : left + side])

@@ -1,0 +1,1 @@
+"""Codecs measured on pictures: ours, the classical ones, and the published curves."""

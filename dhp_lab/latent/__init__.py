@@ -1,0 +1,1 @@
+"""Latent diffusion: first stages, the U-Net's pipeline and its folder, blocks removed."""

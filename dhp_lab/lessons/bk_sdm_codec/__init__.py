@@ -1,0 +1,1 @@
+"""Lesson: A codec around BK-SDM."""

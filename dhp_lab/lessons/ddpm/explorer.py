@@ -1,0 +1,18 @@
+"""The explorer of the lesson on DDPM."""
+
+from __future__ import annotations
+
+from dhp_lab.data.digits import CLASSES
+from dhp_lab.diffusion.process import Denoiser
+from dhp_lab.diffusion.schedules import NoiseSchedule
+from dhp_lab.lessons.ddpm import figures
+from dhp_lab.notebook.sliders import Choice, Explorer, Slider
+
+
+def explore(network: Denoiser, known: NoiseSchedule) -> Explorer:
+    """A digit at a time t of a schedule, and what the network (trained on ``known``, on the CPU) guesses it was."""
+    return Explorer(figures.NoisyDigit(network, known).render, [
+        Choice("schedule", "schedule", ["linear", "cosine"]), Choice("digit", "digit", [str(i) for i in range(CLASSES)], "3"),
+        Slider("t", "time t", 1, known.steps, 1, known.steps // 5, unit=f"of {known.steps}"),
+        Slider("seed", "noise", 0, 20, 1, 0, unit="each number is other noise"),
+    ], size=figures.SIZE)  # fmt: skip

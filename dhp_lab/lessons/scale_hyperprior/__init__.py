@@ -1,0 +1,1 @@
+"""Lesson: The scale hyperprior."""

@@ -1,0 +1,1 @@
+"""Lesson: Where next."""

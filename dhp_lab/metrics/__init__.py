@@ -1,0 +1,1 @@
+"""How good a picture, a curve or a set of samples is."""

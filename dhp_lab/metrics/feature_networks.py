@@ -1,0 +1,185 @@
+"""The networks through which generative models are usually measured, and where their weights lie.
+
+| function          | tells                    | weights                                            | source              |
+|-------------------|--------------------------|----------------------------------------------------|---------------------|
+| ``inception``     | features, classes        | weights-inception-2015-12-05-6726825d.pth, 91 MiB  | Heusel et al. 2017  |
+| ``alexnet_lpips`` | how unlike two look      | alexnet-owt-7be5be79.pth, 233 MiB                  | Zhang et al. 2018   |
+| ``clip``          | pictures beside captions | clip-vit-large-patch14/, 1.6 GiB                   | Radford et al. 2021 |
+
+A file that is not there is fetched from its authors' site once, resumed if need be: the first two to torch's folder of
+weights (``torch.hub.get_dir()``, TORCH_HOME moves it), CLIP's to the folder of data sets (DHP_DATA). With HF_HUB_OFFLINE
+set nothing is fetched. The networks are torch-fidelity's, torchmetrics' and transformers'. CLIP's weights are safetensors;
+the other two files are used once their sha256 begins as their name says, and they are known to hold numbers alone, no code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from dhp_lab.core.download import DownloadError, fetch
+from dhp_lab.core.paths import data_dir
+from dhp_lab.metrics.pixels import round_to_8_bits
+
+MAX_BYTES = 1 << 31                                      # more than any of the files has
+SMALLEST_SIDE = 31                                       # below it AlexNet's second pooling has nothing left to pool
+CLIP_FOLDER = "clip-vit-large-patch14"
+CLIP_URL = f"https://huggingface.co/openai/{CLIP_FOLDER}/resolve/32bd64288804d66eefd0ccbe215aa642df71cc41/"
+CLIP_FILES = ("config.json", "preprocessor_config.json", "tokenizer_config.json", "tokenizer.json", "model.safetensors")
+
+
+def obtain(url: str, folder: Path, *, beside: Sequence[str] = ()) -> Path:
+    """Return the file of an address in a folder, fetched if it is not there.
+
+    Args:
+        url: where its authors keep it; eight hexadecimal digits at the end of its name are those of its sha256.
+        folder: where it lies, or will; made if need be.
+        beside: names of other files of that site that are missing too, for the error to name.
+
+    Raises:
+        DownloadError: it is not there and cannot be fetched, or is not the original; names the file and what to do. A site
+            that does not answer is given ``download.TIMEOUT`` seconds.
+    """
+    path = folder / url.rpartition("/")[2]
+    if path.exists():
+        if wrong := _mismatch(path, path.name):
+            raise DownloadError(f"{path} {wrong}; move it away, and it is fetched again")
+        return path
+    part = path.with_name(f"{path.name}.part")
+    try:
+        if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
+            raise DownloadError("HF_HUB_OFFLINE is set, nothing is fetched")
+        folder.mkdir(parents=True, exist_ok=True)
+        fetch(url, part, limit=MAX_BYTES)
+        if wrong := _mismatch(part, path.name):
+            part.unlink()
+            raise DownloadError(f"what {url} sent {wrong}, and was removed")
+    except DownloadError as error:
+        by_hand = f"lay {', '.join([url, *beside])} into {folder} by hand"
+        raise DownloadError(f"{path} is missing: {error}; or {by_hand}, or give a network of your own") from None
+    os.replace(part, path)
+    return path
+
+
+def _mismatch(path: Path, name: str) -> str | None:
+    """What is wrong with a file, judged by the start of its sha256 in torch's names, as in alexnet-owt-7be5be79.pth."""
+    expected = re.search(r"-([0-9a-f]{8})\.\w+$", name)
+    if expected is None:
+        return None
+    with open(path, "rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found.startswith(expected[1]):
+        return None
+    return f"is not the original: its sha256 starts with {found[:8]}, not {expected[1]}"
+
+
+def _numbers(url: str) -> Path:
+    """A file of weights in torch's folder that is known to hold tensors and nothing else."""
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    path = obtain(url, folder)
+    torch.hub.load_state_dict_from_url(url, str(folder), map_location="cpu", weights_only=True)  # raises if it holds code
+    return path
+
+
+@lru_cache(maxsize=1)
+def _inception_network() -> nn.Module:
+    from torch_fidelity.feature_extractor_inceptionv3 import (
+        URL_INCEPTION_V3,
+        FeatureExtractorInceptionV3,
+    )
+
+    parts, path = ["2048", "logits_unbiased"], str(_numbers(URL_INCEPTION_V3))
+    return FeatureExtractorInceptionV3("inception-v3-compat", parts, feature_extractor_weights_path=path)
+
+
+@torch.no_grad()
+def inception(pictures: Tensor) -> tuple[Tensor, Tensor]:
+    """What the Inception network of the first FID sees, by torch-fidelity: resized as TensorFlow 1 did it, 8 bits deep.
+
+    Args:
+        pictures: (B, 3, H, W) in [0, 1].
+
+    Returns:
+        (B, 2048) the features before the last layer, and (B, 1008) the logits of its classes, without their bias.
+
+    Raises:
+        DownloadError: the weights are missing and cannot be had.
+    """
+    network = _inception_network().to(pictures.device)
+    return network(_bytes(pictures))
+
+
+@lru_cache(maxsize=1)
+def _alexnet() -> nn.Module:
+    from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+    from torchvision.models import AlexNet_Weights
+
+    _numbers(AlexNet_Weights.DEFAULT.url)
+    return LearnedPerceptualImagePatchSimilarity("alex", normalize=True).net
+
+
+@torch.no_grad()
+def alexnet_lpips(a: Tensor, b: Tensor) -> Tensor:
+    """LPIPS of each pair, version 0.1 on AlexNet, by torchmetrics (Zhang et al. 2018, eq. 1).
+
+    Args:
+        a, b: (B, 3, H, W) pictures in [0, 1], H and W at least 31.
+
+    Returns:
+        (B,) distances, 0 for equal pictures.
+
+    Raises:
+        ValueError: a side below 31 pixels.
+        DownloadError: the weights are missing and cannot be had.
+    """
+    if min(a.shape[-2:]) < SMALLEST_SIDE:
+        raise ValueError(f"LPIPS on AlexNet needs pictures of at least {SMALLEST_SIDE} x {SMALLEST_SIDE} pixels, got "
+                         f"{a.shape[-2]} x {a.shape[-1]}; enlarge both alike, or give a network of your own")
+    return _alexnet().to(a.device)(a.float(), b.float(), normalize=True).flatten()   # (B, 1, 1, 1) -> (B,)
+
+
+@lru_cache(maxsize=1)
+def _clip_parts() -> tuple:
+    folder = data_dir() / CLIP_FOLDER
+    missing = [name for name in CLIP_FILES if not (folder / name).exists()]
+    for number, name in enumerate(missing, 1):
+        obtain(CLIP_URL + name, folder, beside=missing[number:])
+    from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
+
+    kinds = (CLIPModel, CLIPImageProcessor, CLIPTokenizer)
+    model, look, read = (kind.from_pretrained(folder, local_files_only=True) for kind in kinds)
+    return model.eval(), look, read
+
+
+@torch.no_grad()
+def clip(pictures: Tensor, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Embed pictures and captions in the space that CLIP ViT-L/14 gives both, by transformers.
+
+    Args:
+        pictures: (B, 3, H, W) in [0, 1]; resized to the network's 224 pixels, 8 bits deep.
+        captions: B sentences; each is cut after 77 tokens.
+
+    Returns:
+        (B, 768) for the pictures and (B, 768) for the captions, not normalised.
+
+    Raises:
+        DownloadError: the weights are missing and cannot be had.
+    """
+    model, look, read = _clip_parts()
+    model = model.to(pictures.device)
+    seen = look(images=list(_bytes(pictures)), return_tensors="pt").to(pictures.device)
+    words = read(list(captions), padding=True, truncation=True, max_length=model.config.text_config.max_position_embeddings,
+                 return_tensors="pt").to(pictures.device)  # fmt: skip
+    return model.get_image_features(**seen).pooler_output, model.get_text_features(**words).pooler_output
+
+
+def _bytes(pictures: Tensor) -> Tensor:
+    """[0, 1] to the whole numbers 0 .. 255 that an 8-bit file would hold."""
+    return (255 * round_to_8_bits(pictures)).round().to(torch.uint8)

@@ -1,0 +1,1 @@
+"""What notebooks show: charts, photos, tables, widgets, exercises."""

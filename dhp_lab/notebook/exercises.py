@@ -1,0 +1,149 @@
+"""What a check is: it tries a reader's function on cases and says what is wrong with it.
+
+A check is written as a generator of cases, and `@exercise` turns it into a `Check`:
+
+    @exercise
+    def double():
+        '''Twice a number.'''
+        yield Case({"x": 3}, 6, hint="add x to itself")
+
+What a check returns is shown by the notebook as the cell's output. Expected values are closed forms, hand-made
+numbers or measurements, never the result of a second copy of the solution.
+"""
+
+from __future__ import annotations
+
+import copy
+import html
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+REGISTRY: dict[str, Check] = {}
+NOT_ATTEMPTED, WRONG, CORRECT = "not attempted yet", "wrong", "correct"
+COLOURS = {NOT_ATTEMPTED: "#57606a", WRONG: "#b35900", CORRECT: "#1a7f37"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call of the reader's function.
+
+    Attributes:
+        arguments: the function's arguments by name; they are passed by position, in this order.
+        expected: what it should return: a number, an array, a string, or a tuple of these.
+        hint: what to think of when this case fails.
+        tolerance: the largest error allowed, as a share of the largest magnitude in `expected`.
+    """
+
+    arguments: dict[str, Any]
+    expected: Any
+    hint: str = ""
+    tolerance: float = 1e-4
+
+
+@dataclass(frozen=True, repr=False)
+class CheckResult:
+    """What a check found: `status` is NOT_ATTEMPTED, WRONG or CORRECT, and `message` says more in plain words."""
+
+    exercise: str
+    status: str
+    message: str = ""
+
+    def __repr__(self) -> str:
+        return f"{self.exercise}: {self.status}" + (f". {self.message}" if self.message else "")
+
+    def _repr_html_(self) -> str:
+        colour = COLOURS[self.status]
+        return (
+            f'<div role="status" style="border-left: 4px solid {colour}; padding: 0.3em 0.8em">'
+            f'<code>{self.exercise}</code>: <b style="color: {colour}">{self.status}</b>'
+            f'<div style="white-space: pre-wrap">{html.escape(self.message)}</div></div>'
+        )
+
+
+@dataclass(frozen=True)
+class Check:
+    """The check of one exercise; call it with the reader's function."""
+
+    name: str
+    lesson: str
+    task: str
+    cases: Callable[[], Iterator[Case]]
+
+    def __call__(self, answer: Callable) -> CheckResult:
+        """Try `answer` on every case and stop at the first that fails."""
+        if not callable(answer):
+            message = f"Give the check your function itself, without calling it: checks.{self.name}(my_function)"
+            return CheckResult(self.name, WRONG, message)
+        for number, case in enumerate(self.cases()):
+            try:
+                with np.errstate(all="ignore"):
+                    got = answer(*copy.deepcopy(list(case.arguments.values())))
+            except NotImplementedError:
+                got = None
+            except Exception as error:  # the reader's own mistake, whatever it is, is the thing to report
+                return self._wrong(case, f"your function raised {type(error).__name__}: {error}")
+            if got is None and number == 0:
+                return CheckResult(self.name, NOT_ATTEMPTED, f"The task: {self.task}")
+            if not _equal(got, case.expected, case.tolerance):
+                return self._wrong(case, f"your function returned {_show(got)}")
+        return CheckResult(self.name, CORRECT)
+
+    def _wrong(self, case: Case, what: str) -> CheckResult:
+        inputs = ", ".join(f"{name}={_show(value)}" for name, value in case.arguments.items())
+        message = f"For {inputs}\n{what}\nexpected: {_show(case.expected)}"
+        return CheckResult(self.name, WRONG, message + (f"\nHint: {case.hint}" if case.hint else ""))
+
+
+def exercise(cases: Callable[[], Iterator[Case]]) -> Check:
+    """Turn a generator of cases into a registered `Check` of the lesson in whose folder it stands; its docstring is the task.
+
+    Raises:
+        ValueError: an exercise of this name exists already.
+    """
+    if cases.__name__ in REGISTRY:
+        raise ValueError(f"there is an exercise {cases.__name__!r} already; choose another name")
+    folder = cases.__module__.split(".")[-2:][0]
+    REGISTRY[cases.__name__] = Check(cases.__name__, folder, cases.__doc__.strip(), cases)
+    return REGISTRY[cases.__name__]
+
+
+def _numbers(value: Any) -> np.ndarray | None:
+    """Return the value as an array of numbers, or None when it is not made of numbers."""
+    if hasattr(value, "detach"):  # a torch tensor, of any dtype, on any device
+        value = value.detach().tolist()
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError):
+        return None
+    return array if array.dtype.kind in "buifc" else None
+
+
+def _equal(got: Any, expected: Any, tolerance: float) -> bool:
+    if isinstance(expected, tuple):
+        parts = isinstance(got, (tuple, list)) and len(got) == len(expected)
+        return parts and all(_equal(g, e, tolerance) for g, e in zip(got, expected))
+    array, target = _numbers(got), _numbers(expected)
+    if target is None:
+        return type(got) is type(expected) and got == expected
+    if array is None or array.shape != target.shape:
+        return False
+    kind = complex if "c" in (array.dtype.kind, target.dtype.kind) else float
+    array, target = array.astype(kind), target.astype(kind)
+    magnitude = np.max(np.abs(target[np.isfinite(target)]), initial=0.0) or 1.0
+    return np.allclose(array, target, rtol=0.0, atol=tolerance * magnitude, equal_nan=True)
+
+
+def _show(value: Any) -> str:
+    """Return a short text for a number, an array or anything else."""
+    array = _numbers(value)
+    if array is None:
+        return repr(value) if not isinstance(value, tuple) else f"({', '.join(map(_show, value))})"
+    if array.ndim == 0:
+        return f"{array.item():.6g}"
+    kind = str(getattr(value, "dtype", type(value).__name__)).removeprefix("torch.")
+    if array.size <= 8:
+        return f"{array.round(5).tolist()} ({kind})"
+    return f"{kind} of shape {array.shape} from {array.min():.5g} to {array.max():.5g}"

@@ -1,0 +1,1 @@
+"""What trains: the codec, the digits' denoisers, first stages, latent diffusion, distillation."""
