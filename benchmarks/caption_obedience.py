@@ -1,20 +1,23 @@
-"""Do the pictures show what their captions ask for? Counted by a judge that looks at the pixels alone, dhp_lab.data.scenes.judge.
+"""Do the pictures show what their captions ask for? Counted by a judge that looks at the pixels alone,
+dhp_lab.data.scenes.judge.
 
     python benchmarks/caption_obedience.py [--count 512] [--seed 1000000] [--checkpoints data/checkpoints]
                                            [--output data/results/caption_obedience.json]
 
-The shipped latent diffusion models, f = 4 and 8, draw a picture for each caption by DDIM: first at several scales of
-guidance, then in more and in fewer steps. Prints a table, and writes it as JSON and Markdown.
+The shipped latent diffusion models, f = 4 and 8, draw a picture for each caption by DDIM: first at several
+scales of guidance, then in more and in fewer steps. Prints a table, and writes it as JSON and Markdown.
 
     placed   the asked colours and kinds are there, and the first thing at the asked side of the others
     obeyed   the sizes are right too, and there is nothing else
 
-The shares have 95 % intervals (Wilson). Guidance 0 ignores the caption, 1 is the network as it was trained. Three kinds of
-lines bound what can be expected: the drawn scenes themselves; these after the first stage has coded and decoded them, which
-no model on its latents surpasses but by luck; and the drawn scenes beside each other's captions, which is chance.
+The shares have 95 % intervals (Wilson). Guidance 0 ignores the caption, 1 is the network as it was trained.
+Three kinds of lines bound what can be expected: the drawn scenes themselves; these after the first stage has
+coded and decoded them, which no model on its latents surpasses but by luck; and the drawn scenes beside each
+other's captions, which is chance.
 
-The captions come from a seed beyond those of training. There are 54 captions of one thing, 9 720 of two and 349 920 of
-three: most of those with three things are new to a model that was trained on 32 768 captions, those with one are not.
+The captions come from a seed beyond those of training. There are 54 captions of one thing, 9 720 of two and
+349 920 of three: most of those with three things are new to a model that was trained on 32 768 captions,
+those with one are not.
 """
 
 from __future__ import annotations
@@ -29,20 +32,20 @@ from saving import save
 from scipy.stats import binomtest
 from torch import Tensor
 
-from dhp_lab.latent.autoencoders import decode, encode
 from dhp_lab.codec.checkpoint import model_id
-from dhp_lab.latent.pipeline import LatentDiffusion
-from dhp_lab.core.paths import CHECKPOINTS
 from dhp_lab.core.environment import environment
-from dhp_lab.data.scenes import Verdict, batch, judge_all, parse
+from dhp_lab.core.paths import CHECKPOINTS
 from dhp_lab.core.settings import choose_device
+from dhp_lab.data.scenes import Verdict, batch, judge_all, parse
+from dhp_lab.latent.autoencoders import decode, encode
+from dhp_lab.latent.pipeline import LatentDiffusion
 
 ROOT = Path(__file__).resolve().parents[1]
 FACTORS = (4, 8)
 GUIDANCE, STEPS = 4.0, 25
 SETTINGS = (*((scale, STEPS) for scale in (0.0, 1.0, 2.0, 4.0, 7.0)), (GUIDANCE, 10), (GUIDANCE, 50))
 THINGS = {1: "one thing", 2: "two", 3: "three"}
-CHUNK = 64                               # captions drawn together
+CHUNK = 64  # captions drawn together
 MEASURES = ("placed", "obeyed")
 
 
@@ -61,12 +64,17 @@ def shares(verdicts: Sequence[Verdict], captions: Sequence[str]) -> dict[str, di
     found = {}
     for name in MEASURES:
         held = [getattr(verdict, name) for verdict in verdicts]
-        some = {number: [one for one, count in zip(held, counts, strict=True) if count == number] for number in THINGS}
+        some = {
+            number: [one for one, count in zip(held, counts, strict=True) if count == number]
+            for number in THINGS
+        }
         found[name] = {"all": share(held)} | {THINGS[number]: share(part) for number, part in some.items()}
     return found
 
 
-def draw(model: LatentDiffusion, captions: Sequence[str], guidance: float, steps: int, seed: int) -> tuple[Tensor, float]:
+def draw(
+    model: LatentDiffusion, captions: Sequence[str], guidance: float, steps: int, seed: int
+) -> tuple[Tensor, float]:
     """Return the pictures, and the seconds for one of them."""
     begin, pictures = perf_counter(), []
     for first in range(0, len(captions), CHUNK):
@@ -87,13 +95,23 @@ def rows(models: dict[int, LatentDiffusion], count: int, seed: int) -> Iterator[
     x, captions = batch(count, seed)
     yield {"name": "drawn scenes", **shares(judge_all(x, captions), captions)}
     for f, model in models.items():
-        yield {"name": f"drawn scenes, coded and decoded, f = {f}", **shares(judge_all(through(model, x), captions), captions)}
+        yield {
+            "name": f"drawn scenes, coded and decoded, f = {f}",
+            **shares(judge_all(through(model, x), captions), captions),
+        }
     yield {"name": "drawn scenes, another's caption", **shares(judge_all(x.roll(1, 0), captions), captions)}
     for f, model in models.items():
         for guidance, steps in SETTINGS:
             pictures, seconds = draw(model, captions, guidance, steps, seed)
             found = shares(judge_all(pictures, captions), captions)
-            yield {"name": f"f = {f}", "f": f, "guidance": guidance, "steps": steps, "seconds": seconds, **found}
+            yield {
+                "name": f"f = {f}",
+                "f": f,
+                "guidance": guidance,
+                "steps": steps,
+                "seconds": seconds,
+                **found,
+            }
 
 
 def percent(found: dict | None, *, interval: bool = False) -> str:
@@ -110,10 +128,11 @@ def table(found: dict) -> str:
     models = ", ".join(f"f = {f}: {name}" for f, name in found["models"].items())
     lines = [
         f"`{found['command']}` on {place['device']}, {place['threads']} threads, torch {place['versions']['torch']}, "
-        f"{place['date']}; {found['count']} captions, DDIM; models {models}", "",
+        f"{place['date']}; {found['count']} captions, DDIM; models {models}",
+        "",
         "| pictures | guidance | steps | placed (95 %) | one thing | two | three | obeyed (95 %) | s a picture |",
         "|---|" + 8 * "---:|",
-    ]  # fmt: skip
+    ]
     for row in found["rows"]:
         setting = [f"{row['guidance']:g}", f"{row['steps']}"] if "f" in row else ["", ""]
         parts = [percent(row["placed"][name]) for name in THINGS.values()]
@@ -141,12 +160,16 @@ def measure_all(options: argparse.Namespace) -> dict:
 def identity(folder: Path) -> str:
     """Return what tells one model's files from another's."""
     parts = [(path.parent / "config.json", path) for path in sorted(folder.glob("*/*.safetensors"))]
-    return model_id(b"".join(config.read_bytes() for config, _ in parts), b"".join(path.read_bytes() for _, path in parts)).hex()
+    return model_id(
+        b"".join(config.read_bytes() for config, _ in parts), b"".join(path.read_bytes() for _, path in parts)
+    ).hex()
 
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--count", type=int, default=512, help="captions for each line")
     parser.add_argument("--seed", type=int, default=1_000_000, help="of the captions and of all noise")
     parser.add_argument("--checkpoints", type=Path, default=CHECKPOINTS, help="holds scenes-f4 and scenes-f8")

@@ -10,13 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 
-from dhp_lab.evaluation.evaluate import evaluate
 from dhp_lab.data.images import load_pictures
+from dhp_lab.evaluation.evaluate import evaluate
 
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("pictures", type=Path)
     parser.add_argument("output", type=Path, nargs="?", default=Path("data/results/classical_kodak.json"))
     options = parser.parse_args()

@@ -1,11 +1,12 @@
 """How fast is the codec, and how much memory does it need?
 
-    python benchmarks/codec_speed.py [--model_path DIR] [--runs 7] [--threads N] [--output data/results/speed.json]
+    python benchmarks/codec_speed.py [--model_path DIR] [--runs 7] [--threads N] [--output
+        data/results/speed.json]
 
-Prints tables and writes them as JSON, and into benchmarks/README.md. Every figure is a median with the least and the
-greatest in brackets. Model load and each size of picture run in processes of their own, so that neither caches nor
-memory of one reach the next. The photos come with scikit-image and scikit-learn. Files are kept in memory; reading and
-writing the disk is not timed.
+Prints tables and writes them as JSON, and into benchmarks/README.md. Every figure is a median with the least
+and the greatest in brackets. Model load and each size of picture run in processes of their own, so that
+neither caches nor memory of one reach the next. The photos come with scikit-image and scikit-learn. Files are
+kept in memory; reading and writing the disk is not timed.
 """
 
 from __future__ import annotations
@@ -48,7 +49,12 @@ def mosaic(width: int, height: int):
 
     from dhp_lab.data.images import to_tensor
 
-    parts = [skimage.data.astronaut(), skimage.data.coffee(), skimage.data.rocket(), *load_sample_images().images]
+    parts = [
+        skimage.data.astronaut(),
+        skimage.data.coffee(),
+        skimage.data.rocket(),
+        *load_sample_images().images,
+    ]
     row = np.concatenate([part[:400, :600] for part in parts], axis=1)  # (400, 2472..3000, 3)
     down, across = -(-height // row.shape[0]), -(-width // row.shape[1])
     rows = [np.tile(np.roll(row, 600 * i, axis=1), (1, across, 1)) for i in range(down)]
@@ -66,7 +72,9 @@ def timed(function, runs: int) -> tuple[list[float], object]:
 
 
 def load_model(folder: str, threads: int):
-    """Return the model and the seconds for importing and for loading it; 0 threads leaves torch its own choice."""
+    """Return the model and the seconds for importing and for loading it; 0 threads leaves torch its own
+    choice.
+    """
     start = perf_counter()
     import torch
 
@@ -129,8 +137,19 @@ def child(job: str, options: argparse.Namespace) -> dict[str, object]:
 
 def ask(options: argparse.Namespace, job: str, *more: object) -> dict[str, object]:
     """Run one job in a fresh process and return what it printed."""
-    words = [sys.executable, __file__, "--job", job, "--model_path", options.model_path, "--threads", options.threads]
-    done = subprocess.run([str(word) for word in (*words, *more)], stdout=subprocess.PIPE, text=True, check=True)
+    words = [
+        sys.executable,
+        __file__,
+        "--job",
+        job,
+        "--model_path",
+        options.model_path,
+        "--threads",
+        options.threads,
+    ]
+    done = subprocess.run(
+        [str(word) for word in (*words, *more)], stdout=subprocess.PIPE, text=True, check=True
+    )
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -143,7 +162,9 @@ def measure_all(options: argparse.Namespace) -> dict[str, object]:
             file = Path(folder) / f"{megapixels}.dhp"
             more = ("--size", *size, "--file", file, "--runs", min(3, options.runs))
             encode, decode = (ask(options, job, *more) for job in ("encode", "decode"))
-            sizes.append({"megapixels": size[0] * size[1] / 1e6, "size": size, "encode": encode, "decode": decode})
+            sizes.append(
+                {"megapixels": size[0] * size[1] / 1e6, "size": size, "encode": encode, "decode": decode}
+            )
     return {
         "command": f"python benchmarks/codec_speed.py --runs {options.runs} --threads {options.threads}",
         "model": Path(options.model_path).name,
@@ -175,26 +196,40 @@ def tables(found: dict) -> str:
     photo, place = found["photo_768x512"], found["environment"]
     lines = [
         f"`{found['command']}` on {place['device']}, {place['threads']} threads, torch {place['versions']['torch']}, "
-        f"{place['date']}; model {found['model']} ({found['model_id']}), lambda {found['lambda_rate']:g}", "",
-        f"| 768 x 512 photo, {photo['n_bytes']} bytes | seconds: median (least..greatest) |", "|---|---|",
+        f"{place['date']}; model {found['model']} ({found['model_id']}), lambda {found['lambda_rate']:g}",
+        "",
+        f"| 768 x 512 photo, {photo['n_bytes']} bytes | seconds: median (least..greatest) |",
+        "|---|---|",
         f"| import of torch and the package, fresh process | {spread(found['load']['import_seconds'])} |",
         f"| model load, fresh process | {spread(found['load']['load_seconds'])} |",
         f"| encode | {spread(photo['encode_seconds'])} |",
-    ]  # fmt: skip
+    ]
     lines += [f"| decode, K = {k} | {spread(seconds)} |" for k, seconds in photo["decode_seconds"].items()]
-    lines += ["", "| megapixels | bytes | encode, s | peak MB | decode K = 1, s | peak MB |", "|" + 6 * "---|"]
+    lines += [
+        "",
+        "| megapixels | bytes | encode, s | peak MB | decode K = 1, s | peak MB |",
+        "|" + 6 * "---|",
+    ]
     for one in found["sizes"]:
-        cells = [f"{spread(one[job]['seconds'], 2)} | {one[job]['peak_memory_mb']:.0f}" for job in ("encode", "decode")]
+        cells = [
+            f"{spread(one[job]['seconds'], 2)} | {one[job]['peak_memory_mb']:.0f}"
+            for job in ("encode", "decode")
+        ]
         lines.append(f"| {one['megapixels']:.1f} | {one['encode']['n_bytes']} | {' | '.join(cells)} |")
     idle, powers = found["sizes"][0]["encode"]["idle_memory_mb"], found["exponent"]
-    lines += ["", f"Of the peaks, {idle:.0f} MB are Python, torch and the model. Seconds grow as pixels to the power "
-              f"{powers['encode']:.2f} (encode) and {powers['decode']:.2f} (decode); 1 is linear."]  # fmt: skip
+    lines += [
+        "",
+        f"Of the peaks, {idle:.0f} MB are Python, torch and the model. Seconds grow as pixels to the power "
+        f"{powers['encode']:.2f} (encode) and {powers['decode']:.2f} (decode); 1 is linear.",
+    ]
     return "\n".join(lines)
 
 
 def main() -> None:
     """Parse the options; be the parent, or a child where --job is given."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model_path", default=str(ROOT / "data" / "checkpoints" / "diffusion-hyperprior"))
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--threads", type=int, default=0, help="0: as many as torch chooses")

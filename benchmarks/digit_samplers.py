@@ -2,14 +2,16 @@
 
     python benchmarks/digit_samplers.py [--samples 360] [--seed 0] [--output data/results/digit_samplers.json]
 
-Each sampler draws from the shipped denoiser of digits, and from the conditional one at guidance 3 with every class asked
-for equally often. A second table changes the guidance scale. Prints the tables, and writes them as JSON and Markdown.
+Each sampler draws from the shipped denoiser of digits, and from the conditional one at guidance 3 with every
+class asked for equally often. A second table changes the guidance scale. Prints the tables, and writes them
+as JSON and Markdown.
 
     Frechet distance, precision, recall   samples against the training digits, in our classifier's features
     diversity                             mean distance of two samples of one class, 1 = as in the training digits
     control                               share of conditional samples in which the classifier sees the class asked for
 
-The line "real digits" is that of the 360 test digits: no sampler can be expected to do better with as many samples.
+The line "real digits" is that of the 360 test digits: no sampler can be expected to do better with as many
+samples.
 """
 
 from __future__ import annotations
@@ -25,22 +27,31 @@ import torch
 from saving import save
 from torch import Tensor
 
-from dhp_lab.core.weights import CONFIG, WEIGHTS
 from dhp_lab.codec.checkpoint import model_id
+from dhp_lab.core.environment import environment
+from dhp_lab.core.paths import CHECKPOINTS
+from dhp_lab.core.weights import CONFIG, WEIGHTS
+from dhp_lab.data.digits import CLASSES, SIDE, load_digits, round_to_levels
 from dhp_lab.diffusion.guidance import guided
 from dhp_lab.diffusion.ideal import rescaled
 from dhp_lab.diffusion.process import Denoiser
-from dhp_lab.diffusion.samplers import State, ddim, ddpm, euler_maruyama, last, predictor_corrector, probability_flow, start
+from dhp_lab.diffusion.samplers import (
+    State,
+    ddim,
+    ddpm,
+    euler_maruyama,
+    last,
+    predictor_corrector,
+    probability_flow,
+    start,
+)
 from dhp_lab.diffusion.schedules import NoiseSchedule, geometric
-from dhp_lab.data.digits import CLASSES, SIDE, load_digits, round_to_levels
 from dhp_lab.metrics.digit_classifier import digit_classifier, diversity, share_of_asked_class
 from dhp_lab.metrics.feature_distances import frechet_distance, precision_recall
-from dhp_lab.core.paths import CHECKPOINTS
 from dhp_lab.training.digit_denoiser import LESSONS, load_denoiser
-from dhp_lab.core.environment import environment
 
 ROOT = Path(__file__).resolve().parents[1]
-SCALE = 3.0                                    # of guidance in the first table
+SCALE = 3.0  # of guidance in the first table
 SCALES = (0.0, 1.0, 2.0, 3.0, 5.0, 7.5, 15.0)  # in the second
 
 
@@ -60,7 +71,9 @@ SETTINGS = (
     *(Setting("DDIM", steps, ddim) for steps in (50, 20, 5)),
     *(Setting("Euler-Maruyama", steps, euler_maruyama) for steps in (1000, 200)),
     Setting("Euler-Maruyama, exploding", 1000, euler_maruyama, geometric(1000)),
-    Setting("predictor-corrector, exploding", 100, partial(predictor_corrector, corrector_steps=5), geometric(100)),
+    Setting(
+        "predictor-corrector, exploding", 100, partial(predictor_corrector, corrector_steps=5), geometric(100)
+    ),
     *(Setting("probability flow (Heun)", steps, probability_flow) for steps in (25, 10)),
 )
 
@@ -77,7 +90,9 @@ class Quality:
 
 @dataclass(frozen=True)
 class Row:
-    """One sampler: its cost for one picture, its unconditional samples' quality, and its control at guidance SCALE."""
+    """One sampler: its cost for one picture, its unconditional samples' quality, and its control at guidance
+    SCALE.
+    """
 
     name: str
     steps: int
@@ -96,7 +111,9 @@ def judge(x: Tensor, labels: Tensor | None = None) -> Quality:
     return Quality(frechet_distance(real, found), *precision_recall(real, found), of_one)
 
 
-def draw(setting: Setting, denoiser: Denoiser, known: NoiseSchedule, samples: int, seed: int) -> tuple[Tensor, int, float]:
+def draw(
+    setting: Setting, denoiser: Denoiser, known: NoiseSchedule, samples: int, seed: int
+) -> tuple[Tensor, int, float]:
     """The samples at the data's grey levels, how often the denoiser was asked, and the seconds."""
     generator, calls = torch.Generator().manual_seed(seed), []
 
@@ -107,7 +124,9 @@ def draw(setting: Setting, denoiser: Denoiser, known: NoiseSchedule, samples: in
     schedule = setting.schedule or known
     asked = counted if setting.schedule is None else rescaled(counted, known, schedule)
     x_T = start(schedule, (samples, 1, SIDE, SIDE), generator=generator)
-    options = {"count": setting.steps} | ({} if setting.sampler in (probability_flow, ddim) else {"generator": generator})
+    options = {"count": setting.steps} | (
+        {} if setting.sampler in (probability_flow, ddim) else {"generator": generator}
+    )
     begin = perf_counter()
     x = last(setting.sampler(asked, schedule, x_T, **options)).x
     return round_to_levels(x), len(calls), perf_counter() - begin
@@ -145,16 +164,20 @@ def tables(found: dict) -> str:
     place, heads = found["environment"], "Fréchet distance | precision | recall | diversity"
     lines = [
         f"`{found['command']}` on {place['device']}, {place['threads']} threads, torch {place['versions']['torch']}, "
-        f"{place['date']}; {found['samples']} samples each", "",
-        f"| sampler | steps | network evaluations | ms a picture | {heads} | control, guidance {SCALE:g} |", "|" + 9 * "---|",
-    ]  # fmt: skip
+        f"{place['date']}; {found['samples']} samples each",
+        "",
+        f"| sampler | steps | network evaluations | ms a picture | {heads} | control, guidance {SCALE:g} |",
+        "|" + 9 * "---|",
+    ]
     for row in found["samplers"]:
         cost = f"{row.steps} | {row.evaluations} | {row.milliseconds:.1f}"
         lines.append(f"| {row.name} | {cost} | {cells(row.quality)} | {row.control:.1%} |")
     real = found["real"]
     lines += [f"| real digits | | | | {cells(real['quality'])} | {real['control']:.1%} |", ""]
     lines += [f"| guidance scale (DDIM, 50 steps) | {heads} | control |", "|" + 6 * "---|"]
-    lines += [f"| {row['scale']:g} | {cells(row['quality'])} | {row['control']:.1%} |" for row in found["scales"]]
+    lines += [
+        f"| {row['scale']:g} | {cells(row['quality'])} | {row['control']:.1%} |" for row in found["scales"]
+    ]
     return "\n".join(lines)
 
 
@@ -166,7 +189,10 @@ def measure_all(options: argparse.Namespace) -> dict:
     return {
         "command": f"python benchmarks/digit_samplers.py --samples {options.samples} --seed {options.seed}",
         "environment": environment(torch.device("cpu")),
-        "models": {name: model_id(*((f / part).read_bytes() for part in (CONFIG, WEIGHTS))).hex() for name, f in folders.items()},
+        "models": {
+            name: model_id(*((f / part).read_bytes() for part in (CONFIG, WEIGHTS))).hex()
+            for name, f in folders.items()
+        },
         "samples": options.samples,
         "guidance": SCALE,
         "real": {"quality": judge(digits.test, digits.test_labels), "control": control},
@@ -177,7 +203,9 @@ def measure_all(options: argparse.Namespace) -> dict:
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--samples", type=int, default=360, help="pictures for each figure")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=ROOT / "data" / "results" / "digit_samplers.json")

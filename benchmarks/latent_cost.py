@@ -1,4 +1,5 @@
-"""What does diffusion on latents save? Parameters, operations, seconds and memory, beside diffusion on the pixels.
+"""What does diffusion on latents save? Parameters, operations, seconds and memory, beside diffusion on the
+pixels.
 
     python benchmarks/latent_cost.py [--batch 16] [--pictures 8] [--steps 25] [--runs 5] [--threads 0]
                                      [--output data/results/latent_cost.json]
@@ -9,14 +10,15 @@ Three second stages, each with a new text encoder of the shipped kind, draw and 
     pixels                 the U-Net of f = 4 with two more levels of its first width in front, on 3 x 64 x 64 numbers:
                            from 16 x 16 down it is the same network, and its lowest level has the same size
 
-A training step is one of AdamW on --batch pictures. A sample is DDIM in --steps steps at guidance 4, two evaluations a step,
---pictures at a time, and the decoder of the first stage where there is one. What the first stages cost besides is in a table
-of its own; their training step is one of Adam on as many pictures.
+A training step is one of AdamW on --batch pictures. A sample is DDIM in --steps steps at guidance 4, two
+evaluations a step, --pictures at a time, and the decoder of the first stage where there is one. What the
+first stages cost besides is in a table of its own; their training step is one of Adam on as many pictures.
 
-Costs do not depend on the weights: all networks are new. An operation is a multiplication or an addition, counted by torch's
-FlopCounterMode in convolutions and matrix products. Seconds are medians with the least and the greatest in brackets, after
-a run that is not counted. Each figure of memory is the greatest resident set of a process of its own, beside what that
-process held before: Python, torch and the networks. Prints tables, and writes them as JSON and Markdown.
+Costs do not depend on the weights: all networks are new. An operation is a multiplication or an addition,
+counted by torch's FlopCounterMode in convolutions and matrix products. Seconds are medians with the least and
+the greatest in brackets, after a run that is not counted. Each figure of memory is the greatest resident set
+of a process of its own, beside what that process held before: Python, torch and the networks. Prints tables,
+and writes them as JSON and Markdown.
 """
 
 from __future__ import annotations
@@ -51,14 +53,21 @@ def first_stage(name: str):
 
 
 def second_stage(name: str):
-    """Return a new pipeline: pixels are latents of a first stage that does nothing, with f = 1 and 3 channels."""
+    """Return a new pipeline: pixels are latents of a first stage that does nothing, with f = 1 and 3
+    channels.
+    """
     from dhp_lab.training.latent_diffusion import new_latent_diffusion
     from dhp_lab.training.scene_models import SCENE_MODELS
 
     if name != "pixels":
         return new_latent_diffusion(SCENE_MODELS[f"scenes-{name}"].second[0], first_stage(name))
-    config, nothing = SCENE_MODELS["scenes-f4"].second[0], SimpleNamespace(block_out_channels=(3,), latent_channels=3)
-    deeper = replace(config, widths=(*config.widths[:1] * 2, *config.widths), attention=(False, False, *config.attention))
+    config, nothing = (
+        SCENE_MODELS["scenes-f4"].second[0],
+        SimpleNamespace(block_out_channels=(3,), latent_channels=3),
+    )
+    deeper = replace(
+        config, widths=(*config.widths[:1] * 2, *config.widths), attention=(False, False, *config.attention)
+    )
     return new_latent_diffusion(deeper, SimpleNamespace(config=nothing))
 
 
@@ -68,7 +77,9 @@ def parameters(*networks) -> int:
 
 
 def operations(function: Callable[[], object]) -> int:
-    """Return the multiplications and additions of a call; attention is computed plainly, so that it is counted."""
+    """Return the multiplications and additions of a call; attention is computed plainly, so that it is
+    counted.
+    """
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -89,11 +100,13 @@ def timed(function: Callable[[], object], runs: int) -> list[float]:
 
 
 def learner(model, count: int) -> Callable[[], object]:
-    """Return a function that makes one training step of a second stage on noise in place of latents, and its captions."""
+    """Return a function that makes one training step of a second stage on noise in place of latents, and its
+    captions.
+    """
     import torch
 
-    from dhp_lab.diffusion.process import draw_times, noise_like, v_weight, weighted_loss
     from dhp_lab.data.scenes import batch
+    from dhp_lab.diffusion.process import draw_times, noise_like, v_weight, weighted_loss
 
     tokens, z = model.tokens(batch(count, 0)[1]), torch.randn(count, *model.latent_shape)
     networks = torch.nn.ModuleList([model.unet, model.text_encoder]).train()
@@ -102,7 +115,9 @@ def learner(model, count: int) -> Callable[[], object]:
     def step() -> None:
         context = model.text_encoder(tokens).last_hidden_state
         t, eps = draw_times(model.schedule, z), noise_like(z)
-        loss = weighted_loss(lambda z_t, t: model.eps(z_t, t, context), model.schedule, z, t, eps, weight=v_weight)
+        loss = weighted_loss(
+            lambda z_t, t: model.eps(z_t, t, context), model.schedule, z, t, eps, weight=v_weight
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -114,11 +129,14 @@ def first_learner(model, count: int) -> Callable[[], object]:
     """Return a function that makes one training step of a first stage."""
     import torch
 
-    from dhp_lab.latent.autoencoders import autoencoder_loss
     from dhp_lab.core.precision import autocast
     from dhp_lab.data.scenes import batch
+    from dhp_lab.latent.autoencoders import autoencoder_loss
 
-    x, optimizer = batch(count, 0)[0].to(memory_format=torch.channels_last), torch.optim.Adam(model.train().parameters())
+    x, optimizer = (
+        batch(count, 0)[0].to(memory_format=torch.channels_last),
+        torch.optim.Adam(model.train().parameters()),
+    )
     model.to(memory_format=torch.channels_last)
 
     def step() -> None:
@@ -133,8 +151,8 @@ def first_learner(model, count: int) -> Callable[[], object]:
 
 def sampler(model, count: int, steps: int) -> tuple[Callable[[], object], Callable[[], object]]:
     """Return a function that draws latents, and one that makes them pictures; pixels need no decoder."""
-    from dhp_lab.diffusion.samplers import last
     from dhp_lab.data.scenes import batch
+    from dhp_lab.diffusion.samplers import last
 
     captions, shape = batch(count, 0)[1], (count, *model.latent_shape)
 
@@ -162,16 +180,23 @@ def second_job(job: str, options: argparse.Namespace) -> dict:
         with torch.no_grad():
             evaluation = operations(lambda: model.eps(z, t, context))
         return {
-            "shape": list(model.latent_shape), "parameters": parameters(model.unet), "text_parameters": parameters(model.text_encoder),
-            "evaluation": evaluation, "training": options.batch * operations(learner(model, 1)), "decoder": operations(paint),
-        }  # fmt: skip
+            "shape": list(model.latent_shape),
+            "parameters": parameters(model.unet),
+            "text_parameters": parameters(model.text_encoder),
+            "evaluation": evaluation,
+            "training": options.batch * operations(learner(model, 1)),
+            "decoder": operations(paint),
+        }
     idle = peak_memory_mb()
     if job == "train":
         found = {"seconds": timed(learner(model, options.batch), options.runs)}
     else:
         draw, paint = sampler(model, options.pictures, options.steps)
         seconds, painting = timed(draw, options.runs), timed(paint, options.runs)
-        found = {"seconds": [one / options.pictures for one in seconds], "decoder_seconds": [one / options.pictures for one in painting]}
+        found = {
+            "seconds": [one / options.pictures for one in seconds],
+            "decoder_seconds": [one / options.pictures for one in painting],
+        }
     return {**found, "idle_memory_mb": idle, "peak_memory_mb": peak_memory_mb()}
 
 
@@ -179,9 +204,9 @@ def first_job(job: str, options: argparse.Namespace) -> dict:
     """Do one job for a first stage, "count", "train" or "sample"; a sample is a picture coded and decoded."""
     import torch
 
-    from dhp_lab.latent.autoencoders import decode, encode
     from dhp_lab.core.environment import peak_memory_mb
     from dhp_lab.data.scenes import batch
+    from dhp_lab.latent.autoencoders import decode, encode
 
     model, x = first_stage(options.model), batch(options.pictures, 0)[0]
     with torch.no_grad():
@@ -191,13 +216,25 @@ def first_job(job: str, options: argparse.Namespace) -> dict:
             counts = {name: operations(function) for name, function in ways.items()}
             with torch.enable_grad():
                 training = options.batch * operations(first_learner(model, 1))
-            return {"parameters": parameters(model), "shape": list(z.shape[1:]), **counts, "training": training}
+            return {
+                "parameters": parameters(model),
+                "shape": list(z.shape[1:]),
+                **counts,
+                "training": training,
+            }
         idle = peak_memory_mb()
         if job == "sample":
             ways = {"encode": lambda: encode(model, x), "decode": lambda: decode(model, z)}
-            found = {f"{name}_seconds": [one / len(x) for one in timed(way, options.runs)] for name, way in ways.items()}
+            found = {
+                f"{name}_seconds": [one / len(x) for one in timed(way, options.runs)]
+                for name, way in ways.items()
+            }
             return {**found, "idle_memory_mb": idle, "peak_memory_mb": peak_memory_mb()}
-    return {"seconds": timed(first_learner(model, options.batch), options.runs), "idle_memory_mb": idle, "peak_memory_mb": peak_memory_mb()}
+    return {
+        "seconds": timed(first_learner(model, options.batch), options.runs),
+        "idle_memory_mb": idle,
+        "peak_memory_mb": peak_memory_mb(),
+    }
 
 
 def child(options: argparse.Namespace) -> dict:
@@ -219,7 +256,11 @@ def ask(options: argparse.Namespace, stage: str, model: str) -> dict:
     """Run the three jobs of a model, each in a fresh process; return what they printed."""
     found = {}
     for job in ("count", "train", "sample"):
-        numbers = [word for name in ("batch", "pictures", "steps", "runs", "threads") for word in (f"--{name}", getattr(options, name))]
+        numbers = [
+            word
+            for name in ("batch", "pictures", "steps", "runs", "threads")
+            for word in (f"--{name}", getattr(options, name))
+        ]
         words = [sys.executable, __file__, "--stage", stage, "--model", model, "--job", job, *numbers]
         done = subprocess.run([str(word) for word in words], stdout=subprocess.PIPE, text=True, check=True)
         found[job] = json.loads(done.stdout.splitlines()[-1])
@@ -230,11 +271,16 @@ def measure_all(options: argparse.Namespace) -> dict:
     """Run all jobs; return every figure."""
     second = {name: ask(options, "second", name) for name in SECOND_STAGES}
     first = {name: ask(options, "first", name) for name in FIRST_STAGES}
-    numbers = " ".join(f"--{name} {getattr(options, name)}" for name in ("batch", "pictures", "steps", "runs", "threads"))
+    numbers = " ".join(
+        f"--{name} {getattr(options, name)}" for name in ("batch", "pictures", "steps", "runs", "threads")
+    )
     return {
-        "command": f"python benchmarks/latent_cost.py {numbers}", "environment": second["pixels"]["train"]["environment"],
-        **{name: getattr(options, name) for name in ("batch", "pictures", "steps")}, "second": second, "first": first,
-    }  # fmt: skip
+        "command": f"python benchmarks/latent_cost.py {numbers}",
+        "environment": second["pixels"]["train"]["environment"],
+        **{name: getattr(options, name) for name in ("batch", "pictures", "steps")},
+        "second": second,
+        "first": first,
+    }
 
 
 def spread(values: list[float], digits: int = 3) -> str:
@@ -260,11 +306,17 @@ def second_rows(found: dict) -> dict[str, Callable[[dict], str]]:
         "parameters of the U-Net": lambda one: f"{one['count']['parameters']:,}",
         "parameters of the text encoder": lambda one: f"{one['count']['text_parameters']:,}",
         "10^9 operations an evaluation, one picture": lambda one: giga(one["count"]["evaluation"]),
-        f"10^9 operations a training step, {found['batch']} pictures": lambda one: giga(one["count"]["training"]),
-        f"10^9 operations a sample, {steps} steps": lambda one: giga(2 * steps * one["count"]["evaluation"] + one["count"]["decoder"]),
+        f"10^9 operations a training step, {found['batch']} pictures": lambda one: giga(
+            one["count"]["training"]
+        ),
+        f"10^9 operations a sample, {steps} steps": lambda one: giga(
+            2 * steps * one["count"]["evaluation"] + one["count"]["decoder"]
+        ),
         "s a training step": lambda one: spread(one["train"]["seconds"]),
         "s a sample, without the decoder": lambda one: spread(one["sample"]["seconds"]),
-        "s a sample, the decoder": lambda one: spread(one["sample"]["decoder_seconds"], 4) if one["count"]["decoder"] else "-",
+        "s a sample, the decoder": lambda one: (
+            spread(one["sample"]["decoder_seconds"], 4) if one["count"]["decoder"] else "-"
+        ),
         "MB in training": lambda one: memory(one["train"]),
         f"MB in drawing {found['pictures']}": lambda one: memory(one["sample"]),
     }
@@ -277,7 +329,9 @@ def first_rows(found: dict) -> dict[str, Callable[[dict], str]]:
         "parameters": lambda one: f"{one['count']['parameters']:,}",
         "10^9 operations, encoder": lambda one: giga(one["count"]["encoder"]),
         "10^9 operations, decoder": lambda one: giga(one["count"]["decoder"]),
-        f"10^9 operations a training step, {found['batch']} pictures": lambda one: giga(one["count"]["training"]),
+        f"10^9 operations a training step, {found['batch']} pictures": lambda one: giga(
+            one["count"]["training"]
+        ),
         "s to encode a picture": lambda one: spread(one["sample"]["encode_seconds"], 4),
         "s to decode a picture": lambda one: spread(one["sample"]["decode_seconds"], 4),
         "s a training step": lambda one: spread(one["train"]["seconds"]),
@@ -291,18 +345,24 @@ def tables(found: dict) -> str:
     lines = [
         f"`{found['command']}` on {place['device']}, {place['threads']} threads, torch {place['versions']['torch']}, "
         f"{place['date']}",
-    ]  # fmt: skip
+    ]
     for title, stage, names, rows in (
-        ("second stage", "second", SECOND_STAGES, second_rows(found)), ("first stage", "first", FIRST_STAGES, first_rows(found)),
-    ):  # fmt: skip
+        ("second stage", "second", SECOND_STAGES, second_rows(found)),
+        ("first stage", "first", FIRST_STAGES, first_rows(found)),
+    ):
         lines += ["", f"| {title} | " + " | ".join(names.values()) + " |", "|---|" + len(names) * "---:|"]
-        lines += [f"| {row} | " + " | ".join(cell(found[stage][name]) for name in names) + " |" for row, cell in rows.items()]
+        lines += [
+            f"| {row} | " + " | ".join(cell(found[stage][name]) for name in names) + " |"
+            for row, cell in rows.items()
+        ]
     return "\n".join(lines)
 
 
 def main() -> None:
     """Parse the options; be the parent, or a child where --job is given."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--batch", type=int, default=16, help="pictures in a training step")
     parser.add_argument("--pictures", type=int, default=8, help="drawn at a time")
     parser.add_argument("--steps", type=int, default=25, help="of a sample")

@@ -7,8 +7,9 @@ A table lies in RESULTS as <name>.md, where a script wrote it; in the page its p
     <!-- name: begin -->
     <!-- name: end -->
 
-whose content is replaced. Marks without a file keep what is between them: `codec_speed.py` writes its own there, and a
-benchmark that was not run leaves its last figures. Prints a line for each mark, and one for each table without a place.
+whose content is replaced. Marks without a file keep what is between them: `codec_speed.py` writes its own
+there, and a benchmark that was not run leaves its last figures. Prints a line for each mark, and one for each
+table without a place.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ def places(page: str) -> dict[str, tuple[int, int]]:
     for begin, end in zip(marks[::2], [*marks[1::2], None], strict=False):
         name = begin["name"]
         if begin["end"] != "begin" or end is None or (end["name"], end["end"]) != (name, "end"):
-            raise ValueError(f"the mark {begin[0]} has no partner: after 'begin' of a name comes its 'end', with no mark between")
+            raise ValueError(
+                f"the mark {begin[0]} has no partner: after 'begin' of a name comes its 'end', with no mark between"
+            )
         if name in found:
             raise ValueError(f"there are two places called {name}; give each table one")
         found[name] = begin.end(), end.start()
@@ -46,7 +49,9 @@ def filled(page: str, tables: dict[str, str]) -> str:
     Raises:
         ValueError: as for `places`.
     """
-    for name, (start, end) in reversed(places(page).items()):                        # from the end, so that the rest stays where it is
+    for name, (start, end) in reversed(
+        places(page).items()
+    ):  # from the end, so that the rest stays where it is
         if name in tables:
             page = f"{page[:start]}\n{tables[name].strip()}\n{page[end:]}"
     return page
@@ -54,7 +59,9 @@ def filled(page: str, tables: dict[str, str]) -> str:
 
 def main() -> None:
     """Read, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--page", type=Path, default=ROOT / "benchmarks" / "README.md")
     parser.add_argument("--results", type=Path, default=ROOT / "data" / "results")
     options = parser.parse_args()

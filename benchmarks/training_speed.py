@@ -1,23 +1,28 @@
-"""How many training steps a second: our loop beside CompressAI's own example loop, on one network and one batch.
+"""How many training steps a second: our loop beside CompressAI's own example loop, on one network and one
+batch.
 
-    python benchmarks/training_speed.py [--batch 4] [--side 256] [--N 128] [--M 320] [--steps 24] [--warm 4] [--rounds 2]
+    python benchmarks/training_speed.py [--batch 4] [--side 256] [--N 128] [--M 320] [--steps 24] [--warm 4]
+        [--rounds 2]
                                         [--threads 0] [--output data/results/training_speed.json]
 
-The network is our codec, which is a CompressAI model too, new and without its denoiser: the codec's own stage, which both
-loops can train. Both see the same crops of the photos that come with scikit-image and scikit-learn, made beforehand, and
-one lambda, 1e-3.
+The network is our codec, which is a CompressAI model too, new and without its denoiser: the codec's own
+stage, which both loops can train. Both see the same crops of the photos that come with scikit-image and
+scikit-learn, made beforehand, and one lambda, 1e-3.
 
     CompressAI's loop   that of its examples/train.py: Adam and an Adam for the quantiles of z, forward, RateDistortionLoss,
-                        gradients clipped to norm 1, aux_loss and its own backward, a line of figures every tenth step
+                        gradients clipped to norm 1, aux_loss and its own backward, a line of figures every
+                        tenth step
     our loop            dhp_lab.training.codec_trainer.Trainer as `dhp train` runs it: averaged weights, TensorBoard, log, the check
-                        that the loss is finite. The quantiles are found by bisection every 500 steps, and a 500th of what
-                        that takes is counted in each step.
+                        that the loss is finite. The quantiles are found by bisection every 500 steps, and a
+                        500th of what that takes is counted in each step.
 
-Neither loop validates or saves in what is timed. float32 is plain; in bfloat16 the convolutions of the picture transforms,
-as `dhp_lab.core.precision` has it. CompressAI's loop knows float32 alone; its line in bfloat16 says what the rest of a loop is
-worth. The last line, CompressAI's mbt2018-mean with N = 128 and M = 192, is another network: it tells what people are used to.
+Neither loop validates or saves in what is timed. float32 is plain; in bfloat16 the convolutions of the
+picture transforms, as `dhp_lab.core.precision` has it. CompressAI's loop knows float32 alone; its line in
+bfloat16 says what the rest of a loop is worth. The last line, CompressAI's mbt2018-mean with N = 128 and M =
+192, is another network: it tells what people are used to.
 
-Each line is a process of its own, started --rounds times in turn so that a slow minute of the machine meets all of them.
+Each line is a process of its own, started --rounds times in turn so that a slow minute of the machine meets
+all of them.
 
 | column          | meaning                                                                              |
 |-----------------|--------------------------------------------------------------------------------------|
@@ -47,9 +52,9 @@ from saving import save
 
 ROOT = Path(__file__).resolve().parents[1]
 LAMBDA_RATE = 1e-3
-DISTINCT = 8                             # batches, taken in turn
-UPDATE_EVERY = 500                       # steps between our searches for the quantiles of z
-LINES = {                                # loop, network, bfloat16
+DISTINCT = 8  # batches, taken in turn
+UPDATE_EVERY = 500  # steps between our searches for the quantiles of z
+LINES = {  # loop, network, bfloat16
     "CompressAI's loop, float32": ("compressai", "codec", False),
     "our loop, bfloat16": ("ours", "codec", True),
     "our loop, float32": ("ours", "codec", False),
@@ -70,13 +75,16 @@ def clock() -> tuple[float, float]:
 
 def between(moments: list[tuple[float, float]]) -> list[list[float]]:
     """Both kinds of seconds between each moment and the next."""
-    return [[after - before for before, after in zip(*pair, strict=True)] for pair in zip(moments, moments[1:], strict=False)]
+    return [
+        [after - before for before, after in zip(*pair, strict=True)]
+        for pair in zip(moments, moments[1:], strict=False)
+    ]
 
 
 def photos(folder: Path) -> list[Path]:
     """Write the photos that come with the packages to a folder; return the files."""
-    from dhp_lab.data.photos import PHOTOS, load_photo
     from dhp_lab.data.images import save_image
+    from dhp_lab.data.photos import PHOTOS, load_photo
 
     files = [folder / f"{name}.png" for name in PHOTOS]
     for name, file in zip(PHOTOS, files, strict=True):
@@ -85,7 +93,9 @@ def photos(folder: Path) -> list[Path]:
 
 
 class Stream:
-    """A few batches over and over, in place of `dhp_lab.data.crops.PhotoCrops`; notes when each was asked for."""
+    """A few batches over and over, in place of `dhp_lab.data.crops.PhotoCrops`; notes when each was asked
+    for.
+    """
 
     def __init__(self, batches: list) -> None:
         self.batches, self.asked = batches, []
@@ -104,22 +114,43 @@ def our_seconds(stream: Stream, folder: Path, options: argparse.Namespace) -> tu
 
     The loop asks for the next batch as a step begins: seconds lie between two such moments.
     """
-    from dhp_lab.training.codec_trainer import Trainer
     from dhp_lab.training.codec_config import TrainingConfig
+    from dhp_lab.training.codec_trainer import Trainer
 
-    trainer = Trainer(TrainingConfig(
-        data_path=str(folder), val_data_path=str(folder), output_dir=str(folder / "run"), batch_size=options.batch,
-        epochs=1, denoiser_epochs=0, joint_epochs=0, lambda_rate=LAMBDA_RATE, N=options.N, M=options.M,
-        image_size=options.side, device="cpu", minutes_between_saves=1e6, validate_every=10**9,
-    ))  # fmt: skip
-    trainer.crops, trainer.total = stream, options.warm + options.steps + 1      # the last step also validates and saves
+    trainer = Trainer(
+        TrainingConfig(
+            data_path=str(folder),
+            val_data_path=str(folder),
+            output_dir=str(folder / "run"),
+            batch_size=options.batch,
+            epochs=1,
+            denoiser_epochs=0,
+            joint_epochs=0,
+            lambda_rate=LAMBDA_RATE,
+            N=options.N,
+            M=options.M,
+            image_size=options.side,
+            device="cpu",
+            minutes_between_saves=1e6,
+            validate_every=10**9,
+        )
+    )
+    trainer.crops, trainer.total = (
+        stream,
+        options.warm + options.steps + 1,
+    )  # the last step also validates and saves
     trainer.lengths = [trainer.total, 0, 0]
     trainer.run()
-    begins = stream.asked[1 : options.warm + options.steps + 2]                  # of steps 0, 1, ...; the first call is ahead of all
+    begins = stream.asked[
+        1 : options.warm + options.steps + 2
+    ]  # of steps 0, 1, ...; the first call is ahead of all
     start = clock()
     trainer.model.update(force=True, update_quantiles=True)
     (update,) = between([start, clock()])
-    seconds = [[step + once / UPDATE_EVERY for step, once in zip(steps, update, strict=True)] for steps in between(begins)]
+    seconds = [
+        [step + once / UPDATE_EVERY for step, once in zip(steps, update, strict=True)]
+        for steps in between(begins)
+    ]
     return seconds, sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
 
 
@@ -134,7 +165,9 @@ def their_seconds(stream: Stream, options: argparse.Namespace) -> tuple[list[lis
 
     own = options.network == "codec"
     model = create_diffusion_hyperprior_model(options.N, options.M) if own else MeanScaleHyperprior(128, 192)
-    optimizers = net_aux_optimizer(model, {"net": {"type": "Adam", "lr": 1e-4}, "aux": {"type": "Adam", "lr": 1e-3}})
+    optimizers = net_aux_optimizer(
+        model, {"net": {"type": "Adam", "lr": 1e-4}, "aux": {"type": "Adam", "lr": 1e-3}}
+    )
     criterion, moments = RateDistortionLoss(lmbda=1 / (255**2 * LAMBDA_RATE)), [clock()]
     model.train()
     for step in range(options.warm + options.steps):
@@ -149,7 +182,12 @@ def their_seconds(stream: Stream, options: argparse.Namespace) -> tuple[list[lis
         aux_loss.backward()
         optimizers["aux"].step()
         if step % 10 == 0:
-            print(step, *(f"{name} {losses[name].item():.3f}" for name in losses), f"aux {aux_loss.item():.2f}", file=sys.stderr)
+            print(
+                step,
+                *(f"{name} {losses[name].item():.3f}" for name in losses),
+                f"aux {aux_loss.item():.2f}",
+                file=sys.stderr,
+            )
         moments.append(clock())
     return between(moments), sum(p.numel() for p in model.parameters() if p.grad is not None)
 
@@ -159,21 +197,27 @@ def child(options: argparse.Namespace) -> dict[str, object]:
     import torch
 
     from dhp_lab.core import precision
-    from dhp_lab.data.crops import PhotoCrops
     from dhp_lab.core.environment import environment
+    from dhp_lab.data.crops import PhotoCrops
 
     torch.set_num_threads(options.threads or torch.get_num_threads())
     torch.manual_seed(0)
     if not options.bfloat16:
-        precision.has_fast_bfloat16 = lambda device_type: False                  # what `precision.autocast` asks
+        precision.has_fast_bfloat16 = lambda device_type: False  # what `precision.autocast` asks
     with tempfile.TemporaryDirectory() as folder:
         crops = PhotoCrops(photos(Path(folder)), options.side, seed=0)
         stream = Stream([crops.batch(number, options.batch) for number in range(DISTINCT)])
         ours = options.loop == "ours"
-        seconds, parameters = our_seconds(stream, Path(folder), options) if ours else their_seconds(stream, options)
+        seconds, parameters = (
+            our_seconds(stream, Path(folder), options) if ours else their_seconds(stream, options)
+        )
     about = environment(torch.device("cpu"))
-    return {"seconds": seconds[options.warm :], "parameters": parameters, "environment": about,
-            "peak_memory_mb": about["peak_memory_mb"]}  # fmt: skip
+    return {
+        "seconds": seconds[options.warm :],
+        "parameters": parameters,
+        "environment": about,
+        "peak_memory_mb": about["peak_memory_mb"],
+    }
 
 
 # ------------------------------------------------------------------------------------ in the parent process
@@ -182,7 +226,15 @@ def child(options: argparse.Namespace) -> dict[str, object]:
 def ask(options: argparse.Namespace, name: str) -> dict[str, object]:
     """Run one line in a fresh process and return what it printed."""
     loop, network, bfloat16 = LINES[name]
-    words = [sys.executable, __file__, "--loop", loop, "--network", network, *(["--bfloat16"] if bfloat16 else [])]
+    words = [
+        sys.executable,
+        __file__,
+        "--loop",
+        loop,
+        "--network",
+        network,
+        *(["--bfloat16"] if bfloat16 else []),
+    ]
     words += [word for size in SIZES for word in (f"--{size}", getattr(options, size))]
     done = subprocess.run([str(word) for word in words], capture_output=True, text=True)
     if done.returncode:
@@ -200,20 +252,32 @@ def measure_all(options: argparse.Namespace) -> dict[str, object]:
     lines = {}
     for name in names:
         found = [one[name] for one in rounds]
-        seconds, cpu_seconds = (list(kind) for kind in zip(*(step for one in found for step in one["seconds"]), strict=True))
+        seconds, cpu_seconds = (
+            list(kind) for kind in zip(*(step for one in found for step in one["seconds"]), strict=True)
+        )
         lines[name] = {
-            "network": LINES[name][1], "parameters": found[0]["parameters"], "seconds": seconds, "cpu_seconds": cpu_seconds,
-            "steps_a_second": 1 / median(seconds), "peak_memory_mb": max(one["peak_memory_mb"] for one in found),
-        }  # fmt: skip
+            "network": LINES[name][1],
+            "parameters": found[0]["parameters"],
+            "seconds": seconds,
+            "cpu_seconds": cpu_seconds,
+            "steps_a_second": 1 / median(seconds),
+            "peak_memory_mb": max(one["peak_memory_mb"] for one in found),
+        }
     words = [f"--{name} {getattr(options, name)}" for name in (*SIZES, "rounds")]
     return {
-        "command": f"python benchmarks/training_speed.py {' '.join(words)}", "environment": rounds[0][names[0]]["environment"],
-        "fast_bfloat16": fast, "lambda_rate": LAMBDA_RATE, "lines": lines, "faster": factors(lines),
-    }  # fmt: skip
+        "command": f"python benchmarks/training_speed.py {' '.join(words)}",
+        "environment": rounds[0][names[0]]["environment"],
+        "fast_bfloat16": fast,
+        "lambda_rate": LAMBDA_RATE,
+        "lines": lines,
+        "faster": factors(lines),
+    }
 
 
 def factors(lines: dict[str, dict]) -> dict[str, float]:
-    """Return how many times as fast our loop is, and what of that is bfloat16 and what is the rest of the loop."""
+    """Return how many times as fast our loop is, and what of that is bfloat16 and what is the rest of the
+    loop.
+    """
     theirs, plain = (lines[name]["steps_a_second"] for name in (THEIRS, OURS_PLAIN))
     ours = lines.get(OURS, lines[OURS_PLAIN])["steps_a_second"]
     return {"all": ours / theirs, "bfloat16": ours / plain, "the loop": plain / theirs}
@@ -229,16 +293,23 @@ def table(found: dict) -> str:
     place, base = found["environment"], found["lines"][THEIRS]["steps_a_second"]
     lines = [
         f"`{found['command']}` on {place['device']}, {place['threads']} threads, torch {place['versions']['torch']}, "
-        f"{place['date']}", "",
-        "| loop | parameters, 10^6 | steps a second | seconds a step | faster | CPU seconds | peak MB |", "|---|" + 6 * "---:|",
-    ]  # fmt: skip
+        f"{place['date']}",
+        "",
+        "| loop | parameters, 10^6 | steps a second | seconds a step | faster | CPU seconds | peak MB |",
+        "|---|" + 6 * "---:|",
+    ]
     for name, one in found["lines"].items():
         faster = f"{one['steps_a_second'] / base:.2f} x" if one["network"] == "codec" else "-"
-        lines.append(f"| {name} | {one['parameters'] / 1e6:.1f} | {one['steps_a_second']:.2f} | {spread(one['seconds'])} "
-                     f"| {faster} | {median(one['cpu_seconds']):.3f} | {one['peak_memory_mb']:.0f} |")
+        lines.append(
+            f"| {name} | {one['parameters'] / 1e6:.1f} | {one['steps_a_second']:.2f} | {spread(one['seconds'])} "
+            f"| {faster} | {median(one['cpu_seconds']):.3f} | {one['peak_memory_mb']:.0f} |"
+        )
     factor = found["faster"]
-    lines += ["", f"Our loop is {factor['all']:.2f} times as fast as CompressAI's: {factor['bfloat16']:.2f} from bfloat16, and "
-              f"{factor['the loop']:.2f} from the rest of the loop, both in float32."]
+    lines += [
+        "",
+        f"Our loop is {factor['all']:.2f} times as fast as CompressAI's: {factor['bfloat16']:.2f} from bfloat16, and "
+        f"{factor['the loop']:.2f} from the rest of the loop, both in float32.",
+    ]
     if not found["fast_bfloat16"]:
         lines.append("This processor does not multiply bfloat16 fast: the lines in bfloat16 are left out.")
     return "\n".join(lines)
@@ -246,8 +317,12 @@ def table(found: dict) -> str:
 
 def main() -> None:
     """Parse the options; be the parent, or a child where --loop is given."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, default=4, help="crops in a step; 4 of 256 trained the shipped codec")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--batch", type=int, default=4, help="crops in a step; 4 of 256 trained the shipped codec"
+    )
     parser.add_argument("--side", type=int, default=256, help="of a crop, a multiple of 64")
     parser.add_argument("--N", type=int, default=128)
     parser.add_argument("--M", type=int, default=320)

@@ -4,7 +4,8 @@
         --init_from codec/final_checkpoint --image_size 64 --batch_size 32 --lr 2e-3 \\
         --epochs 0 --denoiser_epochs 8 --joint_epochs 0
 
-All but the program's name is as in the card of `data/checkpoints/scenes-codec`; `scenes_codec.py --variant` measures the result.
+All but the program's name is as in the card of `data/checkpoints/scenes-codec`; `scenes_codec.py --variant`
+measures the result.
 """
 
 import torch

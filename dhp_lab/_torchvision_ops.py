@@ -4,9 +4,9 @@ With a CPU-only torch, a torchvision built for CUDA cannot load its compiled par
 "operator torchvision::nms does not exist". compressai and diffusers import torchvision but never call the two
 operators it asks for (``nms``, ``qnms``): declaring their names is enough.
 
-This module is an import finder that finds nothing. ``import dhp_lab`` puts it in line, which costs nothing; at the
-first import of torchvision it looks once whether the compiled part loads, and takes itself out of the line. So the
-order of the imports after ``import dhp_lab`` does not matter.
+This module is an import finder that finds nothing. ``import dhp_lab`` puts it in line, which costs nothing;
+at the first import of torchvision it looks once whether the compiled part loads, and takes itself out of the
+line. So the order of the imports after ``import dhp_lab`` does not matter.
 """
 
 import sys

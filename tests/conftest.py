@@ -1,4 +1,6 @@
-"""What every test runs under: the small profile, no network, and notebooks that stop at their first failing cell."""
+"""What every test runs under: the small profile, no network, and notebooks that stop at their first failing
+cell.
+"""
 
 import os
 import socket
@@ -37,7 +39,9 @@ def offline():
 
 
 class StopAtFirstFailingCell:
-    """Once a notebook's cell has failed, the cells after it are skipped: their failures would say nothing new."""
+    """Once a notebook's cell has failed, the cells after it are skipped: their failures would say nothing
+    new.
+    """
 
     def __init__(self):
         self.failed = set()

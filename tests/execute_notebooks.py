@@ -1,6 +1,6 @@
 """Execute notebooks in place and keep only what belongs into the repository (`make notebooks`).
 
-    python tests/execute_notebooks.py notebooks/00_start_here.ipynb ...
+python tests/execute_notebooks.py notebooks/00_start_here.ipynb ...
 """
 
 import sys
@@ -15,7 +15,9 @@ KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
 def clean(nb: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Drop widgets (they are dead without a kernel), timings, and all metadata but the kernel and the cells' tags."""
+    """Drop widgets (they are dead without a kernel), timings, and all metadata but the kernel and the cells'
+    tags.
+    """
     nb.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
     for cell in nb.cells:
         cell.metadata = nbformat.from_dict({"tags": cell.metadata.tags} if cell.metadata.get("tags") else {})
@@ -25,9 +27,13 @@ def clean(nb: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def execute(path: Path) -> None:
-    """Run a notebook from top to bottom in a fresh kernel and write it back; an error leaves the file as it was."""
+    """Run a notebook from top to bottom in a fresh kernel and write it back; an error leaves the file as it
+    was.
+    """
     nb = nbformat.read(path, as_version=4)
-    client = NotebookClient(nb, kernel_name="python3", timeout=None, resources={"metadata": {"path": path.parent}})
+    client = NotebookClient(
+        nb, kernel_name="python3", timeout=None, resources={"metadata": {"path": path.parent}}
+    )
     client.store_widget_state = False
     client.execute()
     nbformat.write(clean(nb), path)

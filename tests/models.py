@@ -6,14 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.codec.create import create_diffusion_hyperprior_model
+from dhp_lab.codec.model import DiffusionHyperprior
 
 N, M = 16, 32
 
 
 def untrained(**settings) -> DiffusionHyperprior:
-    """A codec as it is created, in eval mode, always the same; settings as for ``create_diffusion_hyperprior_model``."""
+    """A codec as it is created, in eval mode, always the same; settings as for
+    ``create_diffusion_hyperprior_model``.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return create_diffusion_hyperprior_model(**{"N": N, "M": M, "diffusion_steps": 10} | settings).eval()
@@ -21,14 +23,16 @@ def untrained(**settings) -> DiffusionHyperprior:
 
 @torch.no_grad()
 def woken(**settings) -> DiffusionHyperprior:
-    """The same with noise in every layer, so that what starts silent or at a symmetric place speaks as after training."""
+    """The same with noise in every layer, so that what starts silent or at a symmetric place speaks as after
+    training.
+    """
     model, generator = untrained(**settings), torch.Generator().manual_seed(1)
     for name, weight in model.named_parameters():
         if weight.ndim == 4 and not name.endswith("lapped"):
             weight += 0.5 / weight[0].numel() ** 0.5 * torch.randn(weight.shape, generator=generator)
         elif name.endswith("bias") or name in ("log2_spread", "gain.knots", "denoiser.trust"):
             weight += 0.1 * torch.randn(weight.shape, generator=generator)
-    model.entropy_bottleneck.quantiles += 0.3                            # medians that are no whole numbers
+    model.entropy_bottleneck.quantiles += 0.3  # medians that are no whole numbers
     model.update(force=True)
     return model
 

@@ -1,7 +1,7 @@
 """The rules every notebook in notebooks/ keeps; CONTRIBUTING.md tells them in prose.
 
-A rule takes a notebook and returns one sentence for each place that breaks it. test_notebooks.py applies all rules
-to all notebooks, and proves each rule on notebooks made to break it.
+A rule takes a notebook and returns one sentence for each place that breaks it. test_notebooks.py applies all
+rules to all notebooks, and proves each rule on notebooks made to break it.
 """
 
 import ast
@@ -11,9 +11,8 @@ from collections.abc import Callable
 from html.parser import HTMLParser
 
 import nbformat
-from IPython.core.inputtransformer2 import TransformerManager
-
 from answers import CHECKS  # noqa: F401  (they register themselves)
+from IPython.core.inputtransformer2 import TransformerManager
 
 from dhp_lab.notebook.exercises import NOT_ATTEMPTED, REGISTRY
 
@@ -32,7 +31,9 @@ MAX_BYTES = 1_500_000
 FORBIDDEN_TAGS = {"raises-exception", "nbval-raises-exception", "nbval-skip", "skip-execution"}
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
-SAYS_NOTHING = re.compile(r"(?:an? |the )?(?:image|figure|picture|plot|photo|img|output)?|.*\.\w{3,4}", re.IGNORECASE)
+SAYS_NOTHING = re.compile(
+    r"(?:an? |the )?(?:image|figure|picture|plot|photo|img|output)?|.*\.\w{3,4}", re.IGNORECASE
+)
 BASE64 = re.compile(r"data:[\w/+.;=-]*base64,[A-Za-z0-9+/=\s]*")
 MACHINE_PATH = re.compile(
     r"""(?<![\w.~)\]}>/:-])/(?:[A-Za-z_][\w.-]*/|(?:home|root|tmp|Users)\b)   # /home, /a/b
@@ -56,7 +57,9 @@ def code_cells(nb):
 
 def lesson_folder(nb) -> str | None:
     """Return the folder of dhp_lab.lessons that the notebook's checks come from."""
-    found = re.search(r"from dhp_lab\.lessons\.(\w+) import [^\n]*\bchecks\b", "\n".join(cell.source for cell in nb.cells))
+    found = re.search(
+        r"from dhp_lab\.lessons\.(\w+) import [^\n]*\bchecks\b", "\n".join(cell.source for cell in nb.cells)
+    )
     return found and found[1]
 
 
@@ -111,7 +114,9 @@ class _ImageTags(HTMLParser):
 
 
 def image_alts(cell) -> list[str]:
-    """Return the alternative text of each picture in a Markdown cell or among a code cell's outputs, "" for none."""
+    """Return the alternative text of each picture in a Markdown cell or among a code cell's outputs, "" for
+    none.
+    """
     if cell.cell_type == "markdown":
         return re.findall(r"!\[(.*?)\]\(", cell.source) + _ImageTags(cell.source).alts
     alts = []
@@ -145,7 +150,11 @@ def kernel_is_python3(nb):
 def executed_in_order(nb):
     """Every code cell was run once, from top to bottom, in a fresh kernel."""
     counts = [cell.execution_count for _, cell in code_cells(nb)]
-    return [] if counts == list(range(1, len(counts) + 1)) else [f"execution counts are {counts}: run `make notebooks`"]
+    return (
+        []
+        if counts == list(range(1, len(counts) + 1))
+        else [f"execution counts are {counts}: run `make notebooks`"]
+    )
 
 
 @rule
@@ -191,7 +200,9 @@ def sections_in_order(nb):
         return problems + [f"sections are {found}, not {SECTIONS}"]
     text = dict(sections(nb))
     if not re.search(r"\bminutes?\b", text["What you need"]) or "GPU" not in text["What you need"]:
-        problems.append("'What you need' does not say how many minutes the lesson takes on a laptop and on a GPU")
+        problems.append(
+            "'What you need' does not say how many minutes the lesson takes on a laptop and on a GPU"
+        )
     if "<details>" not in text["A question to think about"]:
         problems.append("the answer to the question is not folded into <details>")
     return problems if "$" in prose(nb) else problems + ["there is no equation"]
@@ -204,12 +215,16 @@ def exercises_are_checked(nb):
     lesson = lesson_folder(nb)
     headings = len(re.findall(r"^### Exercise\b", prose(nb), flags=re.MULTILINE))
     if len(checks) < 2 or headings != len(checks):
-        problems.append(f"{headings} headings '### Exercise ...' and {len(checks)} checks; at least 2, one check for each")
+        problems.append(
+            f"{headings} headings '### Exercise ...' and {len(checks)} checks; at least 2, one check for each"
+        )
     for i, name in checks:
         if name not in REGISTRY:
             problems.append(f"cell {i}: there is no checks.{name}")
         elif lesson not in (None, REGISTRY[name].lesson):
-            problems.append(f"cell {i}: checks.{name} belongs to lesson {REGISTRY[name].lesson}, not {lesson}")
+            problems.append(
+                f"cell {i}: checks.{name} belongs to lesson {REGISTRY[name].lesson}, not {lesson}"
+            )
         if not any(f"{name}: {NOT_ATTEMPTED}" in text for text in output_texts(nb.cells[i])):
             problems.append(f"cell {i}: checks.{name} does not end in '{NOT_ATTEMPTED}'")
     return problems
@@ -240,7 +255,9 @@ def pictures_have_alt_text(nb):
 def widgets_are_valid(nb):
     """Stored widget metadata has a state, and a widget is stored as output only together with its state."""
     stored = nb.metadata.get("widgets", {})
-    problems = [f"widget metadata {mime!r} without 'state'" for mime, data in stored.items() if "state" not in data]
+    problems = [
+        f"widget metadata {mime!r} without 'state'" for mime, data in stored.items() if "state" not in data
+    ]
     state = stored.get(WIDGET_STATE, {}).get("state", {})
     for i, cell in code_cells(nb):
         views = [output.get("data", {}).get(WIDGET_VIEW) for output in cell.outputs]
@@ -255,5 +272,7 @@ def no_machine_paths(nb):
     problems = []
     for i, cell in enumerate(nb.cells):
         for text in [BASE64.sub("", cell.source), *(output_texts(cell) if cell.cell_type == "code" else ())]:
-            problems += [f"cell {i}: {text[m.start() : m.start() + 60]!r}" for m in MACHINE_PATH.finditer(text)]
+            problems += [
+                f"cell {i}: {text[m.start() : m.start() + 60]!r}" for m in MACHINE_PATH.finditer(text)
+            ]
     return problems

@@ -1,4 +1,6 @@
-"""What the tests of the mathematics share: seeded noise, the largest difference, and the ideal denoiser of normal data."""
+"""What the tests of the mathematics share: seeded noise, the largest difference, and the ideal denoiser of
+normal data.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +33,8 @@ def ideal(schedule: NoiseSchedule, data: MultivariateNormal) -> Denoiser:
 
     def denoiser(x: Tensor, t: Tensor) -> Tensor:
         sigma = at(schedule.sigma(t), x)
-        return (x / at(schedule.scale(t), x) - data.mean) @ vectors * (sigma / (values + sigma**2)) @ vectors.T
+        return (
+            (x / at(schedule.scale(t), x) - data.mean) @ vectors * (sigma / (values + sigma**2)) @ vectors.T
+        )
 
     return denoiser

@@ -1,4 +1,6 @@
-"""What the benchmarks share: how they end, the page of their tables, and what they read from a training's log."""
+"""What the benchmarks share: how they end, the page of their tables, and what they read from a training's
+log.
+"""
 
 from __future__ import annotations
 
@@ -32,10 +34,14 @@ def test_tables_are_put_between_their_marks_and_nothing_else_changes(script):
     assert page == PAGE.replace("old", "| new |") and tables.filled(page, {}) == page
 
 
-@pytest.mark.parametrize("page, message", [
-    ("<!-- a: begin -->\n", "has no partner"), ("<!-- a: begin -->\n<!-- b: end -->\n", "has no partner"),
-    (2 * "<!-- a: begin -->\n<!-- a: end -->\n", "two places called a"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "page, message",
+    [
+        ("<!-- a: begin -->\n", "has no partner"),
+        ("<!-- a: begin -->\n<!-- b: end -->\n", "has no partner"),
+        (2 * "<!-- a: begin -->\n<!-- a: end -->\n", "two places called a"),
+    ],
+)
 def test_a_page_with_odd_marks_is_refused(script, page, message):
     with pytest.raises(ValueError, match=message):
         script("tables").filled(page, {})
@@ -49,8 +55,12 @@ def test_every_table_has_its_place_in_the_page(script):
 
 def test_steps_and_minutes_are_those_of_the_logs_last_training(script, tmp_path):
     (tmp_path / "best_checkpoint").mkdir()
-    lines = ["2026-01-01 10:00:00,1 INFO 900 steps: {}", "2026-01-01 11:00:00,1 INFO step 900 loss 1",
-             "2026-01-01 12:00:00,1 INFO 400 steps: {}", "2026-01-01 12:30:00,1 INFO validation at step 400: objective 1"]  # fmt: skip
+    lines = [
+        "2026-01-01 10:00:00,1 INFO 900 steps: {}",
+        "2026-01-01 11:00:00,1 INFO step 900 loss 1",
+        "2026-01-01 12:00:00,1 INFO 400 steps: {}",
+        "2026-01-01 12:30:00,1 INFO validation at step 400: objective 1",
+    ]
     (tmp_path / "training.log").write_text("\n".join(lines))
     trained = script("variants").trained
     assert trained(tmp_path) == (400, 30.0) and trained(tmp_path / "best_checkpoint") == (None, None)

@@ -11,7 +11,7 @@ from dhp_lab.codec.bits import bitstream
 from dhp_lab.codec.bits.bitstream import BitstreamError, announced_size, check_model, read, write
 
 MODEL = bytes.fromhex("0123456789abcdef")
-SIDE = struct.pack(">HII", 20480, 0xDEADBEEF, 0x00C0FFEE)        # code 20480: lambda = 2^-10
+SIDE = struct.pack(">HII", 20480, 0xDEADBEEF, 0x00C0FFEE)  # code 20480: lambda = 2^-10
 Z, Y = b"zzz-stream", b"the stream of y"
 
 GOLDEN = bytes.fromhex(
@@ -120,7 +120,9 @@ def test_trailing_bytes():
 
 
 def test_damage_is_located():
-    with pytest.raises(BitstreamError, match=r"damaged streams: CRC32 of bytes 48-72 is [0-9a-f]{8}.*0f649634"):
+    with pytest.raises(
+        BitstreamError, match=r"damaged streams: CRC32 of bytes 48-72 is [0-9a-f]{8}.*0f649634"
+    ):
         read(GOLDEN[:-1] + b"!")
     with pytest.raises(BitstreamError, match=r"damaged header: CRC32 of bytes 0-43"):
         read(GOLDEN[:9] + b"\x19" + GOLDEN[10:])
@@ -139,14 +141,16 @@ def test_random_fields_behind_a_right_crc():
     accepted = 0
     for _ in range(2000):
         offset, size = rng.choice([(4, 1), (5, 1), (6, 4), (10, 4), (22, 2), (32, 4), (36, 4), (40, 4)])
-        field = rng.choice([rng.randbytes(size), bytes(size), b"\xff" * size, rng.randrange(64).to_bytes(size, "big")])
+        field = rng.choice(
+            [rng.randbytes(size), bytes(size), b"\xff" * size, rng.randrange(64).to_bytes(size, "big")]
+        )
         try:
             file = read(with_header(GOLDEN, offset, field))
         except BitstreamError:
             continue
         accepted += 1
-        assert file.z + file.y == Z + Y and file.height * file.width <= 100_000_000 and 1 <= file.passes
-    assert 0 < accepted < 1500                              # both outcomes occur
+        assert file.z + file.y == Z + Y and file.height * file.width <= 100_000_000 and file.passes >= 1
+    assert 0 < accepted < 1500  # both outcomes occur
 
 
 @pytest.mark.parametrize(
@@ -176,18 +180,22 @@ def test_each_field_is_checked(offset, field, message):
 def test_too_large_pictures_are_refused_before_anything_is_allocated():
     huge = with_header(with_header(GOLDEN, 6, b"\xff" * 8), 32, b"\xff" * 8)
     tracemalloc.start()
-    with pytest.raises(BitstreamError, match=r"4294967295 x 4294967295 = 18446744065119617025 pixels.*100000000"):
+    with pytest.raises(
+        BitstreamError, match=r"4294967295 x 4294967295 = 18446744065119617025 pixels.*100000000"
+    ):
         read(huge)
     with pytest.raises(BitstreamError, match="truncated"):
         read(huge, max_pixels=2**64)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 50_000                                    # bytes
+    assert peak < 50_000  # bytes
 
 
 def test_the_limit_can_be_moved():
     assert read(GOLDEN, max_pixels=24 * 291).height == 24
-    with pytest.raises(BitstreamError, match=r"291 x 24 = 6984 pixels, the limit is 6983.*--max_megapixels 1"):
+    with pytest.raises(
+        BitstreamError, match=r"291 x 24 = 6984 pixels, the limit is 6983.*--max_megapixels 1"
+    ):
         read(GOLDEN, max_pixels=24 * 291 - 1)
 
 

@@ -1,4 +1,6 @@
-"""The variational bound, term by term: against torch's KL, against brute force, and against the exact bits of Gaussian data."""
+"""The variational bound, term by term: against torch's KL, against brute force, and against the exact bits of
+Gaussian data.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +25,20 @@ def bent(schedule: NoiseSchedule) -> Denoiser:
     return lambda x, t: torch.tanh(x / at(schedule.scale(t), x)) * at(schedule.alpha_bar(t), x)
 
 
-def bits(schedule: NoiseSchedule, x0: torch.Tensor, expected: list[float], seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The KLs and the last step's bits, spelled out: two Gaussians for each time, of the noise that ``seed`` gives."""
+def bits(
+    schedule: NoiseSchedule, x0: torch.Tensor, expected: list[float], seed: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The KLs and the last step's bits, spelled out: two Gaussians for each time, of the noise that ``seed``
+    gives.
+    """
     generator, per_bit, kls = seeded(seed), x0[0].numel() * math.log(2), []
     for t in [*range(schedule.steps, 1, -1), 1]:
         x_t = q_sample(schedule, x0, t, torch.randn(x0.shape, generator=generator).double())
         guess = x0_from_eps(schedule, x_t, t, predict_eps(bent(schedule), x_t, t))
         if t == 1:
-            return torch.stack(kls, 1), -Normal(guess, schedule.sigma(1)).log_prob(x0).flatten(1).sum(1) / per_bit
+            return torch.stack(kls, 1), -Normal(guess, schedule.sigma(1)).log_prob(x0).flatten(1).sum(
+                1
+            ) / per_bit
         q, p = q_posterior(schedule, x0, x_t, t), q_posterior(schedule, guess, x_t, t)
         m = 1 + (schedule.snr(t - 1) / schedule.snr(t) - 1) * expected[t - 1]
         kl = kl_divergence(Normal(q.mean, q.variance.sqrt()), Normal(p.mean, (m * p.variance).sqrt()))
@@ -39,10 +47,18 @@ def bits(schedule: NoiseSchedule, x0: torch.Tensor, expected: list[float], seed:
 
 
 @both_scalings
-@pytest.mark.parametrize("expected", [0.0, 1.0, [0.9, 0.4, 0.2, 0.1]], ids=["smallest", "largest", "measured"])
+@pytest.mark.parametrize(
+    "expected", [0.0, 1.0, [0.9, 0.4, 0.2, 0.1]], ids=["smallest", "largest", "measured"]
+)
 def test_every_term_is_torchs_kl_of_two_gaussians(schedule, expected):
     x0 = normal(3, 2, 2)
-    terms = elbo(bent(schedule), schedule, x0, expected_error=torch.tensor(expected, dtype=torch.float64), generator=seeded(7))
+    terms = elbo(
+        bent(schedule),
+        schedule,
+        x0,
+        expected_error=torch.tensor(expected, dtype=torch.float64),
+        generator=seeded(7),
+    )
     kls, last = bits(schedule, x0, expected if isinstance(expected, list) else [expected] * 4, seed=7)
     assert terms.times.tolist() == [4, 3, 2] and terms.steps == 4
     assert largest(terms.kls - kls) < 1e-10 and largest(terms.reconstruction - last) < 1e-10
@@ -67,24 +83,32 @@ def test_a_preserving_chains_prior_is_the_standard_normal():
 
 def test_the_bound_does_not_care_how_the_state_is_scaled():
     x0 = normal(4, 3)
-    here, there = (elbo(bent(s), s, x0, expected_error=0.5, generator=seeded()).total for s in (SHORT, EXPLODING))
+    here, there = (
+        elbo(bent(s), s, x0, expected_error=0.5, generator=seeded()).total for s in (SHORT, EXPLODING)
+    )
     assert largest(here - there) < 1e-10
 
 
-# --- Gaussian data -----------------------------------------------------------------------------------------------------
+# --- Gaussian data
+# -----------------------------------------------------------------------------------------------------
 
-FACTOR = torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.6, 0.9, 0.0, 0.0], [-0.5, 0.3, 0.8, 0.0], [0.1, -0.7, 0.2, 1.1]]).double()
+FACTOR = torch.tensor(
+    [[1.0, 0.0, 0.0, 0.0], [0.6, 0.9, 0.0, 0.0], [-0.5, 0.3, 0.8, 0.0], [0.1, -0.7, 0.2, 1.1]]
+).double()
 MEAN = torch.tensor([0.3, -0.2, 0.0, 0.5]).double()
 DIAGONAL = MultivariateNormal(MEAN, torch.diag(torch.tensor([0.5, 1.0, 2.0, 0.8]).double()))
 CORRELATED = MultivariateNormal(MEAN, FACTOR @ FACTOR.T)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("data, schedule", [
-    pytest.param(DIAGONAL, linear(1000), id="diagonal, linear"),
-    pytest.param(CORRELATED, cosine(1000), id="correlated, cosine"),
-    pytest.param(CORRELATED, geometric(1000), id="correlated, geometric"),
-])
+@pytest.mark.parametrize(
+    "data, schedule",
+    [
+        pytest.param(DIAGONAL, linear(1000), id="diagonal, linear"),
+        pytest.param(CORRELATED, cosine(1000), id="correlated, cosine"),
+        pytest.param(CORRELATED, geometric(1000), id="correlated, geometric"),
+    ],
+)
 def test_gaussian_data_take_their_exact_bits_within_a_hundredth(data, schedule):
     """The mean over 8000 draws: its standard error must be small enough for the 1 % to mean something."""
     draw = data.mean + normal(9000, 4) @ torch.linalg.cholesky(data.covariance_matrix).T
@@ -99,7 +123,9 @@ def test_gaussian_data_take_their_exact_bits_within_a_hundredth(data, schedule):
 
 @pytest.mark.parametrize("expected_error", [0.0, 1.0])
 def test_a_wrong_variance_only_costs_bits(expected_error):
-    """On a short chain a fixed variance, the smallest or the largest, costs more than the measured one; same noise."""
+    """On a short chain a fixed variance, the smallest or the largest, costs more than the measured one; same
+    noise.
+    """
     data, schedule = DIAGONAL, cosine(20)
     draw = data.mean + normal(4000, 4) @ torch.linalg.cholesky(data.covariance_matrix).T
     denoiser = ideal(schedule, data)
@@ -118,7 +144,8 @@ def test_mean_errors_are_those_of_the_posterior():
     assert found.shape == (4,) and largest(found / wanted - 1) < 5 * math.sqrt(2 / 40_000)
 
 
-# --- grey levels -------------------------------------------------------------------------------------------------------
+# --- grey levels
+# -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("levels", [2, 3, 17])
@@ -127,7 +154,9 @@ def test_the_levels_share_one_normal(levels, guess):
     """Each bin's mass by torch's cumulative distribution, and all of them together are 1."""
     sigma, grid = 0.2, torch.linspace(-1, 1, levels, dtype=torch.float64)[:, None]
     nats = level_nats((guess - grid) / sigma, sigma, grid, levels)
-    edges = torch.cat([torch.tensor([-math.inf]), (grid[1:, 0] + grid[:-1, 0]) / 2, torch.tensor([math.inf])]).double()
+    edges = torch.cat(
+        [torch.tensor([-math.inf]), (grid[1:, 0] + grid[:-1, 0]) / 2, torch.tensor([math.inf])]
+    ).double()
     mass = Normal(torch.tensor(guess, dtype=torch.float64), sigma).cdf(edges).diff()
     assert largest((-nats).exp() - mass) < 1e-12
     assert (-nats).exp().sum().item() == pytest.approx(1, abs=1e-12)
@@ -139,22 +168,30 @@ def test_a_hopeless_guess_costs_finitely_many_bits():
     assert nats.tolist() == pytest.approx([100**2 / 2 + math.log(100 * math.sqrt(2 * math.pi))] * 2, rel=1e-4)
 
 
-def chain_probability(schedule: NoiseSchedule, denoiser: Denoiser, levels: int, expected: float) -> torch.Tensor:
+def chain_probability(
+    schedule: NoiseSchedule, denoiser: Denoiser, levels: int, expected: float
+) -> torch.Tensor:
     """(levels,) what the model gives each level, by summing over all states on a grid: nothing is bounded."""
     grid = torch.linspace(-20, 20, 1601, dtype=torch.float64)[:, None]
     width = grid[1, 0] - grid[0, 0]
     top = schedule.steps
-    density = Normal(0.0, schedule.scale(top) * (1 + schedule.sigma(top).square()).sqrt()).log_prob(grid[:, 0]).exp()
+    density = (
+        Normal(0.0, schedule.scale(top) * (1 + schedule.sigma(top).square()).sqrt())
+        .log_prob(grid[:, 0])
+        .exp()
+    )
     for t in range(top, 1, -1):
         guess = x0_from_eps(schedule, grid, t, predict_eps(denoiser, grid, t))
         step = q_posterior(schedule, guess, grid, t)
         m = 1 + (schedule.snr(t - 1) / schedule.snr(t) - 1) * expected
-        kernel = Normal(step.mean[:, 0], (m * step.variance[0, 0]).sqrt()).log_prob(grid).exp()     # [to, from]
+        kernel = Normal(step.mean[:, 0], (m * step.variance[0, 0]).sqrt()).log_prob(grid).exp()  # [to, from]
         density = kernel @ density * width
     guess = x0_from_eps(schedule, grid, 1, predict_eps(denoiser, grid, 1))
     level = torch.linspace(-1, 1, levels, dtype=torch.float64)
-    edges = torch.cat([torch.tensor([-math.inf]).double(), (level[1:] + level[:-1]) / 2, torch.tensor([math.inf]).double()])
-    mass = Normal(guess, schedule.sigma(1)).cdf(edges).diff(dim=1)                                # (grid, levels)
+    edges = torch.cat(
+        [torch.tensor([-math.inf]).double(), (level[1:] + level[:-1]) / 2, torch.tensor([math.inf]).double()]
+    )
+    mass = Normal(guess, schedule.sigma(1)).cdf(edges).diff(dim=1)  # (grid, levels)
     return density @ mass * width
 
 
@@ -164,12 +201,15 @@ def test_no_level_takes_fewer_bits_than_the_model_gives_it(schedule, expected):
     probability = chain_probability(schedule, bent(schedule), 3, expected)
     assert probability.sum().item() == pytest.approx(1, abs=1e-6)
     x0 = torch.tensor([-1.0, 0.0, 1.0]).double().repeat_interleave(20_000)[:, None]
-    total = elbo(bent(schedule), schedule, x0, levels=3, expected_error=expected, generator=seeded()).total.reshape(3, -1)
+    total = elbo(
+        bent(schedule), schedule, x0, levels=3, expected_error=expected, generator=seeded()
+    ).total.reshape(3, -1)
     slack = total.mean(1) + probability.log2()
     assert bool((slack > -4 * total.std(1) / math.sqrt(20_000)).all())
 
 
-# --- a choice of times -------------------------------------------------------------------------------------------------
+# --- a choice of times
+# -------------------------------------------------------------------------------------------------
 
 
 def test_as_many_times_as_there_are_is_all_of_them():
@@ -191,7 +231,12 @@ def test_a_random_choice_of_times_has_the_right_mean():
     totals = torch.stack([terms.total for terms in some])
     assert abs(totals.mean().item() - every) < 4 * totals.std().item() / math.sqrt(400)
     times = torch.stack([terms.times for terms in some])
-    assert times.shape == (400, 3) and times.min() == 2 and times.max() == 8 and bool((times.diff(dim=1) <= 0).all())
+    assert (
+        times.shape == (400, 3)
+        and times.min() == 2
+        and times.max() == 8
+        and bool((times.diff(dim=1) <= 0).all())
+    )
     assert bool((torch.bincount(times.long().flatten(), minlength=9)[2:] > 0).all())
 
 
@@ -203,12 +248,15 @@ def test_a_chain_of_one_step_has_no_kl():
 
 def test_the_answer_is_that_of_its_generator_and_needs_no_gradient():
     network, x0 = torch.nn.Linear(3, 3), normal(2, 3).float()
-    here, there, other = (elbo(lambda x, t: network(x), SHORT, x0, generator=seeded(seed)).total for seed in (1, 1, 2))
+    here, there, other = (
+        elbo(lambda x, t: network(x), SHORT, x0, generator=seeded(seed)).total for seed in (1, 1, 2)
+    )
     assert torch.equal(here, there) and not torch.equal(here, other)
     assert here.dtype == torch.float64 and not here.requires_grad
 
 
-# --- bad input ---------------------------------------------------------------------------------------------------------
+# --- bad input
+# ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("count", [0, -1, 4])
@@ -217,9 +265,14 @@ def test_more_times_than_kls_are_refused(count):
         elbo(bent(SHORT), SHORT, normal(1, 2), count=count)
 
 
-@pytest.mark.parametrize("expected, words", [
-    (-0.1, "0 or more, got -0.1"), (math.nan, "0 or more, got nan"), ([0.1, 0.2], r"one number or \(4,\), got shape \(2,\)"),
-])
+@pytest.mark.parametrize(
+    "expected, words",
+    [
+        (-0.1, "0 or more, got -0.1"),
+        (math.nan, "0 or more, got nan"),
+        ([0.1, 0.2], r"one number or \(4,\), got shape \(2,\)"),
+    ],
+)
 def test_expected_errors_that_cannot_be_are_refused(expected, words):
     with pytest.raises(ValueError, match=f"expected_error must be .*{words}"):
         elbo(bent(SHORT), SHORT, normal(1, 2), expected_error=torch.tensor(expected))

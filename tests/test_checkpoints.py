@@ -1,4 +1,6 @@
-"""Checkpoints: whole or not at all, named by their bytes, and refused with a clear line when anything is wrong."""
+"""Checkpoints: whole or not at all, named by their bytes, and refused with a clear line when anything is
+wrong.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +14,12 @@ import torch
 from models import picture, untrained, woken
 from safetensors.torch import load, save
 
-from dhp_lab.core import paths, weights
-from dhp_lab.core.weights import CONFIG, WEIGHTS, CheckpointError
 from dhp_lab.codec.checkpoint import model_id, read_checkpoint, save_model
-from dhp_lab.core.files import write_atomic
 from dhp_lab.codec.config import CodecConfig
 from dhp_lab.codec.model import DiffusionHyperprior
+from dhp_lab.core import paths, weights
+from dhp_lab.core.files import write_atomic
+from dhp_lab.core.weights import CONFIG, WEIGHTS, CheckpointError
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +85,11 @@ def test_a_folder_that_is_not_there_is_the_disks_own_trouble(tmp_path):
 
 def test_round_trip(saved):
     model, loaded = woken(N=4, M=8), DiffusionHyperprior.from_pretrained(saved)
-    assert loaded.config == model.config and not loaded.training and sorted(os.listdir(saved)) == [CONFIG, WEIGHTS]
+    assert (
+        loaded.config == model.config
+        and not loaded.training
+        and sorted(os.listdir(saved)) == [CONFIG, WEIGHTS]
+    )
     assert set(loaded.state_dict()) == set(model.state_dict())
     assert all(value.dtype == model.state_dict()[name].dtype for name, value in loaded.state_dict().items())
     x = picture(48, 48)
@@ -94,12 +100,24 @@ def test_round_trip(saved):
 def test_large_tensors_are_stored_in_half_precision_and_tables_are_not(saved):
     for name, value in load((saved / WEIGHTS).read_bytes()).items():
         large = value.numel() >= weights.HALF_FROM
-        assert value.dtype in ((torch.int32,) if "cdf" in name or "offset" in name else (torch.float16 if large else torch.float32,))
+        assert value.dtype in (
+            (torch.int32,)
+            if "cdf" in name or "offset" in name
+            else (torch.float16 if large else torch.float32,)
+        )
 
 
 def test_the_configuration_is_readable(saved):
     config = json.loads((saved / CONFIG).read_text("utf-8"))
-    made_of = {"N": 4, "M": 8, "diffusion_steps": 10, "schedule": "linear", "transmit": "z+y", "passes": 1, "dead_zone": 0.0}
+    made_of = {
+        "N": 4,
+        "M": 8,
+        "diffusion_steps": 10,
+        "schedule": "linear",
+        "transmit": "z+y",
+        "passes": 1,
+        "dead_zone": 0.0,
+    }
     assert config == {"model": "DiffusionHyperprior"} | made_of
 
 
@@ -107,7 +125,11 @@ def test_the_configuration_is_readable(saved):
 def test_every_setting_survives(tmp_path, settings):
     model = untrained(N=4, M=8, **settings)
     model.save_pretrained(tmp_path)
-    assert DiffusionHyperprior.from_pretrained(str(tmp_path)).config == model.config == CodecConfig(4, 8, **{"diffusion_steps": 10} | settings)
+    assert (
+        DiffusionHyperprior.from_pretrained(str(tmp_path)).config
+        == model.config
+        == CodecConfig(4, 8, **{"diffusion_steps": 10} | settings)
+    )
 
 
 def test_tables_of_any_size_are_loaded(tmp_path):
@@ -131,7 +153,9 @@ def test_saving_makes_missing_tables(tmp_path):
 
 def test_a_failing_disk_keeps_the_old_checkpoint(folder, monkeypatch):
     before = read_checkpoint(folder)[2]
-    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(
+        os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    )
     with pytest.raises(OSError, match="No space"):
         save_model(folder, untrained(N=4, M=8))
     assert read_checkpoint(folder)[2] == before and sorted(os.listdir(folder)) == [CONFIG, WEIGHTS]
@@ -142,7 +166,11 @@ def test_a_failing_disk_keeps_the_old_checkpoint(folder, monkeypatch):
 
 def test_model_id_is_the_head_of_the_sha256(saved):
     config, weights = ((saved / name).read_bytes() for name in (CONFIG, WEIGHTS))
-    assert read_checkpoint(saved)[2] == model_id(config, weights) == hashlib.sha256(config + weights).digest()[:8]
+    assert (
+        read_checkpoint(saved)[2]
+        == model_id(config, weights)
+        == hashlib.sha256(config + weights).digest()[:8]
+    )
     assert DiffusionHyperprior.from_pretrained(saved).model_id == model_id(config, weights)
 
 
@@ -189,25 +217,44 @@ def test_damaged_weights(folder, keep):
     refused(folder, "is damaged: .*; fetch it again")
 
 
-@pytest.mark.parametrize("config", [b"[]", b"3", b"null", b"{}", b'{"model": "AutoencoderKL", "N": 4}', b'{"model_type": "bert"}'])
+@pytest.mark.parametrize(
+    "config", [b"[]", b"3", b"null", b"{}", b'{"model": "AutoencoderKL", "N": 4}', b'{"model_type": "bert"}']
+)
 def test_a_checkpoint_of_something_else(folder, config):
     (folder / CONFIG).write_bytes(config)
     refused(folder, "config.json does not describe a codec")
 
 
-@pytest.mark.parametrize("change", [
-    {"N": 8}, {"M": 9}, {"N": "4"}, {"N": 4.5}, {"M": None}, {"schedule": "square"}, {"transmit": 1}, {"layers": 3}, {"diffusion_steps": 0},
-])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"N": 8},
+        {"M": 9},
+        {"N": "4"},
+        {"N": 4.5},
+        {"M": None},
+        {"schedule": "square"},
+        {"transmit": 1},
+        {"layers": 3},
+        {"diffusion_steps": 0},
+    ],
+)
 def test_a_configuration_that_does_not_fit(folder, change):
     config = json.loads((folder / CONFIG).read_text("utf-8")) | change
     (folder / CONFIG).write_text(json.dumps(config), "utf-8")
     refused(folder, "does not fit this version of dhp_lab")
 
 
-@pytest.mark.parametrize("change", [
-    lambda t: t.pop("g_a.lapped"), lambda t: t.pop("entropy_bottleneck._offset"), lambda t: t.pop("gaussian_conditional._quantized_cdf"),
-    lambda t: t.update(extra=torch.zeros(2)), lambda t: t.update({"gain.knots": torch.zeros(3)}),
-])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t: t.pop("g_a.lapped"),
+        lambda t: t.pop("entropy_bottleneck._offset"),
+        lambda t: t.pop("gaussian_conditional._quantized_cdf"),
+        lambda t: t.update(extra=torch.zeros(2)),
+        lambda t: t.update({"gain.knots": torch.zeros(3)}),
+    ],
+)
 def test_weights_that_do_not_fit(folder, change):
     tensors = load((folder / WEIGHTS).read_bytes())
     change(tensors)
@@ -217,7 +264,9 @@ def test_weights_that_do_not_fit(folder, change):
 
 def test_the_shipped_checkpoint_is_found_or_missed_with_a_way_out(monkeypatch, tmp_path):
     monkeypatch.setattr(paths, "CHECKPOINTS", tmp_path / "data" / "checkpoints")
-    with pytest.raises(CheckpointError, match="not at .*data/checkpoints/diffusion-hyperprior; .* --model_path"):
+    with pytest.raises(
+        CheckpointError, match="not at .*data/checkpoints/diffusion-hyperprior; .* --model_path"
+    ):
         paths.default_checkpoint()
     shipped = tmp_path / "data" / "checkpoints" / "diffusion-hyperprior"
     shipped.mkdir(parents=True)

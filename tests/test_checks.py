@@ -17,12 +17,17 @@ def unfinished(*arguments):
 
 def test_every_exercise_is_proved_here():
     assert REGISTRY.keys() == RIGHT.keys() == MISTAKES.keys()
-    assert all(getattr(CHECKS[check.lesson], name) is check and check.name == name for name, check in REGISTRY.items())
+    assert all(
+        getattr(CHECKS[check.lesson], name) is check and check.name == name
+        for name, check in REGISTRY.items()
+    )
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_every_lesson_has_its_own(folder):
-    assert {name for name, check in REGISTRY.items() if check.lesson == folder} == ANSWERS[folder].RIGHT.keys()
+    assert {name for name, check in REGISTRY.items() if check.lesson == folder} == ANSWERS[
+        folder
+    ].RIGHT.keys()
 
 
 @pytest.mark.parametrize("name", RIGHT)
@@ -34,7 +39,9 @@ def test_stub_is_not_attempted(name, stub):
     assert REGISTRY[name].task in result.message
 
 
-@pytest.mark.parametrize(("name", "answer", "words"), [(name, *m) for name, mistakes in MISTAKES.items() for m in mistakes])
+@pytest.mark.parametrize(
+    ("name", "answer", "words"), [(name, *m) for name, mistakes in MISTAKES.items() for m in mistakes]
+)
 def test_mistake_is_explained(name, answer, words):
     result = REGISTRY[name](answer)
     assert result.status == WRONG
@@ -54,9 +61,13 @@ def test_every_case_catches_something(name):
     """A function that is right but for one case is told about that case, hint included."""
     for wrong_at, case in enumerate(REGISTRY[name].cases()):
         calls = iter(range(99))
-        result = REGISTRY[name](lambda *arguments: "?" if next(calls) == wrong_at else RIGHT[name](*arguments))
+        result = REGISTRY[name](
+            lambda *arguments: "?" if next(calls) == wrong_at else RIGHT[name](*arguments)
+        )
         assert (result.status, case.hint != "") == (WRONG, True)
-        assert result.message.endswith(f"your function returned '?'\nexpected: {machinery._show(case.expected)}\nHint: {case.hint}")
+        assert result.message.endswith(
+            f"your function returned '?'\nexpected: {machinery._show(case.expected)}\nHint: {case.hint}"
+        )
 
 
 def make(*cases: Case) -> Check:
@@ -82,16 +93,26 @@ def test_arguments_are_copies():
 
 def test_none_after_the_first_case_is_wrong():
     check = make(Case({"x": 1}, 1), Case({"x": -1}, 1))
-    assert check(lambda x: x if x > 0 else None).message == "For x=-1\nyour function returned None\nexpected: 1"
+    assert (
+        check(lambda x: x if x > 0 else None).message == "For x=-1\nyour function returned None\nexpected: 1"
+    )
 
 
 @pytest.mark.parametrize(
     ("expected", "right", "wrong"),
     [
-        (1.0, [1, np.float32(1), torch.tensor(1.0, dtype=torch.bfloat16), 1.00009], [1.00011, "1", [1.0], math.nan, 1j]),
+        (
+            1.0,
+            [1, np.float32(1), torch.tensor(1.0, dtype=torch.bfloat16), 1.00009],
+            [1.00011, "1", [1.0], math.nan, 1j],
+        ),
         (0.0, [0, -0.0, 9e-5], [1.1e-4, math.inf]),
         (math.inf, [np.inf, torch.tensor(math.inf)], [1e300, -math.inf, math.nan]),
-        (np.array([100.0, 0.0]), [[100, 0], torch.tensor([100.0, 0.009])], [[100, 0.011], [[100, 0]], [100], "ab", [[1], 2]]),
+        (
+            np.array([100.0, 0.0]),
+            [[100, 0], torch.tensor([100.0, 0.009])],
+            [[100, 0.011], [[100, 0]], [100], "ab", [[1], 2]],
+        ),
         (torch.ones(2, requires_grad=True), [np.ones(2)], [np.zeros(2)]),
         ((1.0, "linear"), [(1, "linear"), [1, "linear"]], [(1, "cosine"), (2, "linear"), (1,), 1]),
         (1 + 1j, [complex(1, 1)], [1]),

@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from dhp_lab.core import paths, weights
 from dhp_lab.cli import app
 from dhp_lab.codec.bits import bitstream
-from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.codec.create import create_diffusion_hyperprior_model
+from dhp_lab.codec.model import DiffusionHyperprior
+from dhp_lab.core import paths, weights
 from dhp_lab.data.images import LOSSLESS, load_image, to_pixels
 
 
@@ -48,7 +48,9 @@ def checkpoint(tmp_path_factory):
 @pytest.fixture(scope="session")
 def picture(tmp_path_factory):
     rows, columns = np.mgrid[0:40, 0:56]
-    pixels = np.stack([rows * 6, columns * 4, 128 + 60 * np.sin(rows / 3) * np.cos(columns / 5)], -1).astype(np.uint8)
+    pixels = np.stack([rows * 6, columns * 4, 128 + 60 * np.sin(rows / 3) * np.cos(columns / 5)], -1).astype(
+        np.uint8
+    )
     path = tmp_path_factory.mktemp("picture") / "photo.png"
     Image.fromarray(pixels).save(path)
     return path
@@ -86,10 +88,16 @@ def test_compress_writes_what_the_model_says(checkpoint, picture, coded, tmp_pat
 @pytest.mark.parametrize("options", [{}, {"steps": 0}, {"steps": 3, "gamma": 0.5, "seed": 7}])
 def test_decompress_writes_what_the_model_says(checkpoint, coded, tmp_path, options):
     file = bitstream.read(coded.read_bytes())
-    expected = DiffusionHyperprior.from_pretrained(checkpoint).decompress(file.strings, file.shape, **options)["x_hat"]
+    expected = DiffusionHyperprior.from_pretrained(checkpoint).decompress(
+        file.strings, file.shape, **options
+    )["x_hat"]
     flags = [part for name, value in options.items() for part in (f"--{name}", value)]
-    result = dhp("decompress", coded, tmp_path / "a.png", "--model_path", checkpoint, "--device", "cpu", *flags)
-    assert result.exit_code == 0 and result.stdout.startswith(f"{tmp_path / 'a.png'}: 56 x 40 pixels, "), result.stderr
+    result = dhp(
+        "decompress", coded, tmp_path / "a.png", "--model_path", checkpoint, "--device", "cpu", *flags
+    )
+    assert result.exit_code == 0 and result.stdout.startswith(f"{tmp_path / 'a.png'}: 56 x 40 pixels, "), (
+        result.stderr
+    )
     assert np.array_equal(np.asarray(Image.open(tmp_path / "a.png")), to_pixels(expected))
     assert os.listdir(tmp_path) == ["a.png"]
 
@@ -131,7 +139,9 @@ def test_preview_of_a_file_that_was_cut_off(checkpoint, coded, tmp_path):
     for name in ("cut.png", "whole.png"):
         assert np.array_equal(np.asarray(Image.open(tmp_path / name)), expected)
     cut.write_bytes(whole[: 48 + len(file.z) - 1])
-    assert "no preview" in refused("decompress", cut, tmp_path / "b.png", "--preview", "--model_path", checkpoint)
+    assert "no preview" in refused(
+        "decompress", cut, tmp_path / "b.png", "--preview", "--model_path", checkpoint
+    )
 
 
 def test_info_shows_the_header(checkpoint, coded, monkeypatch):
@@ -184,10 +194,10 @@ def test_damage_is_one_line_and_leaves_nothing(checkpoint, coded, tmp_path):
 
 def test_symbols_that_decode_wrongly_are_noticed(checkpoint, coded, tmp_path):
     file = bitstream.read(coded.read_bytes())
-    side = file.side[:6] + bytes(b ^ 255 for b in file.side[6:])          # another CRC of the symbols of y
+    side = file.side[:6] + bytes(b ^ 255 for b in file.side[6:])  # another CRC of the symbols of y
     forged = bitstream.write([[file.y], [file.z], [side]], file.shape, model_id=file.model_id)
     (tmp_path / "forged.dhp").write_bytes(forged)
-    assert dhp("info", tmp_path / "forged.dhp").exit_code == 0            # only a decoder can know
+    assert dhp("info", tmp_path / "forged.dhp").exit_code == 0  # only a decoder can know
     refused("decompress", tmp_path / "forged.dhp", tmp_path / "a.png", "--model_path", checkpoint)
     assert os.listdir(tmp_path) == ["forged.dhp"]
 
@@ -220,7 +230,9 @@ def test_bad_options_of_decompress(coded, tmp_path, option, value, message):
 
 @pytest.mark.parametrize("value", ["0", "1e-7", "0.2", "-1", "nan", "inf"])
 def test_bad_lambda(picture, tmp_path, value):
-    assert "lambda_rate must lie in" in refused("compress", picture, tmp_path / "a.dhp", "--lambda_rate", value)
+    assert "lambda_rate must lie in" in refused(
+        "compress", picture, tmp_path / "a.dhp", "--lambda_rate", value
+    )
     assert os.listdir(tmp_path) == []
 
 
@@ -274,7 +286,7 @@ def test_a_full_disk_leaves_the_old_file_alone(checkpoint, picture, coded, tmp_p
     source = picture if command == "compress" else coded
     (tmp_path / name).write_bytes(b"old")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20, limits[1]))            # no file may grow beyond 20 bytes
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, limits[1]))  # no file may grow beyond 20 bytes
     try:
         line = refused(command, source, tmp_path / name, "--force", "--model_path", checkpoint)
     finally:
@@ -289,7 +301,9 @@ def test_an_interrupt_leaves_nothing(checkpoint, picture, coded, tmp_path, monke
         raise KeyboardInterrupt
 
     monkeypatch.setattr(os, "replace", interrupt)
-    result = dhp(command, picture if command == "compress" else coded, tmp_path / name, "--model_path", checkpoint)
+    result = dhp(
+        command, picture if command == "compress" else coded, tmp_path / name, "--model_path", checkpoint
+    )
     assert result.exit_code != 0 and os.listdir(tmp_path) == []
 
 
@@ -305,13 +319,15 @@ def test_outputs_have_ordinary_permissions(checkpoint, picture, coded, tmp_path,
 
 def test_memory_errors_are_one_line(coded, tmp_path, checkpoint, monkeypatch):
     def huge(*_, **__):
-        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.\nSecond line")
+        raise RuntimeError(
+            "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.\nSecond line"
+        )
 
     monkeypatch.setattr(DiffusionHyperprior, "decompress", huge)
     assert "not enough memory" in refused("decompress", coded, tmp_path / "a.png", "--model_path", checkpoint)
     monkeypatch.setattr(DiffusionHyperprior, "decompress", lambda *_, **__: 1 / 0)
     result = dhp("decompress", coded, tmp_path / "a.png", "--model_path", checkpoint)
-    assert isinstance(result.exception, ZeroDivisionError)                # a fault of ours keeps its traceback
+    assert isinstance(result.exception, ZeroDivisionError)  # a fault of ours keeps its traceback
 
 
 def test_download_of_an_unknown_set():

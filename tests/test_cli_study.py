@@ -30,7 +30,9 @@ def studied(tmp_path_factory):
     trained = call(f"train --data_path {folder}/photos --output_dir {folder}/outputs {TRAIN}")
     assert trained.exit_code == 0, trained.output
     options = f"--data_path {folder}/photos --output_dir {folder}/results --device cpu --lambda_rates 1e-2,1e-3,1e-4,1e-5 --codecs jpeg,webp"
-    evaluated = call(f"evaluate --model_path {folder}/outputs/best_checkpoint {options} --steps 0,1,2 --save_samples")
+    evaluated = call(
+        f"evaluate --model_path {folder}/outputs/best_checkpoint {options} --steps 0,1,2 --save_samples"
+    )
     assert evaluated.exit_code == 0, evaluated.output
     return folder, trained, evaluated
 
@@ -63,21 +65,32 @@ def test_training_goes_on_where_it_stopped(studied):
 def test_the_lessons_denoisers_are_trained_by_one_command(tmp_path):
     result = call(f"train-lessons --output_dir {tmp_path} --profile ci --device cpu")
     assert result.exit_code == 0, result.output
-    assert result.stdout.splitlines() == [f"checkpoint: {tmp_path}/{name}" for name in ("digits", "digits-conditional")]
+    assert result.stdout.splitlines() == [
+        f"checkpoint: {tmp_path}/{name}" for name in ("digits", "digits-conditional")
+    ]
     from dhp_lab.training.digit_denoiser import lesson_config, load_denoiser
 
     for name in ("digits", "digits-conditional"):
         assert load_denoiser(tmp_path / name)[1] == lesson_config(name, "ci")
 
 
-@pytest.mark.parametrize("line, message", [
-    ("train-lessons --profile huge", "choose one of digits, digits-conditional and one of ci, laptop, gpu"),
-    ("train --data_path nowhere", "nowhere is not a folder"),
-    ("train --data_path . --lr 0", "lr must lie in"),
-    ("train --data_path . --schedule sine --image_size 64", "holds no picture"),
-    ("evaluate --data_path nowhere --model_path nowhere", "nowhere is not a folder"),
-    ("evaluate --data_path . --model_path nowhere --steps one", "--steps takes numbers separated by commas"),
-])
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        (
+            "train-lessons --profile huge",
+            "choose one of digits, digits-conditional and one of ci, laptop, gpu",
+        ),
+        ("train --data_path nowhere", "nowhere is not a folder"),
+        ("train --data_path . --lr 0", "lr must lie in"),
+        ("train --data_path . --schedule sine --image_size 64", "holds no picture"),
+        ("evaluate --data_path nowhere --model_path nowhere", "nowhere is not a folder"),
+        (
+            "evaluate --data_path . --model_path nowhere --steps one",
+            "--steps takes numbers separated by commas",
+        ),
+    ],
+)
 def test_bad_options_end_in_one_line(tmp_path, monkeypatch, line, message):
     monkeypatch.chdir(tmp_path)
     result = call(line)
@@ -89,11 +102,15 @@ def test_bad_options_end_in_one_line(tmp_path, monkeypatch, line, message):
 
 
 def test_scenes_are_drawn_as_pictures(tmp_path):
-    assert call(f"draw-scenes {tmp_path}/scenes --count 3 --seed 5").stdout == f"3 scenes in {tmp_path}/scenes\n"
+    assert (
+        call(f"draw-scenes {tmp_path}/scenes --count 3 --seed 5").stdout == f"3 scenes in {tmp_path}/scenes\n"
+    )
     pictures, captions = batch(3, seed=5)
     assert (tmp_path / "scenes" / "captions.txt").read_text().splitlines() == captions
     for i, picture in enumerate(pictures):
-        assert np.array_equal(np.asarray(Image.open(tmp_path / "scenes" / f"{i:05d}.png")), to_pixels(picture))
+        assert np.array_equal(
+            np.asarray(Image.open(tmp_path / "scenes" / f"{i:05d}.png")), to_pixels(picture)
+        )
 
 
 @pytest.mark.slow
@@ -107,7 +124,9 @@ def test_a_codec_around_a_stable_diffusion_folder(tmp_path):
     assert trained.exit_code == 0, trained.output
     codec = f"--model_path {tmp_path}/out/best_checkpoint"
     rates = "--steps 0,1,4 --lambda_rates 1e-1,3e-2,1e-2,3e-3 --codecs none --device cpu"
-    evaluated = call(f"evaluate {codec} --data_path {tmp_path}/scenes --output_dir {tmp_path}/results {rates} --spare_memory")
+    evaluated = call(
+        f"evaluate {codec} --data_path {tmp_path}/scenes --output_dir {tmp_path}/results {rates} --spare_memory"
+    )
     assert evaluated.exit_code == 0 and "dhp K=4" in evaluated.stdout, evaluated.output
     files = f"{tmp_path}/scenes/00000.png {tmp_path}/a.dhp", f"{tmp_path}/a.dhp {tmp_path}/b.png"
     assert call(f"compress {files[0]} --lambda_rate 1e-2 {codec} --device cpu").exit_code == 0
@@ -116,13 +135,19 @@ def test_a_codec_around_a_stable_diffusion_folder(tmp_path):
     (tmp_path / "parts" / "vae" / "config.json").unlink()
     refused = call(f"info {tmp_path}/a.dhp {codec}"), call(f"decompress {files[1]} --force {codec}")
     assert refused[0].exit_code == 0 and refused[1].exit_code == 1
-    assert refused[1].stderr.startswith("dhp: no latent diffusion model at ") and refused[1].stderr.count("\n") == 1
+    assert (
+        refused[1].stderr.startswith("dhp: no latent diffusion model at ")
+        and refused[1].stderr.count("\n") == 1
+    )
 
 
-@pytest.mark.parametrize("options, words", [
-    ("--use_pretrained_vae", "choose parts of a folder: name it with bk_sdm_path"),
-    ("--bk_sdm_path nowhere", "no latent diffusion model at nowhere: model_index.json"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ("--use_pretrained_vae", "choose parts of a folder: name it with bk_sdm_path"),
+        ("--bk_sdm_path nowhere", "no latent diffusion model at nowhere: model_index.json"),
+    ],
+)
 def test_parts_without_a_folder_are_refused(tmp_path, options, words):
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
     result = call(f"train --data_path {tmp_path} --output_dir {tmp_path}/out {options} {TRAIN}")

@@ -1,8 +1,9 @@
-"""The codec as a model of CompressAI: its loss, its auxiliary loss, its tables, its optimisers and its evaluation, unchanged."""
+"""The codec as a model of CompressAI: its loss, its auxiliary loss, its tables, its optimisers and its
+evaluation, unchanged.
+"""
 
 from __future__ import annotations
 
-import dhp_lab  # noqa: F401  (stands in line before compressai, which imports torchvision)
 import pytest
 import torch
 from compressai.losses import RateDistortionLoss
@@ -10,6 +11,8 @@ from compressai.models import CompressionModel
 from compressai.optimizers import net_aux_optimizer
 from compressai.utils.eval_model.__main__ import inference, inference_entropy_estimation
 from models import picture, untrained, woken
+
+import dhp_lab  # noqa: F401  (stands in line before compressai, which imports torchvision)
 
 
 def quantile_error(model) -> float:
@@ -32,7 +35,9 @@ def test_the_rate_distortion_loss_runs_on_what_the_model_returns(training, trans
 
 def test_the_loss_trains_the_codec():
     model = woken().train()
-    RateDistortionLoss(lmbda=0.01)(model(picture(64, 64, count=2), 1e-3), picture(64, 64, count=2))["loss"].backward()
+    RateDistortionLoss(lmbda=0.01)(model(picture(64, 64, count=2), 1e-3), picture(64, 64, count=2))[
+        "loss"
+    ].backward()
     for name, parameter in model.named_parameters():
         trained = not name.startswith("denoiser.") and not name.endswith("quantiles")
         assert (parameter.grad is not None and bool(parameter.grad.any())) == trained, name
@@ -42,12 +47,16 @@ def test_the_loss_trains_the_codec():
 def test_the_auxiliary_loss_moves_the_quantiles_alone():
     model = untrained()
     model.aux_loss().backward()
-    assert [name for name, p in model.named_parameters() if p.grad is not None] == ["entropy_bottleneck.quantiles"]
+    assert [name for name, p in model.named_parameters() if p.grad is not None] == [
+        "entropy_bottleneck.quantiles"
+    ]
 
 
 def test_compressais_two_optimisers_share_the_parameters_out():
     model = untrained()
-    optimizers = net_aux_optimizer(model, {"net": {"type": "Adam", "lr": 1e-4}, "aux": {"type": "Adam", "lr": 0.1}})
+    optimizers = net_aux_optimizer(
+        model, {"net": {"type": "Adam", "lr": 1e-4}, "aux": {"type": "Adam", "lr": 0.1}}
+    )
     (group,), before = optimizers["aux"].param_groups, quantile_error(model)
     assert len(group["params"]) == 1 and group["params"][0] is model.entropy_bottleneck.quantiles
     for _ in range(20):
@@ -81,7 +90,9 @@ def test_inference_measures_the_real_bytes(size):
     x_hat = model.decompress(coded["strings"], coded["shape"])["x_hat"]
     left, _, top, _ = _padding(size)
     error = x_hat[..., top : top + size[0], left : left + size[1]].mul(255).round() - x.mul(255).round()
-    assert result["psnr-rgb"] == pytest.approx(20 * torch.log10(255 / error.square().mean().sqrt()).item(), abs=1e-3)
+    assert result["psnr-rgb"] == pytest.approx(
+        20 * torch.log10(255 / error.square().mean().sqrt()).item(), abs=1e-3
+    )
 
 
 def _padding(size: tuple[int, int]) -> tuple[int, int, int, int]:

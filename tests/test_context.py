@@ -1,4 +1,6 @@
-"""Coding passes: every latent is sent once, later passes know earlier ones and nothing else, all in whole numbers."""
+"""Coding passes: every latent is sent once, later passes know earlier ones and nothing else, all in whole
+numbers.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +14,12 @@ from models import M, N, picture, untrained, woken
 from oracles import largest
 from scipy.stats import norm
 
-from dhp_lab.codec.networks import context as module
-from dhp_lab.codec.networks.context import LIMIT, PASSES, Context, Passes, coding_order, relative
+from dhp_lab.codec.bits.lambdas import lambda_code
 from dhp_lab.codec.bits.scales import SCALES, octaves_in_steps, table_rows
 from dhp_lab.codec.create import changed
-from dhp_lab.codec.bits.lambdas import lambda_code
 from dhp_lab.codec.entropy_coding import receive
+from dhp_lab.codec.networks import context as module
+from dhp_lab.codec.networks.context import LIMIT, PASSES, Context, Passes, coding_order, relative
 
 LATER = PASSES[1:]
 
@@ -29,7 +31,9 @@ def coded_by(codec, x, lambda_rate=1e-3):
 
 def marked(order, channels, rows, cols):
     """For each pass, bool (M, rows, cols): the latents that it sends."""
-    found = [torch.zeros(1, channels, rows, cols).contiguous(memory_format=torch.channels_last) for _ in order]
+    found = [
+        torch.zeros(1, channels, rows, cols).contiguous(memory_format=torch.channels_last) for _ in order
+    ]
     for part, whole in zip(order, found, strict=True):
         part.put(whole, torch.ones(1, len(part.places), part.channels.stop - part.channels.start))
     return [whole[0].bool() for whole in found]
@@ -56,9 +60,13 @@ def test_the_order_is_that_of_the_table():
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_a_part_is_taken_and_put_back(layout):
-    whole = torch.randn(2, 20, 3, 5, generator=torch.Generator().manual_seed(0)).contiguous(memory_format=layout)
+    whole = torch.randn(2, 20, 3, 5, generator=torch.Generator().manual_seed(0)).contiguous(
+        memory_format=layout
+    )
     again = torch.zeros_like(whole, memory_format=torch.channels_last)
-    for part, places in zip(coding_order(4, 20, 3, 5), marked(coding_order(4, 20, 3, 5), 20, 3, 5), strict=True):
+    for part, places in zip(
+        coding_order(4, 20, 3, 5), marked(coding_order(4, 20, 3, 5), 20, 3, 5), strict=True
+    ):
         assert torch.equal(part.take(whole).mT.flatten(), whole[:, places].flatten())
         part.put(again, part.take(whole))
     assert torch.equal(again, whole)
@@ -78,27 +86,36 @@ def test_symbols_are_measured_in_their_scale():
 
 @pytest.mark.parametrize("passes", LATER)
 def test_untrained_networks_correct_nothing(passes):
-    """So a codec with more passes starts as the same codec: other order, equal symbols and pictures, as many bytes or so."""
+    """So a codec with more passes starts as the same codec: other order, equal symbols and pictures, as many
+    bytes or so.
+    """
     x = picture(64, 80)
     one, more = (untrained(passes=count) for count in (1, passes))
     (coded, latents), (other, found) = coded_by(one, x), coded_by(more, x)
     assert torch.equal(latents.symbols, found.symbols) and torch.equal(latents.octaves, found.octaves)
     assert abs(len(coded["strings"][0][0]) - len(other["strings"][0][0])) <= 8
-    pictures = [codec.decompress(file["strings"], file["shape"])["x_hat"] for codec, file in ((one, coded), (more, other))]
+    pictures = [
+        codec.decompress(file["strings"], file["shape"])["x_hat"]
+        for codec, file in ((one, coded), (more, other))
+    ]
     assert torch.equal(*pictures)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("passes", LATER)
 def test_a_pass_knows_the_earlier_ones_and_nothing_else(passes):
-    """Change one symbol of a pass: mean and scale of that pass and of those before stay, some of a later pass move."""
+    """Change one symbol of a pass: mean and scale of that pass and of those before stay, some of a later pass
+    move.
+    """
     order, generator = marked(coding_order(passes, M, 8, 8), M, 8, 8), torch.Generator().manual_seed(0)
     codec = woken(passes=passes)
     mean, octaves = (torch.randn(1, M, 8, 8, generator=generator) for _ in range(2))
     truth = torch.randint(-3, 4, (1, M, 8, 8), generator=generator).float()
 
     def walk(symbols):
-        return codec.passes.walk(mean, octaves, torch.tensor([-5.0]), lambda part, *known: part.take(symbols), exact=True)
+        return codec.passes.walk(
+            mean, octaves, torch.tensor([-5.0]), lambda part, *known: part.take(symbols), exact=True
+        )
 
     before = walk(truth)
     for number, places in enumerate(order[:-1]):
@@ -106,7 +123,9 @@ def test_a_pass_knows_the_earlier_ones_and_nothing_else(passes):
         changed.view(-1)[at] = (changed.view(-1)[at] == 0).float()
         after = walk(changed)
         for known in order[: number + 1]:
-            assert all(torch.equal(a[0][known], b[0][known]) for a, b in zip(before[:2], after[:2], strict=True))
+            assert all(
+                torch.equal(a[0][known], b[0][known]) for a, b in zip(before[:2], after[:2], strict=True)
+            )
         later = ~sum(order[: number + 1]).bool()
         assert all((a[0][later] != b[0][later]).any() for a, b in zip(before[:2], after[:2], strict=True))
 
@@ -117,7 +136,9 @@ def test_the_exact_network_is_the_trained_one_but_for_rounding(passes):
     generator = torch.Generator().manual_seed(0)
     r = (8 * torch.randn(2, M, 6, 7, generator=generator)).round() / 8
     octaves, log2_delta = torch.randn(2, M, 6, 7, generator=generator), torch.tensor([-4.0, -7.5])
-    for network, part in zip(woken(passes=passes).passes.later, coding_order(passes, M, 6, 7)[1:], strict=True):
+    for network, part in zip(
+        woken(passes=passes).passes.later, coding_order(passes, M, 6, 7)[1:], strict=True
+    ):
         exact, plain = network.exact(r, octaves, log2_delta, part), network(r, octaves, log2_delta, part)
         for a, b in zip(exact, plain, strict=True):
             assert a.shape == b.shape == part.take(r).shape
@@ -131,13 +152,21 @@ def test_the_network_is_that_of_torchs_convolutions(passes):
     """The same function on whole maps, through torch's own convolutions."""
     generator = torch.Generator().manual_seed(0)
     r, octaves = (torch.randn(2, M, 6, 7, generator=generator) for _ in range(2))
-    for network, part in zip(woken(passes=passes).passes.later, coding_order(passes, M, 6, 7)[1:], strict=True):
+    for network, part in zip(
+        woken(passes=passes).passes.later, coding_order(passes, M, 6, 7)[1:], strict=True
+    ):
         known, plane = r[:, : network.decoded], torch.full((2, 1, 6, 7), (-5.5 + 3.5) / 4)
         seen = torch.cat([known, known.abs()], 1)
-        near = F.conv2d(F.pad(seen, (1, 1, 1, 1)), network.near.weight, network.near.bias, groups=seen.shape[1])
-        wanted = network.exit(network.hidden(network.mix(torch.cat([seen, near, octaves / 4, plane], 1)).relu()).relu())
+        near = F.conv2d(
+            F.pad(seen, (1, 1, 1, 1)), network.near.weight, network.near.bias, groups=seen.shape[1]
+        )
+        wanted = network.exit(
+            network.hidden(network.mix(torch.cat([seen, near, octaves / 4, plane], 1)).relu()).relu()
+        )
         if network.own is not None:
-            wanted = wanted + network.own(torch.cat([half[:, network.channels] for half in near.chunk(2, 1)], 1))
+            wanted = wanted + network.own(
+                torch.cat([half[:, network.channels] for half in near.chunk(2, 1)], 1)
+            )
         found = network(r, octaves, torch.full((2,), -5.5), part)
         for a, b in zip(found, wanted.chunk(2, 1), strict=True):
             whole = torch.zeros_like(r)
@@ -146,10 +175,15 @@ def test_the_network_is_that_of_torchs_convolutions(passes):
 
 
 def test_a_network_looks_at_what_is_decoded():
-    """In four passes over 20 channels: the 3 loud ones first; what is not decoded yet, and nobody's to correct, is no input."""
+    """In four passes over 20 channels: the 3 loud ones first; what is not decoded yet, and nobody's to
+    correct, is no input.
+    """
     first, second, third = (Context(N, 20, number, 4) for number in (1, 2, 3))
     assert [(network.channels, network.decoded) for network in (first, second, third)] == [
-        (slice(0, 3), 3), (slice(3, 20), 3), (slice(3, 20), 20)]  # fmt: skip
+        (slice(0, 3), 3),
+        (slice(3, 20), 3),
+        (slice(3, 20), 20),
+    ]
     assert second.own is None and first.own is not None and third.own is not None
 
 
@@ -166,21 +200,30 @@ def test_what_is_decoded_is_what_was_coded(passes, shape, lambda_rate):
     known = receive(codec, coded["strings"], coded["shape"])
     assert torch.equal(known.symbols, latents.symbols) and bool(known.symbols.any())
     assert torch.equal(known.mean, latents.mean) and torch.equal(known.scale, latents.scale)
-    assert torch.equal(codec.decompress(coded["strings"], shape)["x_hat"], codec(x, lambda_rate)["x_hat"].clamp(0, 1))
+    assert torch.equal(
+        codec.decompress(coded["strings"], shape)["x_hat"], codec(x, lambda_rate)["x_hat"].clamp(0, 1)
+    )
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("passes", LATER)
 def test_the_bytes_are_those_of_the_scales_that_each_pass_gives(passes):
-    """White noise and a prior that knows it, then corrected at random: by scipy's normal distribution, within 1 %."""
-    codec, noise = untrained(N=4, M=768, passes=passes), torch.randn(1, 3, 96, 128, generator=torch.Generator().manual_seed(0))
+    """White noise and a prior that knows it, then corrected at random: by scipy's normal distribution, within
+    1 %.
+    """
+    codec, noise = (
+        untrained(N=4, M=768, passes=passes),
+        torch.randn(1, 3, 96, 128, generator=torch.Generator().manual_seed(0)),
+    )
     codec.log2_spread.fill_(math.log2(0.1))
     for weights in codec.passes.parameters():
         weights += 0.05 * torch.randn(weights.shape, generator=torch.Generator().manual_seed(weights.numel()))
     coded, latents = coded_by(codec, 0.5 + 0.1 * noise, 1e-4)
     assert largest(latents.octaves - latents.first[1]) > 0.3
     rows = table_rows(latents.octaves)
-    q, scale = (t[rows > 0].double().numpy() for t in (latents.symbols.abs(), torch.tensor(SCALES)[rows.long()]))
+    q, scale = (
+        t[rows > 0].double().numpy() for t in (latents.symbols.abs(), torch.tensor(SCALES)[rows.long()])
+    )
     bits = -np.log2(norm.sf((q - 0.5) / scale) - norm.sf((q + 0.5) / scale)).sum()
     assert 8 * len(coded["strings"][0][0]) == pytest.approx(bits, rel=0.01)
 
@@ -194,16 +237,29 @@ def test_scales_do_not_depend_on_tiles_layout_threads_or_the_order_of_sums(passe
     def convolved(windows, layer):
         """`exact_sum` through torch's convolution in float64: other algorithms, other orders of summation."""
         weight, bias = torch.round(layer.weight.double() * 2**12), torch.round(layer.bias.double() * 2**22)
-        h = torch.stack(list(windows), 2).permute(0, 3, 1, 2).unflatten(3, layer.kernel_size).flatten(2, 3)    # (B, C, 3 n, 3)
-        return torch.floor(F.conv2d(h, weight, bias, stride=layer.kernel_size, groups=layer.groups) / 2**12 + 0.5).flatten(2).mT
+        h = (
+            torch.stack(list(windows), 2).permute(0, 3, 1, 2).unflatten(3, layer.kernel_size).flatten(2, 3)
+        )  # (B, C, 3 n, 3)
+        return (
+            torch.floor(
+                F.conv2d(h, weight, bias, stride=layer.kernel_size, groups=layer.groups) / 2**12 + 0.5
+            )
+            .flatten(2)
+            .mT
+        )
 
-    ways = [lambda: monkeypatch.setattr(module, "AT_ONCE", 5), lambda: torch.set_num_threads(2),
-            lambda: monkeypatch.setattr(module, "exact_sum", convolved)]  # fmt: skip
+    ways = [
+        lambda: monkeypatch.setattr(module, "AT_ONCE", 5),
+        lambda: torch.set_num_threads(2),
+        lambda: monkeypatch.setattr(module, "exact_sum", convolved),
+    ]
     threads, symbols = torch.get_num_threads(), expected.symbols
     try:
         for way in ways:
             way()
-            found = codec.passes.walk(*expected.first, expected.log2_delta, lambda part, *known: part.take(symbols), exact=True)
+            found = codec.passes.walk(
+                *expected.first, expected.log2_delta, lambda part, *known: part.take(symbols), exact=True
+            )
             assert torch.equal(found[0], expected.mean) and torch.equal(found[1], expected.octaves)
     finally:
         torch.set_num_threads(threads)
@@ -220,7 +276,9 @@ def test_the_preview_is_that_of_z_alone():
 
 @torch.no_grad()
 def test_a_codec_of_one_pass_grows_into_one_of_four():
-    """The same pictures before anything is learnt, on the weights of the first; one of two passes does not grow."""
+    """The same pictures before anything is learnt, on the weights of the first; one of two passes does not
+    grow.
+    """
     codec, x = woken(), picture(64, 80)
     grown = changed(codec, passes=4)
     assert (grown.config.passes, grown.training, changed(grown, passes=4)) == (4, False, grown)
@@ -232,7 +290,9 @@ def test_a_codec_of_one_pass_grows_into_one_of_four():
 
 @pytest.mark.parametrize("settings", [{"passes": 3}, {"passes": 2, "transmit": "z"}, {"passes": 4, "M": 1}])
 def test_other_numbers_of_passes_are_refused(settings):
-    with pytest.raises(ValueError, match="passes must be 1, 2 or 4, with z alone 1, with one channel at most 2; got"):
+    with pytest.raises(
+        ValueError, match="passes must be 1, 2 or 4, with z alone 1, with one channel at most 2; got"
+    ):
         untrained(**settings)
 
 
@@ -246,7 +306,9 @@ def test_gradients_reach_every_weight_of_every_pass(passes):
 
 
 def test_a_network_learns_what_neighbours_tell():
-    """Latents that repeat their left neighbour's sign and size: the second pass saves bits, by the coder's own count."""
+    """Latents that repeat their left neighbour's sign and size: the second pass saves bits, by the coder's
+    own count.
+    """
     torch.manual_seed(0)
     passes, optimizer = Passes(8, 2, 2), None
     optimizer = torch.optim.Adam(passes.parameters(), lr=1e-2)
@@ -255,8 +317,12 @@ def test_a_network_learns_what_neighbours_tell():
         rest = torch.randn(8, 2, 8, 4).repeat_interleave(2, 3) * 4 + 0.3 * torch.randn(8, 2, 8, 8)
         octaves = torch.full_like(rest, 2.0)
         mean, found, _ = passes.walk(
-            torch.zeros_like(rest), octaves, torch.zeros(8), lambda part, mean, octaves: (part.take(rest) - mean).round(), exact=False,
-        )  # fmt: skip
+            torch.zeros_like(rest),
+            octaves,
+            torch.zeros(8),
+            lambda part, mean, octaves: (part.take(rest) - mean).round(),
+            exact=False,
+        )
         nats = 0.5 * ((rest - mean) / found.exp2()).square() + found * 0.6931
         optimizer.zero_grad()
         nats.mean().backward()
@@ -274,10 +340,16 @@ def test_scales_of_passes_are_rows_of_the_table():
 @torch.no_grad()
 @pytest.mark.parametrize("exact", [True, False])
 def test_a_scale_beyond_the_table_counts_as_its_largest(exact):
-    """A drawn picture can drive h_s to 2^42 steps: in that unit a shift would throw the mean out of what can be coded."""
+    """A drawn picture can drive h_s to 2^42 steps: in that unit a shift would throw the mean out of what can
+    be coded.
+    """
     passes = Passes(N, M, 2)
-    torch.nn.init.ones_(passes.later[0].exit.bias)                        # a shift of 1 everywhere, an octave more
+    torch.nn.init.ones_(passes.later[0].exit.bias)  # a shift of 1 everywhere, an octave more
     still, wild = torch.zeros(1, M, 4, 4), torch.full((1, M, 4, 4), 42.0)
-    mean, octaves, _ = passes.walk(still, wild, torch.zeros(1), lambda part, *known: part.take(still), exact=exact)
+    mean, octaves, _ = passes.walk(
+        still, wild, torch.zeros(1), lambda part, *known: part.take(still), exact=exact
+    )
     white = marked(coding_order(2, M, 4, 4), M, 4, 4)[1]
-    assert (mean[0][white] == SCALES[-1]).all() and not mean[0][~white].any() and (octaves[0][white] == 43).all()
+    assert (
+        (mean[0][white] == SCALES[-1]).all() and not mean[0][~white].any() and (octaves[0][white] == 43).all()
+    )

@@ -1,4 +1,6 @@
-"""Pictures from files of every kind and condition, files that appear whole or not at all, and reproducible crops."""
+"""Pictures from files of every kind and condition, files that appear whole or not at all, and reproducible
+crops.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
-from dhp_lab.data.images import ImageError, list_images, load_image, save_image, to_pixels, to_tensor
 from dhp_lab.data.crops import PhotoCrops, reading_ahead
+from dhp_lab.data.images import ImageError, list_images, load_image, save_image, to_pixels, to_tensor
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 
@@ -26,7 +28,7 @@ def random_pixels(height: int = 24, width: int = 32, channels: int = 3, seed: in
 def loaded(path: Path) -> tuple[np.ndarray, str]:
     """A file's pixels as uint8 and its notes as one text."""
     x, notes = load_image(path)
-    assert x.dtype == torch.float32 and x.shape[:2] == (1, 3) and 0 <= x.min() and x.max() <= 1
+    assert x.dtype == torch.float32 and x.shape[:2] == (1, 3) and x.min() >= 0 and x.max() <= 1
     return to_pixels(x), "; ".join(notes)
 
 
@@ -53,7 +55,10 @@ def test_grey_becomes_three_equal_channels(tmp_path):
     grey = random_pixels()[..., 0]
     Image.fromarray(grey).save(tmp_path / "grey.png")
     pixels, notes = loaded(tmp_path / "grey.png")
-    assert np.array_equal(pixels, np.repeat(grey[..., None], 3, 2)) and notes == "grey picture (mode L) coded as RGB"
+    assert (
+        np.array_equal(pixels, np.repeat(grey[..., None], 3, 2))
+        and notes == "grey picture (mode L) coded as RGB"
+    )
 
 
 def test_black_and_white(tmp_path):
@@ -102,7 +107,9 @@ def test_a_palette_is_looked_up(tmp_path, transparent):
     picture.paste(0, (0, 0, 16, 24))
     picture.save(tmp_path / "palette.png", **({"transparency": 0} if transparent else {}))
     pixels, notes = loaded(tmp_path / "palette.png")
-    assert np.all(pixels[:, :16] == ((255, 255, 255) if transparent else RED)) and np.all(pixels[:, 16:] == GREEN)
+    assert np.all(pixels[:, :16] == ((255, 255, 255) if transparent else RED)) and np.all(
+        pixels[:, 16:] == GREEN
+    )
     assert "mode P converted to RGB" in notes and ("drawn on white" in notes) == transparent
 
 
@@ -119,10 +126,19 @@ def test_the_first_of_several_frames_is_taken(tmp_path):
     assert np.array_equal(pixels, random_pixels(seed=0)) and notes == "first of 3 frames taken"
 
 
-@pytest.mark.parametrize("orientation, turned", [
-    (1, lambda p: p), (2, lambda p: p[:, ::-1]), (3, lambda p: p[::-1, ::-1]), (4, lambda p: p[::-1]),
-    (5, lambda p: p.transpose(1, 0, 2)), (6, lambda p: np.rot90(p, -1)), (7, lambda p: p[::-1, ::-1].transpose(1, 0, 2)), (8, np.rot90),
-])
+@pytest.mark.parametrize(
+    "orientation, turned",
+    [
+        (1, lambda p: p),
+        (2, lambda p: p[:, ::-1]),
+        (3, lambda p: p[::-1, ::-1]),
+        (4, lambda p: p[::-1]),
+        (5, lambda p: p.transpose(1, 0, 2)),
+        (6, lambda p: np.rot90(p, -1)),
+        (7, lambda p: p[::-1, ::-1].transpose(1, 0, 2)),
+        (8, np.rot90),
+    ],
+)
 def test_exif_orientation_is_applied(tmp_path, orientation, turned):
     exif, pixels = Image.Exif(), random_pixels()
     exif[0x0112] = orientation
@@ -142,7 +158,9 @@ def test_the_smallest_pictures_are_read(tmp_path, height, width):
 @pytest.mark.parametrize("height, width", [(15, 300), (300, 15), (1, 1)])
 def test_a_side_below_sixteen_is_refused(tmp_path, height, width):
     Image.fromarray(random_pixels(height, width)).save(tmp_path / "tiny.png")
-    with pytest.raises(ImageError, match=f"tiny.png: {width} x {height} pixels; both sides must be at least 16"):
+    with pytest.raises(
+        ImageError, match=f"tiny.png: {width} x {height} pixels; both sides must be at least 16"
+    ):
         load_image(tmp_path / "tiny.png")
 
 
@@ -152,7 +170,14 @@ def test_a_text_named_like_a_picture_is_refused(tmp_path):
         load_image(tmp_path / "letter.png")
 
 
-@pytest.mark.parametrize("name, message", [("missing.png", "no such file"), ("folder", "cannot be read .*irectory"), ("empty.png", "not a picture")])
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("missing.png", "no such file"),
+        ("folder", "cannot be read .*irectory"),
+        ("empty.png", "not a picture"),
+    ],
+)
 def test_nothing_to_read(tmp_path, name, message):
     (tmp_path / "folder").mkdir()
     (tmp_path / "empty.png").touch()
@@ -171,7 +196,7 @@ def test_a_file_that_was_cut_off_is_refused(tmp_path, suffix, share):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.filterwarnings("ignore")               # Pillow's, about what it found
+@pytest.mark.filterwarnings("ignore")  # Pillow's, about what it found
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".avif", ".tif", ".bmp"])
 def test_damage_is_read_or_refused_and_nothing_else(tmp_path, suffix):
     path, random = tmp_path / f"damaged{suffix}", np.random.default_rng(0)
@@ -247,7 +272,12 @@ def test_a_folder_is_listed_in_order_with_what_lies_below(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "folder.png").mkdir()
-    assert [p.relative_to(tmp_path).as_posix() for p in list_images(tmp_path)] == ["a.JPG", "b.png", "below/c.webp", "below/deeper/d.tif"]
+    assert [p.relative_to(tmp_path).as_posix() for p in list_images(tmp_path)] == [
+        "a.JPG",
+        "b.png",
+        "below/c.webp",
+        "below/deeper/d.tif",
+    ]
 
 
 def test_a_folder_without_pictures_is_refused(tmp_path):
@@ -278,18 +308,28 @@ def numbers(batch: torch.Tensor) -> list[int]:
 
 
 def test_a_batch_depends_on_seed_and_number_alone(files):
-    crops, again, other = PhotoCrops(files, 48, seed=7), PhotoCrops(files, 48, seed=7), PhotoCrops(files, 48, seed=8)
+    crops, again, other = (
+        PhotoCrops(files, 48, seed=7),
+        PhotoCrops(files, 48, seed=7),
+        PhotoCrops(files, 48, seed=8),
+    )
     first = [crops.batch(number, 3) for number in range(4)]
     assert all(torch.equal(again.batch(number, 3), first[number]) for number in (3, 0, 2, 1))
     assert not torch.equal(first[0], first[1]) and not torch.equal(first[0], other.batch(0, 3))
     assert first[0].shape == (3, 3, 48, 48) and first[0].dtype == torch.float32
-    assert all(0 <= batch.min() and batch.max() <= 1 for batch in first)
+    assert all(batch.min() >= 0 and batch.max() <= 1 for batch in first)
 
 
 def test_batches_leave_the_global_random_states_alone(files):
-    crops, before, numpy_before = PhotoCrops(files, 48, seed=0), torch.get_rng_state(), np.random.get_state()[1].copy()
+    crops, before, numpy_before = (
+        PhotoCrops(files, 48, seed=0),
+        torch.get_rng_state(),
+        np.random.get_state()[1].copy(),
+    )
     crops.batch(0, 2)
-    assert torch.equal(torch.get_rng_state(), before) and np.array_equal(np.random.get_state()[1], numpy_before)
+    assert torch.equal(torch.get_rng_state(), before) and np.array_equal(
+        np.random.get_state()[1], numpy_before
+    )
 
 
 def test_every_photo_is_drawn_about_as_often(files):
@@ -298,9 +338,14 @@ def test_every_photo_is_drawn_about_as_often(files):
 
 
 def test_unscaled_crops_are_pieces_of_the_photo_or_of_its_mirror_image(tmp_path):
-    """A photo as large as the crop cannot be shrunk: what comes is the photo, each way round in about half the draws."""
+    """A photo as large as the crop cannot be shrunk: what comes is the photo, each way round in about half
+    the draws.
+    """
     Image.fromarray(random_pixels(32, 32)).save(tmp_path / "a.png")
-    batch, whole = PhotoCrops([tmp_path / "a.png"], 32, seed=0).batch(0, 60), to_tensor(random_pixels(32, 32))[0]
+    batch, whole = (
+        PhotoCrops([tmp_path / "a.png"], 32, seed=0).batch(0, 60),
+        to_tensor(random_pixels(32, 32))[0],
+    )
     straight = sum(torch.equal(crop, whole) for crop in batch)
     assert straight + sum(torch.equal(crop, whole.flip(-1)) for crop in batch) == 60 and 15 < straight < 45
 
@@ -346,7 +391,9 @@ def test_a_single_photo_stays_in_both_sets(files):
     assert (len(crops.hold_out(8)), len(crops)) == (1, 1)
 
 
-def test_what_reads_ahead_takes_one_core_and_leaves_the_others_their_number(request: pytest.FixtureRequest) -> None:
+def test_what_reads_ahead_takes_one_core_and_leaves_the_others_their_number(
+    request: pytest.FixtureRequest,
+) -> None:
     request.addfinalizer(partial(torch.set_num_threads, torch.get_num_threads()))
     before = 3
     torch.set_num_threads(before)

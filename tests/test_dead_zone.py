@@ -8,12 +8,12 @@ import torch
 from models import picture, untrained, woken
 from scipy.stats import norm, truncnorm
 
-from dhp_lab.codec.denoising.decoder_state import SIGMA_Q, Known
-from dhp_lab.codec.denoising.denoiser import LatentDenoiser
+from dhp_lab.codec.bits.lambdas import lambda_code
 from dhp_lab.codec.bits.scales import bin_width, table_rows
 from dhp_lab.codec.create import changed
+from dhp_lab.codec.denoising.decoder_state import SIGMA_Q, Known
+from dhp_lab.codec.denoising.denoiser import LatentDenoiser
 from dhp_lab.codec.networks.gain import GainCurve
-from dhp_lab.codec.bits.lambdas import lambda_code
 
 DEAD_ZONE = 0.35
 
@@ -25,7 +25,9 @@ def encoded(codec, x, lambda_rate=1e-3):
 @pytest.mark.parametrize("scale", [0.5, 0.7, 1.0, 2.0, 4.0])
 @pytest.mark.parametrize("q", [1, 2, 3])
 def test_at_the_full_width_a_symbol_costs_as_much_as_the_one_below(scale, q):
-    """MSE * pixels + lambda * bits of q and of q - 1, with the true probabilities and the curve's own Delta, at the edge."""
+    """MSE * pixels + lambda * bits of q and of q - 1, with the true probabilities and the curve's own Delta,
+    at the edge.
+    """
     lambda_rate = 1e-3
     delta = 2.0 ** GainCurve()(torch.tensor([lambda_rate])).item()
     edge = (q - 0.5) * bin_width(torch.tensor(scale), 1.0).item()
@@ -34,8 +36,10 @@ def test_at_the_full_width_a_symbol_costs_as_much_as_the_one_below(scale, q):
         bits = -np.log2(norm.cdf(symbol + 0.5, scale=scale) - norm.cdf(symbol - 0.5, scale=scale))
         return delta**2 / 3 * (rest - symbol) ** 2 + lambda_rate * bits
 
-    worth = 0.1 / scale**2                                               # of |rest|, by which the edge may be off
-    assert cost(q, edge - worth) > cost(q - 1, edge - worth) and cost(q, edge + worth) < cost(q - 1, edge + worth)
+    worth = 0.1 / scale**2  # of |rest|, by which the edge may be off
+    assert cost(q, edge - worth) > cost(q - 1, edge - worth) and cost(q, edge + worth) < cost(
+        q - 1, edge + worth
+    )
 
 
 def test_bins_are_one_step_wide_without_a_dead_zone_and_where_scales_are_large():
@@ -50,10 +54,14 @@ def test_bins_are_one_step_wide_without_a_dead_zone_and_where_scales_are_large()
 def test_the_encoder_rounds_in_bins_of_that_width_and_the_decoder_follows(passes):
     codec, x = woken(passes=passes, dead_zone=DEAD_ZONE), picture(64, 80)
     latents = encoded(codec, x)
-    expected = (latents.rest / bin_width(latents.scale, DEAD_ZONE)).round() * (table_rows(latents.octaves) > 0)
+    expected = (latents.rest / bin_width(latents.scale, DEAD_ZONE)).round() * (
+        table_rows(latents.octaves) > 0
+    )
     assert torch.equal(latents.symbols, expected) and not torch.equal(expected, latents.rest.round())
     coded = codec.compress(x, 1e-3)
-    assert torch.equal(codec.decompress(coded["strings"], coded["shape"])["x_hat"], codec(x, 1e-3)["x_hat"].clamp(0, 1))
+    assert torch.equal(
+        codec.decompress(coded["strings"], coded["shape"])["x_hat"], codec(x, 1e-3)["x_hat"].clamp(0, 1)
+    )
 
 
 @torch.no_grad()
@@ -81,12 +89,18 @@ def test_the_denoisers_closed_form_knows_the_bins(scale, q):
 def test_rounding_lets_the_gradient_through():
     codec = woken(dead_zone=DEAD_ZONE).train()
     latents = codec.latents(picture(64, 64), torch.tensor([1e-3]))
-    expected = (latents.rest / bin_width(latents.scale, DEAD_ZONE)).round() * (table_rows(latents.octaves) > 0)    # silent ones too
+    expected = (latents.rest / bin_width(latents.scale, DEAD_ZONE)).round() * (
+        table_rows(latents.octaves) > 0
+    )  # silent ones too
     assert torch.equal(latents.symbols.detach(), expected.detach())
-    through, = torch.autograd.grad(latents.symbols.sum(), latents.rest, retain_graph=True, allow_unused=True)
-    spread, = torch.autograd.grad(latents.symbols.sum(), codec.log2_spread, retain_graph=True)
-    plain, = torch.autograd.grad(latents.rest.sum(), codec.log2_spread)
-    assert through is None and torch.allclose(spread, plain)              # rest is worked out twice: the same gradient reaches its sources
+    (through,) = torch.autograd.grad(
+        latents.symbols.sum(), latents.rest, retain_graph=True, allow_unused=True
+    )
+    (spread,) = torch.autograd.grad(latents.symbols.sum(), codec.log2_spread, retain_graph=True)
+    (plain,) = torch.autograd.grad(latents.rest.sum(), codec.log2_spread)
+    assert through is None and torch.allclose(
+        spread, plain
+    )  # rest is worked out twice: the same gradient reaches its sources
 
 
 @torch.no_grad()
@@ -96,11 +110,15 @@ def test_a_dead_zone_is_the_encoders_and_can_be_changed():
     assert (leaning.config.dead_zone, leaning.config.passes, changed(leaning)) == (0.5, 4, leaning)
     x = picture(64, 64)
     coded = leaning.compress(x)
-    one, other = (model.decompress(coded["strings"], coded["shape"], steps=0)["x_hat"] for model in (codec, leaning))
-    assert torch.equal(one, other)                                       # only D's closed form asks for it
+    one, other = (
+        model.decompress(coded["strings"], coded["shape"], steps=0)["x_hat"] for model in (codec, leaning)
+    )
+    assert torch.equal(one, other)  # only D's closed form asks for it
 
 
-@pytest.mark.parametrize("settings", [{"dead_zone": -0.1}, {"dead_zone": 1.5}, {"dead_zone": 0.3, "transmit": "z"}])
+@pytest.mark.parametrize(
+    "settings", [{"dead_zone": -0.1}, {"dead_zone": 1.5}, {"dead_zone": 0.3, "transmit": "z"}]
+)
 def test_dead_zones_out_of_range_are_refused(settings):
     with pytest.raises(ValueError, match="dead_zone must lie in 0 .. 1, and be 0 with z alone; got"):
         untrained(**settings)

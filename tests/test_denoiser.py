@@ -1,4 +1,6 @@
-"""The denoiser's closed form against brute-force integration, its chain against its own marginals and against diffusers."""
+"""The denoiser's closed form against brute-force integration, its chain against its own marginals and against
+diffusers.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ NODES, WEIGHTS = np.polynomial.legendre.leggauss(300)
 def known(symbols: torch.Tensor, scale: torch.Tensor, decoded: float = 1.0, channels: int = 1) -> Known:
     """What a decoder knows of latents laid out as (B, channels, h, w), with mean 0 and Delta = 1."""
     mask = torch.full_like(symbols[:, :1], decoded)
-    return Known(symbols * mask, mask, torch.zeros_like(scale), scale, torch.zeros(len(symbols)), torch.ones(channels))
+    return Known(
+        symbols * mask, mask, torch.zeros_like(scale), scale, torch.zeros(len(symbols)), torch.ones(channels)
+    )
 
 
 def plane(values) -> torch.Tensor:
@@ -50,7 +54,9 @@ def grid() -> tuple[np.ndarray, np.ndarray]:
 
 
 def moments(log_density: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and variance by Gauss-Legendre integration along the last axis; x lies on ``NODES`` of any interval."""
+    """Mean and variance by Gauss-Legendre integration along the last axis; x lies on ``NODES`` of any
+    interval.
+    """
     weight = np.exp(log_density - log_density.max(-1, keepdims=True)) * WEIGHTS
     weight /= weight.sum(-1, keepdims=True)
     mean = (weight * x).sum(-1)
@@ -58,20 +64,28 @@ def moments(log_density: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def test_bin_moments_are_those_of_scipys_truncated_gaussian():
-    """Over the whole grid up to float32's rounding: means within 5e-6 of a step, variances within 1e-5 of themselves."""
+    """Over the whole grid up to float32's rounding: means within 5e-6 of a step, variances within 1e-5 of
+    themselves.
+    """
     scale, q = grid()
     mean, variance = truncnorm.stats((q - 0.5) / scale, (q + 0.5) / scale, scale=scale, moments="mv")
-    m, v = (a.double().numpy() for a in bin_moments(torch.from_numpy(q).float(), torch.from_numpy(scale).float()))
+    m, v = (
+        a.double().numpy() for a in bin_moments(torch.from_numpy(q).float(), torch.from_numpy(scale).float())
+    )
     assert np.abs(m - mean).max() < 5e-6
     assert np.abs(v / variance - 1).max() < 1e-5
 
 
 def test_bin_moments_far_out_in_wide_gaussians():
-    """Symbols of up to six scales, where densities that are almost equal are subtracted, and beyond scales of 1000."""
+    """Symbols of up to six scales, where densities that are almost equal are subtracted, and beyond scales of
+    1000.
+    """
     scale = np.repeat(np.geomspace(2, 3000, 40), 13)
     q = np.trunc(np.tile(np.linspace(-FARTHEST, FARTHEST, 13), 40) * scale)
     mean, variance = moments(-0.5 * ((q[:, None] + NODES / 2) / scale[:, None]) ** 2, NODES / 2)
-    m, v = (a.double().numpy() for a in bin_moments(torch.from_numpy(q).float(), torch.from_numpy(scale).float()))
+    m, v = (
+        a.double().numpy() for a in bin_moments(torch.from_numpy(q).float(), torch.from_numpy(scale).float())
+    )
     assert np.abs(m - q - mean).max() < 1e-6 + 2**-24 * np.abs(q).max()
     assert np.abs(v / variance - 1).max() < 1e-3
 
@@ -104,8 +118,12 @@ def closed(denoiser: LatentDenoiser, u, q, scale, rho, decoded: float = 1.0) -> 
     return base.numpy().ravel(), variance.numpy().ravel()
 
 
-def states(scale: float, q: float, rho: float, count: int = 3000) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """States u that occur, by the first equation of the module, and mean and variance of rest given (q, u), integrated."""
+def states(
+    scale: float, q: float, rho: float, count: int = 3000
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """States u that occur, by the first equation of the module, and mean and variance of rest given (q, u),
+    integrated.
+    """
     random = np.random.default_rng(0)
     rest = truncnorm.rvs((q - 0.5) / scale, (q + 0.5) / scale, scale=scale, size=count, random_state=random)
     spread = np.sqrt(rho * (1 - rho) / 12)
@@ -137,8 +155,10 @@ def test_closed_form_at_both_ends_of_the_chain(denoiser, scale, q):
 @pytest.mark.parametrize("rho", [0.05, 0.1, 0.3, 0.7, 0.95])
 @pytest.mark.parametrize("scale, q", [(0.2, 0), (0.5, 0), (0.5, 1), (1.0, -2), (3.0, 5), (30.0, 17)])
 def test_closed_form_loses_little_where_the_bin_cuts(denoiser, scale, q, rho):
-    """It takes the cut Gaussian for a whole one. In bins within two scales its squared error exceeds the least possible one
-    by 12.1 % at most, near rho = 0.1, and it states its variance 13 % too large there; from rho = 0.7 on by 1.4 %."""
+    """It takes the cut Gaussian for a whole one. In bins within two scales its squared error exceeds the
+    least possible one by 12.1 % at most, near rho = 0.1, and it states its variance 13 % too large there;
+    from rho = 0.7 on by 1.4 %.
+    """
     u, mean, variance = states(scale, float(q), rho)
     base, guessed = closed(denoiser, u, q, scale, rho)
     assert np.mean((base - mean) ** 2) < (0.13 if rho < 0.5 else 0.02) * variance.mean()
@@ -148,13 +168,18 @@ def test_closed_form_loses_little_where_the_bin_cuts(denoiser, scale, q, rho):
 @pytest.mark.parametrize("sigma", [0.01, 0.5, 7.0, 300.0])
 @pytest.mark.parametrize("scale", [0.05, 1.0, 40.0])
 def test_closed_form_without_a_bin_is_wieners_filter(denoiser, scale, sigma):
-    """rest ~ N(0, scale^2), u = rest + sigma eps, integrated over 12 posterior deviations on both sides of the answer."""
+    """rest ~ N(0, scale^2), u = rest + sigma eps, integrated over 12 posterior deviations on both sides of
+    the answer.
+    """
     u = np.hypot(scale, sigma) * np.linspace(-3, 3, 21)
     centre, width = u * scale**2 / (scale**2 + sigma**2), scale * sigma / np.hypot(scale, sigma)
     x = centre[:, None] + 12 * width * NODES
     mean, variance = moments(-0.5 * (x / scale) ** 2 - 0.5 * ((u[:, None] - x) / sigma) ** 2, x)
     base, guessed = closed(denoiser, u, 5.0, scale, sigma, decoded=0.0)
-    assert np.abs(base - mean).max() < 1e-5 * np.hypot(scale, sigma) and np.abs(guessed / variance - 1).max() < 1e-4
+    assert (
+        np.abs(base - mean).max() < 1e-5 * np.hypot(scale, sigma)
+        and np.abs(guessed / variance - 1).max() < 1e-4
+    )
 
 
 def test_closed_form_goes_from_the_symbol_to_the_bins_mean_as_far_as_it_is_trusted():
@@ -164,7 +189,9 @@ def test_closed_form_goes_from_the_symbol_to_the_bins_mean_as_far_as_it_is_trust
     m = bin_moments(torch.tensor([1.0]), torch.tensor([0.7]))[0].item()
     for trust in (0.3, 0.8, 1.0):
         torch.nn.init.constant_(denoiser.trust, trust)
-        assert closed(denoiser, [1.0], 1.0, 0.7, 1.0)[0].item() == pytest.approx(1 + trust * (m - 1), abs=1e-6)
+        assert closed(denoiser, [1.0], 1.0, 0.7, 1.0)[0].item() == pytest.approx(
+            1 + trust * (m - 1), abs=1e-6
+        )
 
 
 # the chain
@@ -177,7 +204,9 @@ def chain_start(q: float, decoded: float, count: int) -> tuple[Known, torch.Tens
 
 @pytest.mark.parametrize("decoded, top", [(1.0, SIGMA_Q), (0.0, 3.0)])
 def test_steps_towards_the_truth_pass_through_noised(decoded, top):
-    """With clean = rest and variance 0 each level has the marginal of ``noised``: 2 * 10^5 draws, five standard errors."""
+    """With clean = rest and variance 0 each level has the marginal of ``noised``: 2 * 10^5 draws, five
+    standard errors.
+    """
     count, generator = 200_000, torch.Generator().manual_seed(0)
     facts, rest = chain_start(2.0, decoded, count)
 
@@ -212,17 +241,28 @@ def test_sampling_a_gaussian_with_its_own_posterior_gives_that_gaussian(denoiser
     with torch.no_grad():
         for sigma, lower in zip(levels, levels[1:], strict=False):
             clean, variance = denoiser.closed_form(u, torch.full_like(u, sigma), facts)
-            u = denoise_step(u, clean, variance, torch.tensor(sigma), torch.tensor(lower), torch.randn(u.shape, generator=generator))
+            u = denoise_step(
+                u,
+                clean,
+                variance,
+                torch.tensor(sigma),
+                torch.tensor(lower),
+                torch.randn(u.shape, generator=generator),
+            )
             assert abs(u.std() / math.hypot(scale, lower) - 1) < 5 / math.sqrt(2 * count)
 
 
 @pytest.mark.parametrize("t", [2, 7, 30])
 def test_a_step_is_the_ddpm_step_of_diffusers(t):
     schedule = linear(30)
-    scheduler = DDPMScheduler(30, trained_betas=schedule.betas.numpy(), prediction_type="sample", clip_sample=False)
+    scheduler = DDPMScheduler(
+        30, trained_betas=schedule.betas.numpy(), prediction_type="sample", clip_sample=False
+    )
     clean, state, noise = torch.randn(3, 1, 4, 6, 8, generator=torch.Generator().manual_seed(t)).unbind(0)
     root, lower_root = (schedule.alpha_bar(s).sqrt().float() for s in (t, t - 1))
-    theirs = scheduler.step(clean, t - 1, state * root, generator=torch.Generator().manual_seed(5)).prev_sample
+    theirs = scheduler.step(
+        clean, t - 1, state * root, generator=torch.Generator().manual_seed(5)
+    ).prev_sample
     noise = torch.randn(state.shape, generator=torch.Generator().manual_seed(5))
     sigma, lower = (schedule.sigma(s).float() for s in (t, t - 1))
     ours = lower_root * denoise_step(state, clean, torch.zeros(1), sigma, lower, noise)
@@ -244,7 +284,9 @@ def test_an_untrained_denoiser_is_its_closed_form():
 
 @torch.no_grad()
 def test_the_networks_word_is_scaled_by_what_is_left_to_know():
-    """D - base is at most the network's output times the closed form's deviation: nothing where nothing is open."""
+    """D - base is at most the network's output times the closed form's deviation: nothing where nothing is
+    open.
+    """
     denoiser, generator = LatentDenoiser(N, M), torch.Generator().manual_seed(0)
     torch.nn.init.constant_(denoiser.exit.bias, 2.0)
     symbols = torch.zeros(1, M, 4, 4)
@@ -261,20 +303,31 @@ def test_the_networks_word_is_scaled_by_what_is_left_to_know():
 @pytest.mark.parametrize("decoded", [1.0, 0.0])
 @pytest.mark.parametrize("doubt", [-2.0, 1.0])
 def test_doubt_is_that_of_the_variance_before_the_state_is_seen(doubt, decoded):
-    """As if the bin's variance v (without a bin, the prior's) were exp(doubt) as large: Bayes' rule with that."""
+    """As if the bin's variance v (without a bin, the prior's) were exp(doubt) as large: Bayes' rule with
+    that.
+    """
     denoiser, generator = LatentDenoiser(N, M), torch.Generator().manual_seed(0)
     torch.nn.init.constant_(denoiser.doubt.bias, doubt)
-    facts = known(torch.randn(1, M, 4, 4, generator=generator).round(), torch.rand(1, M, 4, 4, generator=generator) + 0.1, decoded, M)
+    facts = known(
+        torch.randn(1, M, 4, 4, generator=generator).round(),
+        torch.rand(1, M, 4, 4, generator=generator) + 0.1,
+        decoded,
+        M,
+    )
     v = bin_moments(facts.symbols, facts.scale)[1] if decoded else facts.scale.square()
     for sigma in (0.01, 0.2, SIGMA_Q):
-        of_noise = sigma**2 / (1 - decoded * sigma**2 / SIGMA_Q**2 + 1e-12)                # of u about rest, where q is known too
+        of_noise = sigma**2 / (
+            1 - decoded * sigma**2 / SIGMA_Q**2 + 1e-12
+        )  # of u about rest, where q is known too
         expected = 1 / (1 / of_noise + math.exp(-doubt) / v)
         foretold = denoiser(facts.symbols, torch.full((1, 1, 4, 4), sigma), facts)[1]
         assert torch.allclose(foretold, expected, rtol=1e-4)
 
 
 def test_the_second_head_learns_how_far_off_the_first_is():
-    """Latents three times as wide as the hyperprior says: D's mean stays, and the error it foretells becomes the true one."""
+    """Latents three times as wide as the hyperprior says: D's mean stays, and the error it foretells becomes
+    the true one.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(0)
         denoiser, generator = LatentDenoiser(N, M), torch.Generator().manual_seed(0)
@@ -291,7 +344,10 @@ def test_the_second_head_learns_how_far_off_the_first_is():
         optimizer.step()
     assert bool((clean == 0).all())
     assert foretold.mean().item() == pytest.approx(rest.square().mean().item(), rel=0.05)
-    assert denoiser.closed_form(torch.zeros_like(rest), sigma, facts)[1].mean().item() < 0.2 * rest.square().mean().item()
+    assert (
+        denoiser.closed_form(torch.zeros_like(rest), sigma, facts)[1].mean().item()
+        < 0.2 * rest.square().mean().item()
+    )
 
 
 @torch.no_grad()
@@ -299,7 +355,9 @@ def test_extremes_stay_finite():
     denoiser = LatentDenoiser(N, M)
     torch.nn.init.normal_(denoiser.exit.weight)
     for q, scale, sigma in ((0, 1e-6, 1e-9), (2000, 1e-6, SIGMA_Q), (-2000, 1e6, 0.0), (1, 1e-3, 1e3)):
-        facts = known(torch.full((1, M, 3, 3), float(q)), torch.full((1, M, 3, 3), scale), float(sigma < 1), channels=M)
+        facts = known(
+            torch.full((1, M, 3, 3), float(q)), torch.full((1, M, 3, 3), scale), float(sigma < 1), channels=M
+        )
         clean, variance = denoiser(facts.symbols, torch.full((1, 1, 3, 3), sigma), facts)
         assert bool(clean.isfinite().all()) and bool((variance >= 0).all())
 
@@ -308,7 +366,9 @@ def test_a_window_is_a_rectangle_of_everything():
     symbols = torch.arange(2 * 3 * 4 * 5.0).view(2, 3, 4, 5)
     facts = known(symbols, symbols + 1, channels=3)
     part = facts.window(slice(1, 3), slice(0, 2))
-    assert torch.equal(part.symbols, symbols[..., 1:3, :2]) and torch.equal(part.scale, symbols[..., 1:3, :2] + 1)
+    assert torch.equal(part.symbols, symbols[..., 1:3, :2]) and torch.equal(
+        part.scale, symbols[..., 1:3, :2] + 1
+    )
     assert part.mean.shape == (2, 3, 2, 2) and part.decoded.shape == (2, 1, 2, 2)
     assert part.log2_delta is facts.log2_delta and part.std is facts.std
 
@@ -322,9 +382,13 @@ def test_moments_worked_out_beforehand_change_nothing(denoiser):
     assert all(torch.equal(a, b) for a, b in zip(ready.moments, bin_moments(symbols, scale), strict=True))
     assert torch.equal(denoiser(symbols, sigma, ready)[0], denoiser(symbols, sigma, plain)[0])
     part = ready.window(slice(1, 3), slice(0, 2))
-    assert all(torch.equal(a, b) for a, b in zip(part.moments, bin_moments(part.symbols, part.scale), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(part.moments, bin_moments(part.symbols, part.scale), strict=True)
+    )
     doubled = replace(ready, moments=tuple(2 * moment for moment in ready.moments))
-    assert torch.allclose(denoiser.closed_form(symbols, 2 * sigma, doubled)[0], 2 * bin_moments(symbols, scale)[0])
+    assert torch.allclose(
+        denoiser.closed_form(symbols, 2 * sigma, doubled)[0], 2 * bin_moments(symbols, scale)[0]
+    )
 
 
 def test_detached_facts_carry_no_gradient():

@@ -6,15 +6,17 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 
+from dhp_lab.codec.create import create_diffusion_hyperprior_model
 from dhp_lab.codec.denoising.sampling import denoise_step
 from dhp_lab.codec.diffusers_adapter import DenoiserView
-from dhp_lab.codec.create import create_diffusion_hyperprior_model
 from dhp_lab.codec.entropy_coding import receive
 
 
 @pytest.fixture(scope="module")
 def decode():
-    """A small model with a denoiser that does something, and what the decoder knows of a picture from z alone."""
+    """A small model with a denoiser that does something, and what the decoder knows of a picture from z
+    alone.
+    """
     torch.manual_seed(0)
     model = create_diffusion_hyperprior_model(16, 24, 20).eval()
     torch.nn.init.normal_(model.denoiser.exit.weight, std=0.05)
@@ -24,7 +26,12 @@ def decode():
 
 def scheduler(kind, model, inference_steps, **settings):
     steps = model.noise_schedule.steps
-    made = kind(num_train_timesteps=steps, trained_betas=model.noise_schedule.betas.numpy(), prediction_type="sample", **settings)
+    made = kind(
+        num_train_timesteps=steps,
+        trained_betas=model.noise_schedule.betas.numpy(),
+        prediction_type="sample",
+        **settings,
+    )
     made.set_timesteps(inference_steps)
     return made
 
@@ -32,22 +39,37 @@ def scheduler(kind, model, inference_steps, **settings):
 @torch.no_grad()
 def test_one_ddpm_step_of_diffusers_is_ours(decode):
     model, known = decode
-    view, ddpm, schedule = DenoiserView(model, known), scheduler(DDPMScheduler, model, 20, clip_sample=False), model.noise_schedule
+    view, ddpm, schedule = (
+        DenoiserView(model, known),
+        scheduler(DDPMScheduler, model, 20, clip_sample=False),
+        model.noise_schedule,
+    )
     sample, generator = torch.randn(known.mean.shape), torch.Generator().manual_seed(1)
     for timestep in (19, 11, 3):
-        theirs = ddpm.step(view(sample, timestep).sample, timestep, sample, generator=generator.manual_seed(1)).prev_sample
+        theirs = ddpm.step(
+            view(sample, timestep).sample, timestep, sample, generator=generator.manual_seed(1)
+        ).prev_sample
         t, noise = timestep + 1, torch.randn(sample.shape, generator=generator.manual_seed(1))
         sigma, lower = (schedule.sigma(s).float() / view.unit for s in (t, t - 1))
         u = sample / schedule.alpha_bar(t).sqrt().float() / view.unit
         clean, _ = model.denoiser(u, sigma.expand_as(known.decoded), known)
-        ours = denoise_step(u, clean, torch.zeros_like(u), sigma, lower, noise) * view.unit * schedule.alpha_bar(t - 1).sqrt().float()
+        ours = (
+            denoise_step(u, clean, torch.zeros_like(u), sigma, lower, noise)
+            * view.unit
+            * schedule.alpha_bar(t - 1).sqrt().float()
+        )
         assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("kind, settings", [
-    (DDPMScheduler, {"clip_sample": False}), (DDIMScheduler, {"clip_sample": False}), (DPMSolverMultistepScheduler, {}),
-])
+@pytest.mark.parametrize(
+    "kind, settings",
+    [
+        (DDPMScheduler, {"clip_sample": False}),
+        (DDIMScheduler, {"clip_sample": False}),
+        (DPMSolverMultistepScheduler, {}),
+    ],
+)
 def test_any_scheduler_reaches_a_clean_sample(decode, kind, settings):
     model, known = decode
     view, made = DenoiserView(model, known), scheduler(kind, model, 10, **settings)

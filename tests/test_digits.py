@@ -1,4 +1,6 @@
-"""The digits against scikit-learn's, the judge against scikit-learn's own forward pass, its measures against brute force."""
+"""The digits against scikit-learn's, the judge against scikit-learn's own forward pass, its measures against
+brute force.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,14 @@ import torch
 from sklearn import datasets
 from sklearn.neural_network import MLPClassifier
 
-from dhp_lab.metrics import digit_classifier as module
-from dhp_lab.metrics.digit_classifier import DigitClassifier, digit_classifier, diversity, share_of_asked_class
 from dhp_lab.data.digits import load_digits, round_to_levels
+from dhp_lab.metrics import digit_classifier as module
+from dhp_lab.metrics.digit_classifier import (
+    DigitClassifier,
+    digit_classifier,
+    diversity,
+    share_of_asked_class,
+)
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -26,7 +33,9 @@ def test_both_parts_together_are_the_digits_of_scikit_learn():
     digits = load_digits()
     pixels, labels = datasets.load_digits(return_X_y=True)
     ours = torch.cat([digits.train, digits.test])
-    assert ours.dtype == torch.float32 and ours.shape == (1797, 1, 8, 8) and digits.test.shape == (360, 1, 8, 8)
+    assert (
+        ours.dtype == torch.float32 and ours.shape == (1797, 1, 8, 8) and digits.test.shape == (360, 1, 8, 8)
+    )
     both = torch.cat([digits.train_labels, digits.test_labels])
     found = sorted(zip((8 * (ours + 1)).flatten(1).tolist(), both.tolist(), strict=True))
     assert found == sorted(zip(pixels.tolist(), labels.tolist(), strict=True))
@@ -35,7 +44,9 @@ def test_both_parts_together_are_the_digits_of_scikit_learn():
 
 def test_the_parts_have_no_picture_in_common_and_all_classes_in_the_same_share():
     digits = load_digits()
-    train, test = ({bytes(x) for x in (8 * (part + 1)).byte().flatten(1).numpy()} for part in (digits.train, digits.test))
+    train, test = (
+        {bytes(x) for x in (8 * (part + 1)).byte().flatten(1).numpy()} for part in (digits.train, digits.test)
+    )
     assert train & test == set()
     shares = [labels.bincount() / len(labels) for labels in (digits.train_labels, digits.test_labels)]
     assert (shares[0] - shares[1]).abs().max() < 1 / 360
@@ -53,7 +64,9 @@ def test_rounding_keeps_the_data_and_leaves_17_levels():
 
 def test_the_classifier_computes_what_scikit_learn_computes(monkeypatch):
     fitted = []
-    monkeypatch.setattr(module, "MLPClassifier", lambda *a, **k: fitted.append(MLPClassifier(*a, **k)) or fitted[-1])
+    monkeypatch.setattr(
+        module, "MLPClassifier", lambda *a, **k: fitted.append(MLPClassifier(*a, **k)) or fitted[-1]
+    )
     digits = load_digits()
     ours = DigitClassifier(digits.train[:200], digits.train_labels[:200], passes=2)
     theirs = fitted[0].predict_proba(digits.test.flatten(1).numpy())
@@ -65,7 +78,10 @@ def test_the_classifier_computes_what_scikit_learn_computes(monkeypatch):
 def test_the_kits_classifier_is_right_for_97_percent_of_the_test_digits():
     digits = load_digits()
     accuracy = share_of_asked_class(digits.test, digits.test_labels)
-    assert accuracy >= 0.97 and accuracy == (digit_classifier().predict(digits.test) == digits.test_labels).double().mean().item()
+    assert (
+        accuracy >= 0.97
+        and accuracy == (digit_classifier().predict(digits.test) == digits.test_labels).double().mean().item()
+    )
     features = digit_classifier().features(digits.test)
     assert features.shape == (360, 32) and bool((features >= 0).all())
 
@@ -78,7 +94,9 @@ def test_it_has_gradients():
     with torch.no_grad():
         difference = (classifier.logits(x + step) - classifier.logits(x - step)).double()
         log_p = [classifier.logits(x + sign * step).log_softmax(1)[:, 3].sum() for sign in (1, -1)]
-    assert difference.abs().max() > 0 and (slope * step).sum().item() == pytest.approx((log_p[0] - log_p[1]).item() / 2, rel=1e-4)
+    assert difference.abs().max() > 0 and (slope * step).sum().item() == pytest.approx(
+        (log_p[0] - log_p[1]).item() / 2, rel=1e-4
+    )
 
 
 def test_the_share_counts_right_answers():
@@ -98,17 +116,30 @@ def test_diversity_by_brute_force():
     means = []
     for first, last in ((0, 9), (9, 19)):
         group = features[first:last].tolist()
-        means.append(np.mean([math.dist(a, b) for i, a in enumerate(group) for j, b in enumerate(group) if i != j]))
-    assert diversity(features, labels) == pytest.approx(np.mean(means), rel=1e-12), "a class with one sample has no say"
+        means.append(
+            np.mean([math.dist(a, b) for i, a in enumerate(group) for j, b in enumerate(group) if i != j])
+        )
+    assert diversity(features, labels) == pytest.approx(np.mean(means), rel=1e-12), (
+        "a class with one sample has no say"
+    )
     assert diversity(features[:1].expand(5, 4), torch.zeros(5).long()) == 0
 
 
-@pytest.mark.parametrize("call, message", [
-    (lambda: diversity(draw(5, 3), torch.arange(4)), r"5 labels are needed, .*\(4,\)"),
-    (lambda: diversity(draw(5, 3), torch.arange(5)), "no class has two samples among 5"),
-    (lambda: share_of_asked_class(torch.zeros(2, 1, 8, 8), torch.zeros(3)), r"2 labels are needed, .*\(3,\)"),
-    (lambda: DigitClassifier(torch.zeros(20, 1, 8, 8), torch.arange(20) % 9), r"each of 0 .. 9 are needed, got \[0, 1, .*8\]"),
-])
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: diversity(draw(5, 3), torch.arange(4)), r"5 labels are needed, .*\(4,\)"),
+        (lambda: diversity(draw(5, 3), torch.arange(5)), "no class has two samples among 5"),
+        (
+            lambda: share_of_asked_class(torch.zeros(2, 1, 8, 8), torch.zeros(3)),
+            r"2 labels are needed, .*\(3,\)",
+        ),
+        (
+            lambda: DigitClassifier(torch.zeros(20, 1, 8, 8), torch.arange(20) % 9),
+            r"each of 0 .. 9 are needed, got \[0, 1, .*8\]",
+        ),
+    ],
+)
 def test_what_does_not_fit_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()

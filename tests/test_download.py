@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dhp_lab.core.download import DownloadError
 from dhp_lab.data import downloads as data
 from dhp_lab.data.downloads import DATASETS, Dataset, download
-from dhp_lab.core.download import DownloadError
 
-LABELS = bytes(range(250)) * 40                          # 10 000 bytes of content
+LABELS = bytes(range(250)) * 40  # 10 000 bytes of content
 
 
 class Site(http.server.BaseHTTPRequestHandler):
@@ -115,8 +115,11 @@ def test_a_part_longer_than_the_file_is_fetched_anew(site, tmp_path):
     assert site.asked == ["bytes=5000-", None, None] and names(tmp_path / "toy_set") == ["a.gz", "b.gz"]
 
 
-@pytest.mark.parametrize("body", [gzip.compress(b"other"), b"<html>not here</html>", gzip.compress(LABELS)[:-30]],
-                         ids=["other", "html", "cut off"])      # the bytes hold the second in which they were made
+@pytest.mark.parametrize(
+    "body",
+    [gzip.compress(b"other"), b"<html>not here</html>", gzip.compress(LABELS)[:-30]],
+    ids=["other", "html", "cut off"],
+)  # the bytes hold the second in which they were made
 def test_wrong_content_is_removed(site, tmp_path, body):
     site.files["a.gz"] = body
     with pytest.raises(DownloadError, match=r"a\.gz is not the original: .*expected [0-9a-f]{64}; what came"):
@@ -142,14 +145,18 @@ def test_an_endless_file_is_cut_short(site, tmp_path, lengths):
 
 def test_missing_on_the_site(site, tmp_path):
     del site.files["a.gz"]
-    with pytest.raises(DownloadError, match=r"/files/a\.gz: the site answers 404 .* copy a\.gz \.\. b\.gz by hand"):
+    with pytest.raises(
+        DownloadError, match=r"/files/a\.gz: the site answers 404 .* copy a\.gz \.\. b\.gz by hand"
+    ):
         download("toy", root=tmp_path)
 
 
 def test_offline_says_where_to_put_the_files(site, tmp_path):
     site.shutdown()
     site.server_close()
-    with pytest.raises(DownloadError, match=r"cannot reach http://127\S+/a\.gz .*by hand to .*DHP_DATA") as caught:
+    with pytest.raises(
+        DownloadError, match=r"cannot reach http://127\S+/a\.gz .*by hand to .*DHP_DATA"
+    ) as caught:
         download("toy", root=tmp_path)
     assert str(tmp_path / "toy_set") in str(caught.value) and "\n" not in str(caught.value)
 

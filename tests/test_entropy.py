@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import zlib
 
-import dhp_lab  # noqa: F401  (stands in line before compressai, which imports torchvision)
 import numpy as np
 import pytest
 import torch
@@ -13,9 +12,10 @@ from compressai.entropy_models import EntropyBottleneck, GaussianConditional
 from models import untrained
 from scipy.stats import norm
 
+import dhp_lab  # noqa: F401  (stands in line before compressai, which imports torchvision)
 from dhp_lab.codec.bits.bitstream import BitstreamError
-from dhp_lab.codec.bits.scales import LEVELS, SCALES, is_sent, octaves_in_steps, table_rows
 from dhp_lab.codec.bits.rans import SYMBOL_LIMIT, _lists, check_symbols, pack, symbol_crc, unpack
+from dhp_lab.codec.bits.scales import LEVELS, SCALES, is_sent, octaves_in_steps, table_rows
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,10 @@ def test_round_trip(tables):
 
 def test_round_trip_of_symbols_far_outside_the_tables(tables):
     """The table's rows end at 6.1 scales: everything beyond is escaped."""
-    far = [sign * (2**power + more) for power in range(26) for more in (-1, 0) for sign in (-1, 1)] + [SYMBOL_LIMIT, -SYMBOL_LIMIT]
+    far = [sign * (2**power + more) for power in range(26) for more in (-1, 0) for sign in (-1, 1)] + [
+        SYMBOL_LIMIT,
+        -SYMBOL_LIMIT,
+    ]
     symbols = torch.tensor(far * 3, dtype=torch.int32)
     levels = torch.tensor([0, 40, LEVELS - 1], dtype=torch.int32).repeat_interleave(len(far))
     assert torch.equal(unpack(pack(symbols, levels, tables), levels, tables), symbols)
@@ -71,7 +74,9 @@ def test_bytes_are_those_of_compressai(tables):
 
 @pytest.mark.parametrize("level", [4, 16, 24, 40, 64, LEVELS - 1, None])
 def test_code_length_is_the_entropy(tables, level):
-    """Within 1 % and 8 bytes of the ideal code for the true Gaussian, from 1/6 of a quantiser step up; None mixes all rows."""
+    """Within 1 % and 8 bytes of the ideal code for the true Gaussian, from 1/6 of a quantiser step up; None
+    mixes all rows.
+    """
     levels = any_levels(50_000) if level is None else torch.full((50_000,), level, dtype=torch.int32)
     symbols = drawn(levels)
     q, scale = np.abs(symbols.numpy()), np.array(SCALES)[levels.numpy()]
@@ -89,7 +94,9 @@ def test_a_stream_that_ends_early_reads_zeros_and_nothing_else(tables):
     levels = any_levels(20_000)
     stream = pack(drawn(levels), levels, tables)
     for short in (b"", b"\xff" * 44, stream[:100], stream[:101]):
-        assert torch.equal(unpack(short, levels, tables), unpack(short + bytes(-len(short) % 4 + 200_000), levels, tables))
+        assert torch.equal(
+            unpack(short, levels, tables), unpack(short + bytes(-len(short) % 4 + 200_000), levels, tables)
+        )
 
 
 def test_damage_changes_the_symbols_and_raises_nothing(tables):
@@ -105,13 +112,22 @@ def test_damage_changes_the_symbols_and_raises_nothing(tables):
 @pytest.mark.parametrize("value", [0, 1, -9, 70000])
 def test_a_few_symbols_are_coded_without_harm(tables, count, value):
     """The coder reserves a word for each symbol and writes two at its end: one alone once ended the process."""
-    symbols, levels = torch.full((count,), value, dtype=torch.int32), torch.full((count,), 1, dtype=torch.int32)
+    symbols, levels = (
+        torch.full((count,), value, dtype=torch.int32),
+        torch.full((count,), 1, dtype=torch.int32),
+    )
     for _ in range(20):
         assert torch.equal(unpack(pack(symbols, levels, tables), levels, tables), symbols)
 
 
 def test_what_is_sent_is_what_has_a_row_above_zero():
-    octaves = torch.cat([torch.linspace(-5, 7, 4001), -3 + torch.tensor([1 / 16]), torch.nextafter(torch.tensor([-3 + 1 / 16]), torch.tensor([-4.0]))])
+    octaves = torch.cat(
+        [
+            torch.linspace(-5, 7, 4001),
+            -3 + torch.tensor([1 / 16]),
+            torch.nextafter(torch.tensor([-3 + 1 / 16]), torch.tensor([-4.0])),
+        ]
+    )
     assert torch.equal(is_sent(octaves), table_rows(octaves) > 0) and not is_sent(octaves)[-1]
 
 
@@ -126,11 +142,16 @@ def test_a_coder_without_tables_says_what_to_do():
 def test_new_tables_are_seen_wherever_they_lie_in_memory():
     """Loading frees the old tables and may put the new ones in their place."""
     weights = [untrained().state_dict() for _ in range(2)]
-    weights[1] = {k: v.flip(0) if k == "entropy_bottleneck._quantized_cdf" else v for k, v in weights[1].items()}
+    weights[1] = {
+        k: v.flip(0) if k == "entropy_bottleneck._quantized_cdf" else v for k, v in weights[1].items()
+    }
     model = untrained()
     for turn in range(10):
         model.load_state_dict(weights[turn % 2])
-        assert _lists(model.entropy_bottleneck)[0] == weights[turn % 2]["entropy_bottleneck._quantized_cdf"].tolist()
+        assert (
+            _lists(model.entropy_bottleneck)[0]
+            == weights[turn % 2]["entropy_bottleneck._quantized_cdf"].tolist()
+        )
 
 
 @pytest.mark.parametrize("name", ["_quantized_cdf", "_cdf_length", "_offset"])
@@ -138,7 +159,9 @@ def test_a_change_in_place_is_seen(name):
     bottleneck = untrained().entropy_bottleneck
     _lists(bottleneck)
     getattr(bottleneck, name).add_(1)
-    assert _lists(bottleneck) == tuple(getattr(bottleneck, n).tolist() for n in ("_quantized_cdf", "_cdf_length", "_offset"))
+    assert _lists(bottleneck) == tuple(
+        getattr(bottleneck, n).tolist() for n in ("_quantized_cdf", "_cdf_length", "_offset")
+    )
 
 
 def test_lists_are_made_once(tables):
@@ -163,7 +186,7 @@ def test_scale_indexes_are_the_nearest_rows():
     log2_scale = torch.randint(-6000, 6000, (2, 5, 8, 9), generator=generator, dtype=torch.float64) / 1024
     spread, delta = torch.randn(5, generator=generator), -217_531
     reference = (log2_scale + spread.double().view(-1, 1, 1) - delta / 2**16 + 3) * 8
-    clear = (reference - reference.floor() - 0.5).abs() > 2**-10         # spreads are rounded to 2^-16 octaves
+    clear = (reference - reference.floor() - 0.5).abs() > 2**-10  # spreads are rounded to 2^-16 octaves
     found = table_rows(octaves_in_steps(log2_scale, spread, delta))
     assert clear.double().mean() > 0.99 and found.dtype == torch.int32
     assert torch.equal(found[clear], reference.round().clamp(0, LEVELS - 1).int()[clear])
@@ -172,7 +195,11 @@ def test_scale_indexes_are_the_nearest_rows():
 
 def test_ties_go_up():
     log2_scale = torch.tensor([1 / 16, 3 / 16, -1 / 16], dtype=torch.float64).view(1, 1, 1, 3)
-    assert table_rows(octaves_in_steps(log2_scale, torch.zeros(1), -3 * 2**16)).flatten().tolist() == [49, 50, 48]
+    assert table_rows(octaves_in_steps(log2_scale, torch.zeros(1), -3 * 2**16)).flatten().tolist() == [
+        49,
+        50,
+        48,
+    ]
     below = log2_scale - 2.0**-10
     assert table_rows(octaves_in_steps(below, torch.zeros(1), -3 * 2**16)).flatten().tolist() == [48, 49, 47]
 
@@ -183,13 +210,23 @@ def test_ties_go_up():
 def test_crc_is_zlibs_over_little_endian_numbers_in_logical_order():
     symbols = drawn(any_levels(2 * 3 * 4 * 5)).view(2, 3, 4, 5)
     expected = zlib.crc32(b"".join(int(v).to_bytes(4, "little", signed=True) for v in symbols.flatten()))
-    assert symbol_crc(symbols) == symbol_crc(symbols.contiguous(memory_format=torch.channels_last)) == expected
+    assert (
+        symbol_crc(symbols) == symbol_crc(symbols.contiguous(memory_format=torch.channels_last)) == expected
+    )
     assert symbol_crc(symbols.long()) == expected and symbol_crc(symbols[:0]) == 0
 
 
 def test_crc_sees_one_symbol():
     symbols = torch.zeros(1000, dtype=torch.int32)
-    assert len({symbol_crc(symbols.index_fill(0, torch.tensor(i), math.copysign(1, i - 500))) for i in range(0, 1000, 50)}) == 20
+    assert (
+        len(
+            {
+                symbol_crc(symbols.index_fill(0, torch.tensor(i), math.copysign(1, i - 500)))
+                for i in range(0, 1000, 50)
+            }
+        )
+        == 20
+    )
 
 
 def test_symbols_that_are_not_those_that_were_coded_are_named():

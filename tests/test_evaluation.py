@@ -1,4 +1,6 @@
-"""dhp_lab.evaluation.evaluate, its report and the classical codecs: on a codec whose bytes and pictures are known exactly."""
+"""dhp_lab.evaluation.evaluate, its report and the classical codecs: on a codec whose bytes and pictures are
+known exactly.
+"""
 
 import json
 import math
@@ -14,17 +16,17 @@ import pytest
 import skimage
 import torch
 
-from dhp_lab.evaluation import evaluate as evaluation, report
-from dhp_lab.evaluation.classical import CODECS, decode, encode, find_codec, sweep
 from dhp_lab.codec.bits.bitstream import HEADER_BYTES
 from dhp_lab.codec.bits.lambdas import lambda_code, lambda_of
-from dhp_lab.data.images import save_image
-from dhp_lab.evaluation.evaluate import EvaluationConfig, evaluate, run
-from dhp_lab.data.images import batches, load_pictures
-from dhp_lab.evaluation.measurements import Measurement, average
 from dhp_lab.core.environment import cpu_model, peak_memory_mb
-from dhp_lab.metrics.rd_curves import bd_rate
+from dhp_lab.data.images import batches, load_pictures, save_image
+from dhp_lab.evaluation import evaluate as evaluation
+from dhp_lab.evaluation import report
+from dhp_lab.evaluation.classical import CODECS, decode, encode, find_codec, sweep
+from dhp_lab.evaluation.evaluate import EvaluationConfig, evaluate, run
+from dhp_lab.evaluation.measurements import Measurement, average
 from dhp_lab.metrics.pixels import decibel, ms_ssim, psnr
+from dhp_lab.metrics.rd_curves import bd_rate
 
 LAMBDAS = (1e-2, 3e-3, 1e-3, 6e-4)  # steps of 30, 9, 3 and 2 of 255 in FakeModel
 
@@ -41,7 +43,9 @@ class FakeConfig:
 
 
 class FakeModel:
-    """y is the zlib stream of the picture rounded to steps that grow with lambda; K = 1 lifts every pixel by 1/255."""
+    """y is the zlib stream of the picture rounded to steps that grow with lambda; K = 1 lifts every pixel by
+    1/255.
+    """
 
     model_id, config = b"fake-mdl", FakeConfig()
     file_fields = {"model_id": b"fake-mdl"}
@@ -110,7 +114,9 @@ def test_points_are_means_over_pictures():
 
 
 def test_average_keeps_codecs_and_settings_apart():
-    row = lambda codec, n_bytes, time: Measurement(codec, 1, "p", 10, 20, n_bytes, 30.0, None, 1.0, time, time)
+    row = lambda codec, n_bytes, time: Measurement(
+        codec, 1, "p", 10, 20, n_bytes, 30.0, None, 1.0, time, time
+    )
     first, second = average([row("a", 100, 1.0), row("b", 50, 1.0), row("a", 200, 2.0), row("a", 600, 9.0)])
     assert (first.codec, first.bpp, first.encode_seconds, first.ms_ssim) == ("a", 12.0, 2.0, None)
     assert (second.codec, second.bpp, second.pictures) == ("b", 2.0, 1)
@@ -121,7 +127,12 @@ def test_batches_hold_consecutive_pictures_of_one_size():
     pictures = [("a", wide), ("b", wide), ("c", wide), ("d", tall), ("e", wide)]
     found = list(batches(pictures, 2))
     assert [names for names, _ in found] == [["a", "b"], ["c"], ["d"], ["e"]]
-    assert [tuple(x.shape) for _, x in found] == [(2, 3, 16, 32), (1, 3, 16, 32), (1, 3, 32, 16), (1, 3, 16, 32)]
+    assert [tuple(x.shape) for _, x in found] == [
+        (2, 3, 16, 32),
+        (1, 3, 16, 32),
+        (1, 3, 32, 16),
+        (1, 3, 16, 32),
+    ]
     with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
         next(batches(pictures, 0))
 
@@ -132,14 +143,18 @@ def test_batch_size_changes_no_figure():
     assert {size for size, _ in model.calls} == {1}
     three, model = (evaluate(m := FakeModel(), pictures, lambda_rates=(1e-3,), codecs=(), batch_size=4), m)
     assert {size for size, _ in model.calls} == {3}
-    figures = lambda result: sorted((r.codec, r.picture, r.n_bytes, r.psnr, r.texture) for r in result.measurements)
+    figures = lambda result: sorted(
+        (r.codec, r.picture, r.n_bytes, r.psnr, r.texture) for r in result.measurements
+    )
     assert figures(one) == figures(three)
 
 
 def test_bd_rates_are_those_of_the_averaged_curves():
     x = photo()
     result = evaluate(FakeModel(), [("a", x)], lambda_rates=LAMBDAS, steps=(0, 1), codecs=("jpeg",))
-    curve = lambda codec: tuple(zip(*((p.bpp, p.psnr) for p in result.points if p.codec == codec), strict=True))
+    curve = lambda codec: tuple(
+        zip(*((p.bpp, p.psnr) for p in result.points if p.codec == codec), strict=True)
+    )
     found = {(one.test, one.anchor, one.metric): one for one in result.comparisons}
     pairs = [("dhp K=0", "JPEG"), ("dhp K=1", "JPEG"), ("dhp K=1", "dhp K=0")]
     assert set(found) == {(*pair, metric) for pair in pairs for metric in ("PSNR", "MS-SSIM")}
@@ -155,7 +170,9 @@ def test_too_few_points_give_a_reason_instead_of_a_figure():
 
 
 def test_small_pictures_have_no_ms_ssim_and_the_report_says_so():
-    result = evaluate(FakeModel(), [("small.png", photo(100, 200)), ("a", photo())], lambda_rates=LAMBDAS, codecs=())
+    result = evaluate(
+        FakeModel(), [("small.png", photo(100, 200)), ("a", photo())], lambda_rates=LAMBDAS, codecs=()
+    )
     assert [point.ms_ssim for point in result.points] == [None] * 8
     assert result.notes == ["no averages of MS-SSIM: a side is below 161 pixels in small.png"]
 
@@ -173,7 +190,8 @@ def test_nothing_to_measure_is_an_error():
         evaluate(None, [("a", photo())], codecs=("gif",))
 
 
-# ---------------------------------------------------------------------------------------------- folders and files
+# ---------------------------------------------------------------------------------------------- folders and
+# files
 
 
 def test_a_broken_picture_is_skipped_by_name(tmp_path):
@@ -207,9 +225,15 @@ def test_run_writes_one_json_with_everything(tmp_path, fake_checkpoint):
     save_image(photo(), folder / "a.png")
     (folder / "b.png").write_text("not a picture")
     config = EvaluationConfig(
-        tmp_path / "model", folder, tmp_path / "out", steps=(0, 2), lambda_rates=LAMBDAS, save_samples=True,
-        device="cpu", codecs=("jpeg",),
-    )  # fmt: skip
+        tmp_path / "model",
+        folder,
+        tmp_path / "out",
+        steps=(0, 2),
+        lambda_rates=LAMBDAS,
+        save_samples=True,
+        device="cpu",
+        codecs=("jpeg",),
+    )
     result, text = run(config, log=str), (tmp_path / "out" / "evaluation.json").read_text()
     stored = json.loads(text)
     assert str(tmp_path) not in text
@@ -233,8 +257,17 @@ def test_run_writes_one_json_with_everything(tmp_path, fake_checkpoint):
 
 
 def test_samples_are_the_pictures_that_were_measured(tmp_path):
-    evaluate(FakeModel(), [("in/a.png", photo())], lambda_rates=(1e-2,), steps=(0,), codecs=(), save_samples=tmp_path)
-    read = lambda name: torch.from_numpy(skimage.io.imread(tmp_path / name)).permute(2, 0, 1)[None].float() / 255
+    evaluate(
+        FakeModel(),
+        [("in/a.png", photo())],
+        lambda_rates=(1e-2,),
+        steps=(0,),
+        codecs=(),
+        save_samples=tmp_path,
+    )
+    read = lambda name: (
+        torch.from_numpy(skimage.io.imread(tmp_path / name)).permute(2, 0, 1)[None].float() / 255
+    )
     assert torch.equal(read("in_a.png"), photo())
     assert (read("in_a_lambda0.01_K0.png") - expected_row(photo(), 1e-2, 0)[1]).abs().max() < 1e-6
 
@@ -268,7 +301,8 @@ def test_published_anchors_are_ordered_as_the_papers_say():
     assert all("github.com/" in entry["source"] for entry in sources.values())
 
 
-# ------------------------------------------------------------------------------------------------ classical codecs
+# ------------------------------------------------------------------------------------------------ classical
+# codecs
 
 
 @pytest.mark.parametrize("key", CODECS)
@@ -284,7 +318,12 @@ def test_classical_codec_sweeps_a_monotonic_curve(key):
 
 def test_classical_files_are_of_the_format_they_say():
     x = photo(64, 80)
-    magic = {"jpeg": b"\xff\xd8\xff", "webp": b"RIFF", "jpeg2000": b"\0\0\0\x0cjP  ", "avif": b"\0\0\0 ftypavif"}
+    magic = {
+        "jpeg": b"\xff\xd8\xff",
+        "webp": b"RIFF",
+        "jpeg2000": b"\0\0\0\x0cjP  ",
+        "avif": b"\0\0\0 ftypavif",
+    }
     for key, start in magic.items():
         data = encode(CODECS[key], x, CODECS[key].settings[-1])
         assert data.startswith(start)
@@ -319,7 +358,9 @@ def test_decibel_of_the_means_not_mean_of_the_decibels():
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_peak_memory_lies_between_what_is_held_now_and_what_getrusage_says():
     held_now = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
-    at_most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6  # counts the parent before exec too
+    at_most = (
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    )  # counts the parent before exec too
     assert held_now * 0.98 <= peak_memory_mb() <= at_most * 1.02
 
 
@@ -330,11 +371,14 @@ def test_default_lambdas_are_evenly_spaced():
     assert np.abs(ratios - ratios.mean()).max() < 0.02
 
 
-# -------------------------------------------------------------------------------------------------- the real codec
+# -------------------------------------------------------------------------------------------------- the real
+# codec
 
 
 def test_the_real_codec_through_real_files():
-    """An untrained model is a lapped-transform codec: its curve is monotonic, its files are what the codec writes."""
+    """An untrained model is a lapped-transform codec: its curve is monotonic, its files are what the codec
+    writes.
+    """
     from dhp_lab.codec.bits.bitstream import write
     from dhp_lab.codec.create import create_diffusion_hyperprior_model
 
@@ -349,5 +393,13 @@ def test_the_real_codec_through_real_files():
     x_hat = model.decompress(coded["strings"], coded["shape"], steps=0)["x_hat"]
     assert row.n_bytes == len(write(coded["strings"], coded["shape"], model_id=model.model_id))
     assert row.psnr == pytest.approx(psnr(x_hat, pictures[1][1]).item(), abs=1e-3)
-    made_of = {"N": 8, "M": 192, "diffusion_steps": 50, "schedule": "linear", "transmit": "z+y", "passes": 1, "dead_zone": 0.0}
+    made_of = {
+        "N": 8,
+        "M": 192,
+        "diffusion_steps": 50,
+        "schedule": "linear",
+        "transmit": "z+y",
+        "passes": 1,
+        "dead_zone": 0.0,
+    }
     assert result.about["config"] == made_of

@@ -1,4 +1,6 @@
-"""dhp_lab.lessons.start_here.explorer: controls reach render, positions are cached, errors are loud, and the codec's figures are true."""
+"""dhp_lab.lessons.start_here.explorer: controls reach render, positions are cached, errors are loud, and the
+codec's figures are true.
+"""
 
 import io
 from datetime import UTC, datetime
@@ -10,17 +12,15 @@ import torch
 from models import untrained
 from PIL import Image
 
-from dhp_lab.evaluation import classical
-
 from dhp_lab.codec.bits import bitstream
 from dhp_lab.data.images import ImageError, to_pixels
 from dhp_lab.data.photos import load_photo
+from dhp_lab.evaluation import classical
 from dhp_lab.lessons.start_here.explorer import CodecExplorer
-from dhp_lab.notebook.photo_codec import DETAIL, WHOLE
-from dhp_lab.notebook.sliders import Choice, Explorer, Slider
 from dhp_lab.metrics.pixels import psnr
-from dhp_lab.notebook.photo_codec import PhotoCodec, jpeg_within
 from dhp_lab.notebook.html import Rendered
+from dhp_lab.notebook.photo_codec import DETAIL, WHOLE, PhotoCodec, jpeg_within
+from dhp_lab.notebook.sliders import Choice, Explorer, Slider
 
 SIDE = 64
 
@@ -197,7 +197,9 @@ def test_the_picture_is_what_the_model_decodes(codec, model, steps):
 
 def test_a_move_of_k_writes_no_new_file(model, monkeypatch):
     codec, calls, compress = PhotoCodec(model, SIDE), [], model.compress
-    monkeypatch.setattr(model, "compress", lambda *args, **options: calls.append(options) or compress(*args, **options))
+    monkeypatch.setattr(
+        model, "compress", lambda *args, **options: calls.append(options) or compress(*args, **options)
+    )
     for steps in (0, 1, 2, 1):
         codec.render(photo="coffee", view=WHOLE, lambda_rate=1e-3, steps=steps)
     assert calls == [{"lambda_rate": 1e-3}]
@@ -209,7 +211,11 @@ def test_the_text_tells_bytes_and_psnr_of_both(codec):
     x, (data, jpeg, _) = load_photo("coffee", SIDE), codec.encode("coffee", 1e-4)
     x_hat, _ = codec.decode("coffee", 1e-4, 1)
     for size, picture in ((len(data), x_hat), (len(jpeg), classical.decode(jpeg))):
-        assert f">{size}<" in text and f">{8 * size / SIDE**2:.3f}<" in text and f">{psnr(picture, x).item():.2f}<" in text
+        assert (
+            f">{size}<" in text
+            and f">{8 * size / SIDE**2:.3f}<" in text
+            and f">{psnr(picture, x).item():.2f}<" in text
+        )
     assert f"t* = {codec.model.start_time(codec.model.step_size(1e-4)):.2f} of 10" in text
     assert "no JPEG" not in text
 
@@ -227,14 +233,19 @@ def test_the_panel_shows_our_picture_and_the_jpeg(codec):
     ours, jpeg = codec.decode("coffee", 1e-4, 0)[0], classical.decode(codec.encode("coffee", 1e-4)[1])
     ours, jpeg = to_pixels(ours), to_pixels(jpeg)
     assert np.array_equal(canvas[-SIDE:, :SIDE], ours)
-    assert any(np.array_equal(canvas[-SIDE:, left : left + SIDE], jpeg) for left in range(SIDE, canvas.shape[1] - SIDE + 1))
+    assert any(
+        np.array_equal(canvas[-SIDE:, left : left + SIDE], jpeg)
+        for left in range(SIDE, canvas.shape[1] - SIDE + 1)
+    )
     assert "coffee" in shown.alt and "K = 0" in shown.alt and "λ = 0.0001" in shown.alt
 
 
 def test_the_detail_shows_the_original_too(codec):
     shown = codec.render(photo="coffee", view=DETAIL, lambda_rate=1e-4, steps=0)
     canvas = np.asarray(Image.open(io.BytesIO(shown.picture)))
-    original = np.kron(to_pixels(load_photo("coffee", SIDE)), np.ones((3, 3, 1), np.uint8))      # smaller than a detail
+    original = np.kron(
+        to_pixels(load_photo("coffee", SIDE)), np.ones((3, 3, 1), np.uint8)
+    )  # smaller than a detail
     assert np.array_equal(canvas[-3 * SIDE :, : 3 * SIDE], original)
 
 
@@ -244,7 +255,10 @@ RGB = Image.fromarray(to_pixels(load_photo("rocket", 90)))
 FILES = {
     "colour": (RGB, ""),
     "grey": (RGB.convert("L"), "grey picture (mode L) coded as RGB"),
-    "grey16": (Image.fromarray(np.asarray(RGB.convert("L")).astype(np.uint16) * 257), "grey picture (mode I;16)"),
+    "grey16": (
+        Image.fromarray(np.asarray(RGB.convert("L")).astype(np.uint16) * 257),
+        "grey picture (mode I;16)",
+    ),
     "transparent": (RGB.convert("RGBA"), "transparency dropped: drawn on white"),
     "palette": (RGB.convert("P"), "mode P converted to RGB"),
     "long": (RGB.resize((400, 40)), "shrunk from 400 x 40 pixels"),
@@ -259,7 +273,13 @@ def explorer(model):
 
 def upload(explorer, name, content):
     """What the browser does once the reader has chosen a file."""
-    file = {"name": name, "type": "", "size": len(content), "content": memoryview(content), "last_modified": datetime.now(UTC)}
+    file = {
+        "name": name,
+        "type": "",
+        "size": len(content),
+        "content": memoryview(content),
+        "last_modified": datetime.now(UTC),
+    }
     explorer.upload.value = (file,)
 
 
@@ -290,7 +310,11 @@ def test_two_own_pictures_of_one_name_are_two(explorer):
     [
         ("notes.txt", b"hello", "notes.txt: not a picture that Pillow can read"),
         ("../<b>.png", png(RGB)[:500], "&lt;b&gt;.png: cannot be read"),
-        ("small.png", png(Image.new("RGB", (8, 8))), "small.png: 8 x 8 pixels; both sides must be at least 16"),
+        (
+            "small.png",
+            png(Image.new("RGB", (8, 8))),
+            "small.png: 8 x 8 pixels; both sides must be at least 16",
+        ),
     ],
     ids=["text", "cut off", "small"],
 )

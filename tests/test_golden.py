@@ -1,4 +1,6 @@
-"""Files that earlier versions wrote decode for ever: to the same symbols, and to the same pictures within one level."""
+"""Files that earlier versions wrote decode for ever: to the same symbols, and to the same pictures within one
+level.
+"""
 
 import sys
 from pathlib import Path
@@ -49,4 +51,8 @@ def test_the_symbols_are_those_that_were_sent(name, models):
     assert symbol_crc(known.symbols) == CRC[name]
 
 
-CRC = {"diffusion-hyperprior": 3617841069, "scenes-codec": 148319640, "z-only": 2177667915}      # of all symbols of y, in the order of memory
+CRC = {
+    "diffusion-hyperprior": 3617841069,
+    "scenes-codec": 148319640,
+    "z-only": 2177667915,
+}  # of all symbols of y, in the order of memory

@@ -1,4 +1,6 @@
-"""Guidance against Bayes' rule for mixtures and correlated Gaussians, and against diffusers' clipping and RePaint."""
+"""Guidance against Bayes' rule for mixtures and correlated Gaussians, and against diffusers' clipping and
+RePaint.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,15 @@ from diffusers import DDIMScheduler, DDPMScheduler, RePaintScheduler
 from oracles import largest, seeded
 
 from dhp_lab.diffusion import guidance
-from dhp_lab.diffusion.guidance import classifier_guided, clipped, drop_labels, guided, inpaint, outpaint, place
+from dhp_lab.diffusion.guidance import (
+    classifier_guided,
+    clipped,
+    drop_labels,
+    guided,
+    inpaint,
+    outpaint,
+    place,
+)
 from dhp_lab.diffusion.ideal import IdealDenoiser
 from dhp_lab.diffusion.samplers import ddim, ddpm, last, start
 from dhp_lab.diffusion.schedules import NoiseSchedule, at, cosine, geometric, linear
@@ -33,18 +43,24 @@ def wavy(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
     return torch.sin(2 * x.roll(1, -1) + at(t / 7, x))
 
 
-# ---- labels -----------------------------------------------------------------------------------------------------------
+# ---- labels
+# -----------------------------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("probability", [0.1, 0.5])
 def test_labels_are_dropped_in_their_share(probability):
     labels = torch.arange(50000) % 10
     dropped = drop_labels(labels, 10, probability=probability, generator=seeded())
     gone = dropped == 10
-    assert abs(gone.double().mean().item() - probability) < 4 * math.sqrt(probability * (1 - probability) / 50000)
+    assert abs(gone.double().mean().item() - probability) < 4 * math.sqrt(
+        probability * (1 - probability) / 50000
+    )
     assert torch.equal(dropped[~gone], labels[~gone]) and dropped.dtype == labels.dtype
     for label in range(10):
         share = gone[labels == label].double().mean().item()
-        assert abs(share - probability) < 4.5 * math.sqrt(probability * (1 - probability) / 5000), "every class alike"
+        assert abs(share - probability) < 4.5 * math.sqrt(probability * (1 - probability) / 5000), (
+            "every class alike"
+        )
     assert torch.equal(dropped, drop_labels(labels, 10, probability=probability, generator=seeded()))
     assert not torch.equal(dropped, drop_labels(labels, 10, probability=probability, generator=seeded(1)))
 
@@ -68,13 +84,19 @@ def test_labels_that_are_no_whole_numbers_are_refused(labels):
         drop_labels(labels, 10)
 
 
-# ---- guided -----------------------------------------------------------------------------------------------------------
+# ---- guided
+# -----------------------------------------------------------------------------------------------------------
+
 
 @each_schedule
 def test_guidance_is_equation_6(schedule):
     """(1 + w) eps(label) - w eps(null) with w = scale - 1; at 1 and 0 one of the two estimates, bit for bit."""
     ideal = IdealDenoiser(CORNERS, schedule, LEFT_RIGHT)
-    x, t, label = torch.randn(6, 2, generator=seeded()), torch.full((6,), 20.0), torch.tensor([0, 1, 1, 0, 1, 0])
+    x, t, label = (
+        torch.randn(6, 2, generator=seeded()),
+        torch.full((6,), 20.0),
+        torch.tensor([0, 1, 1, 0, 1, 0]),
+    )
     eps, eps_null = ideal(x, t, label), ideal(x, t, torch.full((6,), ideal.null))
     for scale in (0.5, 3.0, 15.0):
         w = scale - 1
@@ -82,7 +104,9 @@ def test_guidance_is_equation_6(schedule):
         assert largest(ours - ((1 + w) * eps - w * eps_null)) < 1e-5
     assert torch.equal(guided(ideal, label, scale=1, null=ideal.null)(x, t), eps)
     assert torch.equal(guided(ideal, label, scale=0, null=ideal.null)(x, t), eps_null)
-    assert torch.equal(guided(ideal, 1, scale=1, null=ideal.null)(x, t), ideal(x, t, torch.ones(6, dtype=torch.long)))
+    assert torch.equal(
+        guided(ideal, 1, scale=1, null=ideal.null)(x, t), ideal(x, t, torch.ones(6, dtype=torch.long))
+    )
 
 
 @each_schedule
@@ -125,21 +149,29 @@ def test_labels_that_do_not_fit_the_batch_are_refused():
         denoiser(torch.zeros(3, 2), torch.ones(3))
 
 
-# ---- classifier_guided and clipped ------------------------------------------------------------------------------------
+# ---- classifier_guided and clipped
+# ------------------------------------------------------------------------------------
 
-def log_densities(schedule: NoiseSchedule, x: torch.Tensor, t: torch.Tensor, width: float = 0.3) -> torch.Tensor:
+
+def log_densities(
+    schedule: NoiseSchedule, x: torch.Tensor, t: torch.Tensor, width: float = 0.3
+) -> torch.Tensor:
     """(B, 4): log N(x_t / s; corner, width^2 + sigma^2), but for a constant."""
     u, spread = x / at(schedule.scale(t), x), width**2 + at(schedule.sigma(t), x) ** 2
     return -(u[:, None] - CORNERS.to(x)).square().sum(2) / (2 * spread)
 
 
 def exact_denoiser(schedule: NoiseSchedule, members: torch.Tensor) -> Callable:
-    """eps for an even mixture of blurred corners, from the gradient of its log density: eps = -s sigma d log p / dx."""
+    """eps for an even mixture of blurred corners, from the gradient of its log density: eps = -s sigma d log
+    p / dx.
+    """
+
     def denoise(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             log_p = log_densities(schedule, x, t)[:, members].logsumexp(1)
             return -at(schedule.scale(t) * schedule.sigma(t), x) * torch.autograd.grad(log_p.sum(), x)[0]
+
     return denoise
 
 
@@ -172,9 +204,13 @@ def test_a_classifier_s_scale_that_is_not_finite_is_refused(scale):
 
 
 @pytest.mark.parametrize("schedule", [linear(50), cosine(50)], ids=["linear", "cosine"])
-@pytest.mark.parametrize("kind, sampler, draws, settings", [
-    (DDPMScheduler, ddpm, True, {}), (DDIMScheduler, ddim, False, {"use_clipped_model_output": True}),
-])
+@pytest.mark.parametrize(
+    "kind, sampler, draws, settings",
+    [
+        (DDPMScheduler, ddpm, True, {}),
+        (DDIMScheduler, ddim, False, {"use_clipped_model_output": True}),
+    ],
+)
 def test_clipping_is_that_of_diffusers(schedule, kind, sampler, draws, settings):
     scheduler = kind(num_train_timesteps=50, trained_betas=schedule.betas.numpy(), clip_sample=True)
     scheduler.set_timesteps(50)
@@ -192,7 +228,10 @@ def test_clipping_is_that_of_diffusers(schedule, kind, sampler, draws, settings)
 @each_schedule
 def test_what_lies_in_range_is_left_alone(schedule):
     ideal = IdealDenoiser(CORNERS.double(), schedule)
-    x, t = torch.randn(5, 2, generator=seeded(), dtype=torch.float64), torch.tensor([1.0, 10.0, 25.0, 40.0, 50.0])
+    x, t = (
+        torch.randn(5, 2, generator=seeded(), dtype=torch.float64),
+        torch.tensor([1.0, 10.0, 25.0, 40.0, 50.0]),
+    )
     assert largest(clipped(ideal, schedule)(x, t) - ideal(x, t)) < 1e-9
     tight = clipped(ideal, schedule, limit=0.25)(x, t)
     assert largest(x / at(schedule.scale(t), x) - at(schedule.sigma(t), x) * tight) < 0.25 + 1e-9
@@ -204,9 +243,13 @@ def test_a_limit_of_no_size_is_refused(limit):
         clipped(zeros, linear(5), limit=limit)
 
 
-# ---- inpainting -------------------------------------------------------------------------------------------------------
+# ---- inpainting
+# -------------------------------------------------------------------------------------------------------
 
-def halves(count: int = 2, size: int = 4, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor]:
+
+def halves(
+    count: int = 2, size: int = 4, dtype: torch.dtype = torch.float32
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Pictures of which the left half is known; NaN in the right one."""
     known = torch.randn(count, 1, size, size, generator=seeded(5), dtype=dtype)
     mask = torch.zeros(size, size, dtype=torch.bool)
@@ -214,9 +257,19 @@ def halves(count: int = 2, size: int = 4, dtype: torch.dtype = torch.float32) ->
     return known.masked_fill(~mask, math.nan), mask
 
 
-@pytest.mark.parametrize("count, jump, rounds", [
-    (1, 1, 1), (4, 1, 1), (4, 1, 3), (6, 2, 2), (7, 2, 3), (5, 4, 2), (50, 10, 10), (250, 10, 10),
-])
+@pytest.mark.parametrize(
+    "count, jump, rounds",
+    [
+        (1, 1, 1),
+        (4, 1, 1),
+        (4, 1, 3),
+        (6, 2, 2),
+        (7, 2, 3),
+        (5, 4, 2),
+        (50, 10, 10),
+        (250, 10, 10),
+    ],
+)
 def test_the_path_is_that_of_diffusers(count, jump, rounds):
     scheduler = RePaintScheduler(num_train_timesteps=count)
     scheduler.set_timesteps(count, jump_length=jump, jump_n_sample=rounds)
@@ -233,7 +286,9 @@ def test_known_pixels_are_kept_bit_for_bit(schedule, jump, rounds):
     known, mask = halves()
     known[0, 0, 0, 0], known[0, 0, 1, 1] = -0.0, 1e-30
     x_T = start(schedule, known.shape, generator=seeded())
-    states = list(inpaint(wavy, schedule, x_T, known, mask, count=20, jump=jump, rounds=rounds, generator=seeded(1)))
+    states = list(
+        inpaint(wavy, schedule, x_T, known, mask, count=20, jump=jump, rounds=rounds, generator=seeded(1))
+    )
     x = states[-1].x
     assert torch.equal(x[..., mask].view(torch.int32), known[..., mask].view(torch.int32))
     assert all(bool(state.x.isfinite().all()) for state in states), "what is not known has no effect"
@@ -245,7 +300,9 @@ def test_known_pixels_are_kept_bit_for_bit(schedule, jump, rounds):
 @pytest.mark.parametrize("jump, rounds", [(1, 3), (5, 2)])
 def test_inpainting_walks_as_repaint_of_diffusers(schedule, jump, rounds):
     """With eta = 1, as in the paper."""
-    scheduler = RePaintScheduler(num_train_timesteps=30, eta=1.0, trained_betas=schedule.betas.numpy(), clip_sample=False)
+    scheduler = RePaintScheduler(
+        num_train_timesteps=30, eta=1.0, trained_betas=schedule.betas.numpy(), clip_sample=False
+    )
     scheduler.set_timesteps(30, jump_length=jump, jump_n_sample=rounds)
     known, mask = halves()
     x_T = theirs = start(schedule, known.shape, generator=seeded())
@@ -257,7 +314,9 @@ def test_inpainting_walks_as_repaint_of_diffusers(schedule, jump, rounds):
             theirs = scheduler.undo_step(theirs, here, generator=draw)
         else:
             eps = denoiser(theirs, torch.full((len(theirs),), float(here)))
-            theirs = scheduler.step(eps, here - 1, theirs, known.nan_to_num(), mask.float(), generator=draw).prev_sample
+            theirs = scheduler.step(
+                eps, here - 1, theirs, known.nan_to_num(), mask.float(), generator=draw
+            ).prev_sample
         assert largest(state.x - theirs) <= 1e-5 * max(1, largest(theirs))
 
 
@@ -265,17 +324,24 @@ def test_with_nothing_known_it_is_ddpm():
     schedule = cosine(50)
     known, mask = torch.zeros(2, 1, 4, 4), torch.zeros(1, 1, dtype=torch.bool)
     x_T = start(schedule, known.shape, generator=seeded())
-    pairs = zip(inpaint(wavy, schedule, x_T, known, mask, rounds=1, generator=seeded(1)),
-                ddpm(wavy, schedule, x_T, generator=seeded(1)), strict=True)
+    pairs = zip(
+        inpaint(wavy, schedule, x_T, known, mask, rounds=1, generator=seeded(1)),
+        ddpm(wavy, schedule, x_T, generator=seeded(1)),
+        strict=True,
+    )
     assert all(torch.equal(a.x, b.x) and torch.equal(a.x0, b.x0) and a.t == b.t for a, b in pairs)
 
 
 def correlated(schedule: NoiseSchedule, covariance: torch.Tensor) -> Callable:
     """The exact noise estimate for N(0, covariance): sigma (covariance + sigma^2)^-1 x_t / s."""
+
     @functools.cache
     def matrix(t: float) -> torch.Tensor:
         sigma = schedule.sigma(t)
-        return (sigma / schedule.scale(t) * torch.linalg.inv(covariance + sigma**2 * torch.eye(len(covariance)))).float()
+        return (
+            sigma / schedule.scale(t) * torch.linalg.inv(covariance + sigma**2 * torch.eye(len(covariance)))
+        ).float()
+
     return lambda x, t: x @ matrix(t[0].item())
 
 
@@ -284,44 +350,78 @@ def correlated(schedule: NoiseSchedule, covariance: torch.Tensor) -> Callable:
 def test_resampling_makes_the_rest_agree_with_what_is_known(schedule):
     """Data of correlation 0.9, the first value known to be 1: the second has mean 0.9 and variance 0.19.
 
-    1000 samples know the mean to 0.014 and the variance to 0.009. The method is approximate, and better with more rounds.
+    1000 samples know the mean to 0.014 and the variance to 0.009. The method is approximate, and better with
+    more rounds.
     """
     denoiser = correlated(schedule, torch.tensor([[1.0, 0.9], [0.9, 1.0]], dtype=torch.float64))
     known, mask = torch.tensor([[1.0, math.nan]]).repeat(1000, 1), torch.tensor([True, False])
     x_T = start(schedule, known.shape, generator=seeded())
     off = []
     for rounds in (1, 3, 10):
-        x = last(inpaint(denoiser, schedule, x_T, known, mask, jump=5, rounds=rounds, generator=seeded(1))).x[:, 1]
+        x = last(inpaint(denoiser, schedule, x_T, known, mask, jump=5, rounds=rounds, generator=seeded(1))).x[
+            :, 1
+        ]
         off.append(abs(x.mean().item() - 0.9))
     assert off[0] > 0.2 > off[1] > off[2] and off[2] < 0.06
     assert abs(x.var().item() - 0.19) < 0.07
 
 
-@pytest.mark.parametrize("known, mask, message", [
-    (torch.zeros(2, 1, 4, 5), torch.ones(4, 4, dtype=torch.bool), r"known must be .*\(2, 1, 4, 4\), got .* \(2, 1, 4, 5\)"),
-    (torch.zeros(2, 1, 4, 4).double(), torch.ones(4, 4, dtype=torch.bool), "known must be torch.float32 .* got torch.float64"),
-    (torch.zeros(2, 1, 4, 4), torch.ones(4, 5, dtype=torch.bool), r"mask must be boolean and fit .*, got torch.bool of \(4, 5\)"),
-    (torch.zeros(2, 1, 4, 4), torch.ones(3, 1, 4, 4, dtype=torch.bool), r"got torch.bool of \(3, 1, 4, 4\)"),
-    (torch.zeros(2, 1, 4, 4), torch.ones(1, 2, 1, 4, 4, dtype=torch.bool), r"got torch.bool of \(1, 2, 1, 4, 4\)"),
-    (torch.zeros(2, 1, 4, 4), torch.ones(4, 4), "mask must be boolean .*, got torch.float32"),
-])
+@pytest.mark.parametrize(
+    "known, mask, message",
+    [
+        (
+            torch.zeros(2, 1, 4, 5),
+            torch.ones(4, 4, dtype=torch.bool),
+            r"known must be .*\(2, 1, 4, 4\), got .* \(2, 1, 4, 5\)",
+        ),
+        (
+            torch.zeros(2, 1, 4, 4).double(),
+            torch.ones(4, 4, dtype=torch.bool),
+            "known must be torch.float32 .* got torch.float64",
+        ),
+        (
+            torch.zeros(2, 1, 4, 4),
+            torch.ones(4, 5, dtype=torch.bool),
+            r"mask must be boolean and fit .*, got torch.bool of \(4, 5\)",
+        ),
+        (
+            torch.zeros(2, 1, 4, 4),
+            torch.ones(3, 1, 4, 4, dtype=torch.bool),
+            r"got torch.bool of \(3, 1, 4, 4\)",
+        ),
+        (
+            torch.zeros(2, 1, 4, 4),
+            torch.ones(1, 2, 1, 4, 4, dtype=torch.bool),
+            r"got torch.bool of \(1, 2, 1, 4, 4\)",
+        ),
+        (torch.zeros(2, 1, 4, 4), torch.ones(4, 4), "mask must be boolean .*, got torch.float32"),
+    ],
+)
 def test_pictures_and_masks_of_the_wrong_size_are_refused(known, mask, message):
     with pytest.raises(ValueError, match=message):
         last(inpaint(zeros, linear(20), torch.zeros(2, 1, 4, 4), known, mask))
 
 
-@pytest.mark.parametrize("settings, message", [
-    ({"rounds": 0}, "rounds must be at least 1, and jump lie in 1 .. 19 for 20 steps; got 0 and 10"),
-    ({"jump": 0}, "got 10 and 0"), ({"jump": 20}, "got 10 and 20"), ({"count": 10}, "1 .. 9 for 10 steps; got 10 and 10"),
-    ({"count": 21}, r"count must lie in 1 \.\. 20"), ({"count": 0}, r"count must lie in 1 \.\. 20"),
-])
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"rounds": 0}, "rounds must be at least 1, and jump lie in 1 .. 19 for 20 steps; got 0 and 10"),
+        ({"jump": 0}, "got 10 and 0"),
+        ({"jump": 20}, "got 10 and 20"),
+        ({"count": 10}, "1 .. 9 for 10 steps; got 10 and 10"),
+        ({"count": 21}, r"count must lie in 1 \.\. 20"),
+        ({"count": 0}, r"count must lie in 1 \.\. 20"),
+    ],
+)
 def test_settings_outside_their_range_are_refused(settings, message):
     picture, mask = halves()
     with pytest.raises(ValueError, match=message):
         last(inpaint(zeros, linear(20), torch.zeros(2, 1, 4, 4), picture, mask, **settings))
 
 
-# ---- outpainting ------------------------------------------------------------------------------------------------------
+# ---- outpainting
+# ------------------------------------------------------------------------------------------------------
+
 
 @each_schedule
 @pytest.mark.parametrize("top, left", [(0, 0), (2, 1), (4, 2)])
@@ -332,13 +432,17 @@ def test_outpainting_keeps_the_picture_in_its_place(schedule, top, left):
     x = last(outpaint(wavy, schedule, x_T, picture, top=top, left=left, generator=seeded(1), **settings)).x
     assert torch.equal(x[:, :, top : top + 4, left : left + 6], picture)
     known, mask = place(picture, (8, 8), top=top, left=left)
-    assert mask.sum() == 24 and torch.equal(known[..., mask], picture.flatten(2)) and not known[..., ~mask].any()
+    assert (
+        mask.sum() == 24 and torch.equal(known[..., mask], picture.flatten(2)) and not known[..., ~mask].any()
+    )
     assert torch.equal(x, last(inpaint(wavy, schedule, x_T, known, mask, generator=seeded(1), **settings)).x)
 
 
 @pytest.mark.parametrize("top, left", [(-1, 0), (0, -1), (5, 0), (0, 3)])
 def test_a_picture_that_does_not_fit_is_refused(top, left):
-    with pytest.raises(ValueError, match=f"4 x 6 pixels at top = {top}, left = {left} do not fit on a canvas of 8 x 8"):
+    with pytest.raises(
+        ValueError, match=f"4 x 6 pixels at top = {top}, left = {left} do not fit on a canvas of 8 x 8"
+    ):
         outpaint(zeros, linear(20), torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 4, 6), top=top, left=left)
 
 

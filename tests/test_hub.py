@@ -6,10 +6,10 @@ import huggingface_hub
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from dhp_lab.core.weights import CheckpointError
-from dhp_lab.core.hub import find_checkpoint
-from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.codec.create import create_diffusion_hyperprior_model
+from dhp_lab.codec.model import DiffusionHyperprior
+from dhp_lab.core.hub import find_checkpoint
+from dhp_lab.core.weights import CheckpointError
 
 
 def test_a_folder_that_is_there_needs_no_hub(tmp_path, monkeypatch):
@@ -40,7 +40,11 @@ def test_a_model_goes_to_the_hub_and_comes_back(tmp_path, monkeypatch):
     model = create_diffusion_hyperprior_model(8, 16, 10)
     assert model.push_to_hub("reader/codec") == "address of reader/codec"
     again = DiffusionHyperprior.from_pretrained("reader/codec")
-    assert all((again.state_dict()[name] - value).abs().max() < 1e-3 for name, value in model.state_dict().items() if value.numel())
+    assert all(
+        (again.state_dict()[name] - value).abs().max() < 1e-3
+        for name, value in model.state_dict().items()
+        if value.numel()
+    )
 
 
 def test_a_name_that_the_hub_does_not_give_out_is_one_clear_error(monkeypatch):
@@ -48,5 +52,7 @@ def test_a_name_that_the_hub_does_not_give_out_is_one_clear_error(monkeypatch):
         raise LocalEntryNotFoundError("cannot reach the hub\nmore")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
-    with pytest.raises(CheckpointError, match="reader/codec is neither a folder here nor .*: cannot reach the hub"):
+    with pytest.raises(
+        CheckpointError, match="reader/codec is neither a folder here nor .*: cannot reach the hub"
+    ):
         DiffusionHyperprior.from_pretrained("reader/codec")

@@ -1,4 +1,6 @@
-"""The ideal denoiser against Bayes' rule by brute force and against the score of its own density; rescaling against it."""
+"""The ideal denoiser against Bayes' rule by brute force and against the score of its own density; rescaling
+against it.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from dhp_lab.diffusion.ideal import IdealDenoiser, rescaled
 from dhp_lab.diffusion.process import q_sample, score_from_eps
 from dhp_lab.diffusion.schedules import cosine, geometric, linear
 
-each_schedule = pytest.mark.parametrize("schedule", [linear(50), cosine(50), geometric(50)], ids=lambda s: s.name)
+each_schedule = pytest.mark.parametrize(
+    "schedule", [linear(50), cosine(50), geometric(50)], ids=lambda s: s.name
+)
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -49,7 +53,9 @@ def test_each_item_has_its_own_time(schedule):
 @each_schedule
 @pytest.mark.parametrize("t", [3.0, 25.0, 50.0])
 def test_its_score_is_the_gradient_of_the_log_density(schedule, t):
-    """p_t is a mixture of N Gaussians around s x_i of deviation s sigma: autograd of its logarithm, up to a constant."""
+    """p_t is a mixture of N Gaussians around s x_i of deviation s sigma: autograd of its logarithm, up to a
+    constant.
+    """
     data, s, sigma = draw(7, 5), schedule.scale(t).item(), schedule.sigma(t).item()
     x = q_sample(schedule, data[:3], t, draw(3, 5, seed=1)).requires_grad_()
     squares = (x[:, None] - s * data).square().sum(-1)
@@ -60,7 +66,9 @@ def test_its_score_is_the_gradient_of_the_log_density(schedule, t):
 
 @each_schedule
 def test_no_denoiser_errs_less(schedule):
-    """Its mean squared error over the data's own states is below that of itself disturbed, whatever the disturbance."""
+    """Its mean squared error over the data's own states is below that of itself disturbed, whatever the
+    disturbance.
+    """
     data, t = draw(4, 3), 20.0
     eps = draw(4000, 3, seed=1)
     x = q_sample(schedule, data.repeat(1000, 1), t, eps)
@@ -85,7 +93,9 @@ def test_float32_states_keep_their_precision_where_there_is_next_to_no_noise():
     schedule, data = linear(1000), draw(200, 1, 8, 8).clamp(-1, 1).float()
     x, eps = q_sample(schedule, data, 1, noise := draw(200, 1, 8, 8, seed=1).float()), noise
     found = IdealDenoiser(data, schedule)(x, torch.ones(200))
-    assert found.dtype == torch.float32 and largest(found - eps) < 1e-4, "sigma is 0.01: 1e-7 of rounding counts 1e-5"
+    assert found.dtype == torch.float32 and largest(found - eps) < 1e-4, (
+        "sigma is 0.01: 1e-7 of rounding counts 1e-5"
+    )
 
 
 def test_a_label_leaves_the_data_of_its_class():
@@ -100,9 +110,14 @@ def test_a_label_leaves_the_data_of_its_class():
     assert torch.equal(denoiser(x, t), denoiser(x, t, torch.full((4,), 4)))
 
 
-@pytest.mark.parametrize("known, schedule", [
-    (linear(1000), geometric(50)), (cosine(1000), linear(30)), (geometric(40, last=200.0), linear(1000)),
-])
+@pytest.mark.parametrize(
+    "known, schedule",
+    [
+        (linear(1000), geometric(50)),
+        (cosine(1000), linear(30)),
+        (geometric(40, last=200.0), linear(1000)),
+    ],
+)
 def test_rescaled_is_the_ideal_denoiser_of_the_other_schedule(known, schedule):
     data, t = draw(8, 1, 3, 3), torch.tensor([1.0, 3.25, 11.0, schedule.steps], dtype=torch.float64)
     x = q_sample(schedule, data[:4], t, draw(4, 1, 3, 3, seed=1))
@@ -124,17 +139,26 @@ def test_rescaled_needs_a_chain_that_reaches_as_far():
 
 def test_what_does_not_fit_is_refused():
     schedule, data = linear(50), draw(4, 1, 2, 2)
-    denoiser, labelled = IdealDenoiser(data, schedule), IdealDenoiser(data, schedule, torch.tensor([0, 0, 2, 2]))
+    denoiser, labelled = (
+        IdealDenoiser(data, schedule),
+        IdealDenoiser(data, schedule, torch.tensor([0, 0, 2, 2])),
+    )
     x, t = draw(2, 1, 2, 2), torch.tensor([1.0, 2.0])
     for call, message in (
         (lambda: IdealDenoiser(data[:0], schedule), r"at least one item, got shape \(0, 1, 2, 2\)"),
-        (lambda: IdealDenoiser(data, schedule, torch.zeros(3).long()), r"labels must be 4 whole numbers >= 0, got .*\(3,\)"),
+        (
+            lambda: IdealDenoiser(data, schedule, torch.zeros(3).long()),
+            r"labels must be 4 whole numbers >= 0, got .*\(3,\)",
+        ),
         (lambda: IdealDenoiser(data, schedule, torch.zeros(4)), r"4 whole numbers >= 0, got torch.float32"),
         (lambda: denoiser(x[..., :1], t), r"x_t must be \(B, 1, 2, 2\), got \(2, 1, 2, 1\)"),
         (lambda: denoiser(x, torch.tensor([1.0, 0.0])), r"t must lie in \(0, 50\], got 0"),
         (lambda: denoiser(x, torch.tensor([1.0, 51.0])), r"t must lie in \[0, 50\], got 1 .. 51"),
         (lambda: denoiser(x, t, torch.tensor([0, 0])), "these data have no classes"),
-        (lambda: labelled(x, t, torch.tensor([0, 1])), r"label must hold 2 classes of the data or 3 for any, got \[0, 1\]"),
+        (
+            lambda: labelled(x, t, torch.tensor([0, 1])),
+            r"label must hold 2 classes of the data or 3 for any, got \[0, 1\]",
+        ),
         (lambda: labelled(x, t, torch.tensor([0])), "label must hold 2 classes"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -1,4 +1,6 @@
-"""The pipeline against diffusers' own, picture by picture; its folder read by plain diffusers; what is saved and refused."""
+"""The pipeline against diffusers' own, picture by picture; its folder read by plain diffusers; what is saved
+and refused.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +19,16 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
 from transformers.utils import logging
 
-from dhp_lab.latent import pipeline as latent_diffusion, folder as pipeline_folder
 from dhp_lab.core import precision
-from dhp_lab.latent.autoencoders import kl_autoencoder
 from dhp_lab.core.weights import CheckpointError
+from dhp_lab.data.scenes import WORDS, parse
 from dhp_lab.diffusion.samplers import ddim, last, start
 from dhp_lab.diffusion.schedules import at, cosine, linear
+from dhp_lab.latent import pipeline as latent_diffusion
+from dhp_lab.latent.autoencoders import kl_autoencoder
+from dhp_lab.latent.folder import EPSILON, V, schedule_of, scheduler_of
 from dhp_lab.latent.pipeline import LatentDiffusion
 from dhp_lab.training.latent_diffusion import LatentConfig, new_latent_diffusion
-from dhp_lab.latent.folder import EPSILON, V, schedule_of, scheduler_of
-from dhp_lab.data.scenes import WORDS, parse
 
 pytestmark = pytest.mark.usefixtures("in_float32")
 
@@ -81,15 +83,23 @@ def equal(a: nn.Module, b: nn.Module) -> bool:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
 
 
 # against diffusers
 
 
 def test_the_folder_is_read_by_plain_diffusers(model, saved):
-    """Each part by its own class; the large tensors of vae and unet have passed through float16, and are float32 again."""
-    for kind, name in ((AutoencoderKL, "vae"), (UNet2DConditionModel, "unet"), (CLIPTextModel, "text_encoder")):
+    """Each part by its own class; the large tensors of vae and unet have passed through float16, and are
+    float32 again.
+    """
+    for kind, name in (
+        (AutoencoderKL, "vae"),
+        (UNet2DConditionModel, "unet"),
+        (CLIPTextModel, "text_encoder"),
+    ):
         ours, read = getattr(model, name), kind.from_pretrained(saved, subfolder=name)
         for (key, a), (other, b) in zip(ours.state_dict().items(), read.state_dict().items(), strict=True):
             assert key == other and b.dtype == torch.float32 and largest(a - b) <= 2**-11 * largest(a), key
@@ -102,7 +112,9 @@ def test_the_folder_is_read_by_plain_diffusers(model, saved):
     assert index["_class_name"] == "StableDiffusionPipeline" and set(PARTS) < set(index)
 
 
-@pytest.mark.parametrize("steps, guidance, eta", [(1, 4.0, 0.0), (5, 1.0, 0.0), (8, 7.5, 0.0), (5, 4.0, 0.7), (4, 4.0, 1.0)])
+@pytest.mark.parametrize(
+    "steps, guidance, eta", [(1, 4.0, 0.0), (5, 1.0, 0.0), (8, 7.5, 0.0), (5, 4.0, 0.7), (4, 4.0, 1.0)]
+)
 def test_diffusers_pipeline_makes_the_same_pictures(saved, theirs, steps, guidance, eta):
     """From the same noise, with as many steps. It takes a guidance of 1 for none at all, as ours does.
 
@@ -111,8 +123,14 @@ def test_diffusers_pipeline_makes_the_same_pictures(saved, theirs, steps, guidan
     ours, generator = LatentDiffusion.load(saved), seeded(3)
     z_T = start(ours.schedule, (2, *ours.latent_shape), generator=generator)
     expected = theirs(
-        CAPTIONS, num_inference_steps=steps, guidance_scale=guidance, eta=eta, latents=z_T, generator=generator, output_type="pt",
-    ).images  # fmt: skip
+        CAPTIONS,
+        num_inference_steps=steps,
+        guidance_scale=guidance,
+        eta=eta,
+        latents=z_T,
+        generator=generator,
+        output_type="pt",
+    ).images
     found = ours.sample(CAPTIONS, steps=steps, guidance=guidance, eta=eta, seed=3)
     assert found.std() > 0.05 and largest(found - expected) < (1e-3 if steps == 1 else 1e-4)
 
@@ -125,14 +143,19 @@ def test_a_u_net_may_tell_the_noise_or_v(model, tmp_path, prediction):
     theirs.set_progress_bar_config(disable=True)
     assert theirs.scheduler.config.prediction_type == ours.prediction == prediction
     z_T = start(ours.schedule, (2, *ours.latent_shape), generator=seeded(3))
-    expected = theirs(CAPTIONS, num_inference_steps=4, guidance_scale=3.0, latents=z_T, output_type="pt").images
+    expected = theirs(
+        CAPTIONS, num_inference_steps=4, guidance_scale=3.0, latents=z_T, output_type="pt"
+    ).images
     assert largest(ours.sample(CAPTIONS, steps=4, guidance=3.0, seed=3) - expected) < 1e-4
 
 
 def test_told_as_v_the_noise_is_turned_back(model):
     z_t, t, context = noise(model, 2), torch.tensor([1.0, 700.0]), model.context(CAPTIONS)
     told = replace(model, prediction=EPSILON).eps(z_t, t, context)
-    mixed = at(model.schedule.alpha_bar(t).sqrt(), z_t) * told + at((1 - model.schedule.alpha_bar(t)).sqrt(), z_t) * z_t
+    mixed = (
+        at(model.schedule.alpha_bar(t).sqrt(), z_t) * told
+        + at((1 - model.schedule.alpha_bar(t)).sqrt(), z_t) * z_t
+    )
     assert largest(model.eps(z_t, t, context) - mixed) < 1e-5
 
 
@@ -157,7 +180,11 @@ def test_a_schedule_comes_back_from_diffusers_configuration(schedule):
     found = schedule_of(config)
     assert found.name == "linear" and largest(found.betas / schedule.betas - 1) < 1e-6
     assert dict(scheduler_of(found).config) == config
-    assert (config["prediction_type"], config["clip_sample"], config["timestep_spacing"]) == ("epsilon", False, "trailing")
+    assert (config["prediction_type"], config["clip_sample"], config["timestep_spacing"]) == (
+        "epsilon",
+        False,
+        "trailing",
+    )
 
 
 # captions and guidance
@@ -173,7 +200,9 @@ def test_guidance_0_ignores_the_captions(model):
 @torch.no_grad()
 def test_guidance_1_is_the_network_alone(model):
     model, context = replace(model, prediction=EPSILON), model.context(CAPTIONS)
-    alone = ddim(lambda z_t, t: model.unet(z_t, t - 1, context).sample, model.schedule, noise(model, 2), count=4)
+    alone = ddim(
+        lambda z_t, t: model.unet(z_t, t - 1, context).sample, model.schedule, noise(model, 2), count=4
+    )
     found, expected = last(model.states(CAPTIONS, steps=4, guidance=1)).x, last(alone).x
     assert largest(found - expected) < 1e-5 * largest(expected)
 
@@ -182,7 +211,10 @@ def test_guidance_1_is_the_network_alone(model):
 def test_guidance_goes_on_from_no_caption_through_the_caption(model):
     """One step: x0 = (z - sigma eps) is linear in eps, and eps in the scale."""
     nothing, asked, far = (last(model.states(CAPTIONS, steps=1, guidance=scale)).x0 for scale in (0, 1, 5))
-    assert largest(far - (nothing + 5 * (asked - nothing))) < 1e-3 * largest(far) and largest(asked - nothing) > 0
+    assert (
+        largest(far - (nothing + 5 * (asked - nothing))) < 1e-3 * largest(far)
+        and largest(asked - nothing) > 0
+    )
 
 
 def test_a_seed_gives_the_same_pictures_and_another_others(model):
@@ -195,8 +227,9 @@ def test_a_seed_gives_the_same_pictures_and_another_others(model):
 
 
 def test_a_batch_is_its_pictures_one_by_one_but_for_the_noise(model, monkeypatch):
-    """Each place in a batch has noise of its own, the first place that of a single picture. With its noise given, a picture
-    does not depend on the others."""
+    """Each place in a batch has noise of its own, the first place that of a single picture. With its noise
+    given, a picture does not depend on the others.
+    """
     z_T, together = noise(model, 3), model.sample([CAPTIONS[0], *CAPTIONS], steps=2)
     assert largest(together[0] - together[1]) > 0.01, "one caption, two places"
     assert largest(together[:1] - model.sample(CAPTIONS[:1], steps=2)) < 1e-4
@@ -223,7 +256,9 @@ def test_half_precision_changes_little(model, monkeypatch):
 
 
 def test_a_word_that_the_grammar_lacks_is_named_beside_those_that_it_has(model):
-    with pytest.raises(ValueError, match=f"a caption does not know 'pink'; its words are: {', '.join(WORDS)}"):
+    with pytest.raises(
+        ValueError, match=f"a caption does not know 'pink'; its words are: {', '.join(WORDS)}"
+    ):
         model.sample(["a red circle", "a pink circle"])
     with pytest.raises(ValueError, match="'a circle' is not a caption; write 'a .*COLOUR KIND'"):
         model.context(["a circle"])
@@ -236,10 +271,15 @@ def test_captions_that_are_no_list_are_refused(model, captions):
             use(captions)
 
 
-@pytest.mark.parametrize("options, message", [
-    ({"guidance": -1}, "scale must be finite and at least 0, got -1"), ({"steps": 0}, r"count must lie in 1 .. 1000.*got 0"),
-    ({"steps": 1001}, "got 1001"), ({"eta": 2}, r"eta must lie in \[0, 1\], got 2"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"guidance": -1}, "scale must be finite and at least 0, got -1"),
+        ({"steps": 0}, r"count must lie in 1 .. 1000.*got 0"),
+        ({"steps": 1001}, "got 1001"),
+        ({"eta": 2}, r"eta must lie in \[0, 1\], got 2"),
+    ],
+)
 def test_options_outside_their_ranges_are_refused(model, options, message):
     with pytest.raises(ValueError, match=message):
         model.sample(CAPTIONS, **options)
@@ -249,7 +289,9 @@ def test_options_outside_their_ranges_are_refused(model, options, message):
 
 
 def test_saved_and_loaded_is_the_same(model, saved, tmp_path):
-    """A second time to the last bit, so that a folder may be loaded and saved again; none says where it came from."""
+    """A second time to the last bit, so that a folder may be loaded and saved again; none says where it came
+    from.
+    """
     once = LatentDiffusion.load(saved, check=parse)
     once.save(tmp_path / "again", training={"steps": 3})
     twice = LatentDiffusion.load(tmp_path / "again")
@@ -258,8 +300,12 @@ def test_saved_and_loaded_is_the_same(model, saved, tmp_path):
     changed = {name for name, data in files(saved).items() if files(tmp_path / "again")[name] != data}
     assert changed <= {"tokenizer/tokenizer_config.json"}, "to which transformers adds how it was loaded"
     assert not [name for name, data in files(tmp_path / "again").items() if str(saved).encode() in data]
-    assert torch.equal(once.tokens(CAPTIONS), model.tokens(CAPTIONS)) and once.latent_shape == model.latent_shape
-    assert torch.equal(once.schedule.betas, twice.schedule.betas) and once.check is parse and twice.check is None
+    assert (
+        torch.equal(once.tokens(CAPTIONS), model.tokens(CAPTIONS)) and once.latent_shape == model.latent_shape
+    )
+    assert (
+        torch.equal(once.schedule.betas, twice.schedule.betas) and once.check is parse and twice.check is None
+    )
     assert 0 < largest(model.sample(CAPTIONS, steps=2) - once.sample(CAPTIONS, steps=2)) < 0.02
 
 
@@ -270,9 +316,15 @@ def test_what_lies_in_the_folder_stays_and_an_older_pipeline_goes(folder, model)
     assert (folder / "README.md").read_text() == "a card"
     assert json.loads((folder / "training.json").read_text()) == {"steps": 4}
     assert json.loads((folder / "notes.json").read_text()) == {"of": "a run"}
-    assert sorted(path.name for path in folder.iterdir()) == sorted([
-        "README.md", "model_index.json", "notes.json", "training.json", *PARTS,
-    ])  # fmt: skip
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        [
+            "README.md",
+            "model_index.json",
+            "notes.json",
+            "training.json",
+            *PARTS,
+        ]
+    )
     found = LatentDiffusion.load(folder)
     assert equal(found.text_encoder, other.text_encoder) and not equal(found.text_encoder, model.text_encoder)
 
@@ -311,7 +363,9 @@ def test_saving_and_loading_are_silent_and_bars_come_back(model, tmp_path, capfd
 @pytest.mark.parametrize("part", [*PARTS, "model_index.json"])
 def test_a_part_that_is_missing_is_named(folder, part):
     shutil.rmtree(folder / part) if (folder / part).is_dir() else (folder / part).unlink()
-    with pytest.raises(CheckpointError, match=rf"no latent diffusion model at .*copy: {part}.* not found; fetch it again"):
+    with pytest.raises(
+        CheckpointError, match=rf"no latent diffusion model at .*copy: {part}.* not found; fetch it again"
+    ):
         LatentDiffusion.load(folder)
 
 
@@ -320,11 +374,16 @@ def test_all_parts_that_are_missing_are_named(tmp_path):
         LatentDiffusion.load(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("name, message", [
-    (f"vae/{WEIGHTS}", f"no autoencoder at .*vae: {WEIGHTS} not found"), (f"unet/{WEIGHTS}", f"is damaged: .*{WEIGHTS}"),
-    ("text_encoder/model.safetensors", "is damaged: .*model.safetensors"), ("tokenizer/tokenizer.json", "is damaged: "),
-    ("text_encoder/config.json", "text_encoder/config.json not found"),
-])
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        (f"vae/{WEIGHTS}", f"no autoencoder at .*vae: {WEIGHTS} not found"),
+        (f"unet/{WEIGHTS}", f"is damaged: .*{WEIGHTS}"),
+        ("text_encoder/model.safetensors", "is damaged: .*model.safetensors"),
+        ("tokenizer/tokenizer.json", "is damaged: "),
+        ("text_encoder/config.json", "text_encoder/config.json not found"),
+    ],
+)
 def test_a_file_that_is_missing_is_refused(folder, name, message):
     (folder / name).unlink()
     with pytest.raises(CheckpointError, match=message):
@@ -340,25 +399,45 @@ def test_damaged_weights_are_refused(folder, name, data):
             LatentDiffusion.load(folder)
 
 
-@pytest.mark.parametrize("name, data", [
-    *((f"{part}/{CONFIG}", data) for part in ("unet", "text_encoder") for data in (b"{", b"null")),
-    ("text_encoder/config.json", b"[]"),
-    *((f"tokenizer/{name}.json", data) for name in ("tokenizer", "tokenizer_config") for data in (b"{", b"[]", b"null", b"\xff")),
-    *(("scheduler/scheduler_config.json", data) for data in (b"{", b"[]", b"null", b'{"prediction_type": "sample"}')),
-])
+@pytest.mark.parametrize(
+    "name, data",
+    [
+        *((f"{part}/{CONFIG}", data) for part in ("unet", "text_encoder") for data in (b"{", b"null")),
+        ("text_encoder/config.json", b"[]"),
+        *(
+            (f"tokenizer/{name}.json", data)
+            for name in ("tokenizer", "tokenizer_config")
+            for data in (b"{", b"[]", b"null", b"\xff")
+        ),
+        *(
+            ("scheduler/scheduler_config.json", data)
+            for data in (b"{", b"[]", b"null", b'{"prediction_type": "sample"}')
+        ),
+    ],
+)
 def test_damaged_descriptions_are_refused(folder, name, data):
     (folder / name).write_bytes(data)
-    with pytest.raises(CheckpointError, match="the latent diffusion model at .* is damaged: .*; fetch it again"):
+    with pytest.raises(
+        CheckpointError, match="the latent diffusion model at .* is damaged: .*; fetch it again"
+    ):
         LatentDiffusion.load(folder)
 
 
-@pytest.mark.parametrize("change", [
-    lambda tensors, name: tensors.pop(name), lambda tensors, name: tensors.update({name: torch.zeros(1)}),
-    lambda tensors, name: tensors.update(extra=torch.zeros(1)),
-])
-@pytest.mark.parametrize("name, key", [
-    (f"unet/{WEIGHTS}", "conv_in.bias"), ("text_encoder/model.safetensors", "final_layer_norm.bias"),
-])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensors, name: tensors.pop(name),
+        lambda tensors, name: tensors.update({name: torch.zeros(1)}),
+        lambda tensors, name: tensors.update(extra=torch.zeros(1)),
+    ],
+)
+@pytest.mark.parametrize(
+    "name, key",
+    [
+        (f"unet/{WEIGHTS}", "conv_in.bias"),
+        ("text_encoder/model.safetensors", "final_layer_norm.bias"),
+    ],
+)
 def test_weights_that_do_not_fit_are_refused(folder, name, key, change):
     """Neither library minds a missing tensor: it draws one at random."""
     tensors = load_file(folder / name)

@@ -1,4 +1,6 @@
-"""Words as tokens, the loss against diffusers' own noise and v, short runs that repeat themselves and learn; what is refused."""
+"""Words as tokens, the loss against diffusers' own noise and v, short runs that repeat themselves and learn;
+what is refused.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +14,33 @@ from diffusers import AutoencoderKL, DDPMScheduler
 from oracles import largest, seeded
 from torch import Tensor, nn
 
-from dhp_lab.training import latent_diffusion as latent_training
+from dhp_lab.data.scenes import MAX_WORDS, WORDS, batch
 from dhp_lab.latent.autoencoders import encode, kl_autoencoder, scale_factor
 from dhp_lab.latent.pipeline import LatentDiffusion
-from dhp_lab.training.latent_diffusion import END, PAD, START, LatentConfig, new_latent_diffusion, scaled_latents, train_latent_diffusion, word_tokenizer
-from dhp_lab.data.scenes import MAX_WORDS, WORDS, batch
+from dhp_lab.training import latent_diffusion as latent_training
+from dhp_lab.training.latent_diffusion import (
+    END,
+    PAD,
+    START,
+    LatentConfig,
+    new_latent_diffusion,
+    scaled_latents,
+    train_latent_diffusion,
+    word_tokenizer,
+)
 
 pytestmark = pytest.mark.usefixtures("in_float32")
 
 TINY = LatentConfig(
-    widths=(16,), attention=(True,), text_width=8, text_layers=1, scenes=12, training_steps=3, batch_size=4, lr=1e-2,
-)  # fmt: skip
+    widths=(16,),
+    attention=(True,),
+    text_width=8,
+    text_layers=1,
+    scenes=12,
+    training_steps=3,
+    batch_size=4,
+    lr=1e-2,
+)
 LONGEST = "a small red circle left of a large blue square and a small green triangle"
 
 
@@ -58,7 +76,9 @@ def test_each_word_has_a_token_of_its_own():
     assert (tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id) == (0, 1, 2)
 
 
-@pytest.mark.parametrize("caption", ["", "a red circle", "A Small RED  circle left of a blue square", LONGEST])
+@pytest.mark.parametrize(
+    "caption", ["", "a red circle", "A Small RED  circle left of a blue square", LONGEST]
+)
 def test_a_caption_is_a_start_its_words_an_end_and_padding(caption):
     tokenizer, words = word_tokenizer(), caption.lower().split()
     found = tokenizer([caption], padding="max_length", truncation=True)["input_ids"][0]
@@ -134,13 +154,19 @@ def test_both_networks_learn(vae):
         before = new_latent_diffusion(TINY, vae)
     after = train_latent_diffusion(TINY, vae)
     for a, b in ((before.unet, after.unet), (before.text_encoder, after.text_encoder)):
-        moved = [name for (name, p), q in zip(a.named_parameters(), b.parameters(), strict=True) if not torch.equal(p, q)]
+        moved = [
+            name
+            for (name, p), q in zip(a.named_parameters(), b.parameters(), strict=True)
+            if not torch.equal(p, q)
+        ]
         assert len(moved) == len(list(a.parameters()))
 
 
 @pytest.mark.parametrize("heaviest", [1e6, 10.0, 1.0])
 def test_the_first_loss_is_that_of_diffusers_v(vae, heaviest):
-    """The batch, times and noise that the seed gives, mixed by diffusers' DDPMScheduler and shown to the new network."""
+    """The batch, times and noise that the seed gives, mixed by diffusers' DDPMScheduler and shown to the new
+    network.
+    """
     losses, config = [], replace(TINY, null_probability=0.0, seed=3, heaviest=heaviest)
     train_latent_diffusion(config, vae, progress=lambda step, loss: losses.append((step, loss)))
     with torch.random.fork_rng():
@@ -148,12 +174,20 @@ def test_the_first_loss_is_that_of_diffusers_v(vae, heaviest):
         model = new_latent_diffusion(config, vae)
     (pictures, captions), generator = batch(12, 3), seeded(3)
     chosen, _ = torch.randint(12, (4,), generator=generator), torch.rand(4, generator=generator)
-    timesteps, eps = torch.randint(1, 1001, (4,), generator=generator) - 1, torch.randn(4, 4, 8, 8, generator=generator)
+    timesteps, eps = (
+        torch.randint(1, 1001, (4,), generator=generator) - 1,
+        torch.randn(4, 4, 8, 8, generator=generator),
+    )
     with torch.no_grad():
         z = encode(vae, pictures)[chosen] * vae.config.scaling_factor
-        scheduler, context = DDPMScheduler(1000, 1e-4, 0.02, "linear"), model.context([captions[i] for i in chosen])
+        scheduler, context = (
+            DDPMScheduler(1000, 1e-4, 0.02, "linear"),
+            model.context([captions[i] for i in chosen]),
+        )
         z_t, v = scheduler.add_noise(z, eps, timesteps), scheduler.get_velocity(z, eps, timesteps)
-        errors = (model.unet(z_t, timesteps, encoder_hidden_states=context).sample - v).square().mean((1, 2, 3))
+        errors = (
+            (model.unet(z_t, timesteps, encoder_hidden_states=context).sample - v).square().mean((1, 2, 3))
+        )
         expected = ((heaviest * scheduler.alphas_cumprod[timesteps]).clamp(max=1) * errors).mean().item()
     assert losses[0] == (1, pytest.approx(expected, rel=1e-4)) and [step for step, _ in losses] == [1, 2, 3]
 
@@ -172,7 +206,9 @@ def test_a_share_of_the_captions_is_dropped(vae, monkeypatch, share):
     monkeypatch.setattr(latent_training, "new_latent_diffusion", listening)
     train_latent_diffusion(replace(TINY, null_probability=share, batch_size=32), vae)
     dropped = torch.cat(seen)[:, 2] == 0
-    assert len(dropped) == 96 and dropped.float().mean().item() == pytest.approx(share, abs=0.15 if 0 < share < 1 else 0)
+    assert len(dropped) == 96 and dropped.float().mean().item() == pytest.approx(
+        share, abs=0.15 if 0 < share < 1 else 0
+    )
 
 
 @pytest.mark.slow
@@ -185,7 +221,9 @@ def test_thirty_steps_lower_the_loss(vae):
 
 
 def test_the_average_is_what_comes_back(vae):
-    """Nothing kept is the last weights; all kept but a little, nearly the first: (1 - step / (step + 10)) of each step counts."""
+    """Nothing kept is the last weights; all kept but a little, nearly the first: (1 - step / (step + 10)) of
+    each step counts.
+    """
     last, mean = (train_latent_diffusion(replace(TINY, average=keep), vae) for keep in (0.0, 0.999))
     with torch.random.fork_rng():
         torch.manual_seed(TINY.seed)
@@ -214,17 +252,30 @@ def test_a_loss_that_is_no_number_stops_the_run():
         train_latent_diffusion(TINY, vae)
 
 
-@pytest.mark.parametrize("change, message", [
-    ({"heaviest": 0.5}, "heaviest must be at least 1, got 0.5"),
-    ({"widths": (64, 100)}, r"multiples of 16 with an attention for each, got \(64, 100\) and \(False, True\)"),
-    ({"widths": (64,)}, r"got \(64,\) and \(False, True\)"), ({"widths": (), "attention": ()}, r"got \(\) and \(\)"),
-    ({"widths": (0, 16)}, r"got \(0, 16\)"), ({"text_width": 10}, "text_width must be a multiple of 4, got 10"),
-    ({"text_width": 0}, "got 0"), ({"text_layers": 0}, "text_layers must be at least 1, got 0"),
-    ({"diffusion_steps": 0}, "diffusion_steps must be at least 1, got 0"), ({"scenes": 0}, "scenes must be at least 1, got 0"),
-    ({"training_steps": -1}, "training_steps must be at least 1, got -1"), ({"batch_size": 0}, "batch_size must be at least 1"),
-    ({"lr": 0.0}, r"lr must lie in \(0, 1\), .*got 0, 0.1 and 0.999"), ({"lr": math.nan}, "got nan, 0.1 and 0.999"),
-    ({"null_probability": 1.5}, "got 0.001, 1.5 and 0.999"), ({"average": 1.0}, "got 0.001, 0.1 and 1"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"heaviest": 0.5}, "heaviest must be at least 1, got 0.5"),
+        (
+            {"widths": (64, 100)},
+            r"multiples of 16 with an attention for each, got \(64, 100\) and \(False, True\)",
+        ),
+        ({"widths": (64,)}, r"got \(64,\) and \(False, True\)"),
+        ({"widths": (), "attention": ()}, r"got \(\) and \(\)"),
+        ({"widths": (0, 16)}, r"got \(0, 16\)"),
+        ({"text_width": 10}, "text_width must be a multiple of 4, got 10"),
+        ({"text_width": 0}, "got 0"),
+        ({"text_layers": 0}, "text_layers must be at least 1, got 0"),
+        ({"diffusion_steps": 0}, "diffusion_steps must be at least 1, got 0"),
+        ({"scenes": 0}, "scenes must be at least 1, got 0"),
+        ({"training_steps": -1}, "training_steps must be at least 1, got -1"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"lr": 0.0}, r"lr must lie in \(0, 1\), .*got 0, 0.1 and 0.999"),
+        ({"lr": math.nan}, "got nan, 0.1 and 0.999"),
+        ({"null_probability": 1.5}, "got 0.001, 1.5 and 0.999"),
+        ({"average": 1.0}, "got 0.001, 0.1 and 1"),
+    ],
+)
 def test_a_configuration_outside_its_range_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
         LatentConfig(**change)

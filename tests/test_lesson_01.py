@@ -7,12 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
-from dhp_lab.lessons.ddpm.explorer import explore as explore_ddpm
+from dhp_lab.data.digits import load_digits
 from dhp_lab.diffusion.ideal import IdealDenoiser
 from dhp_lab.diffusion.process import noise_like, q_sample
 from dhp_lab.diffusion.schedules import cosine, linear
-from dhp_lab.data.digits import load_digits
 from dhp_lab.lessons.ddpm import figures as ddpm
+from dhp_lab.lessons.ddpm.explorer import explore as explore_ddpm
 from dhp_lab.notebook.style import CSS_DPI
 
 T = 100
@@ -90,7 +90,9 @@ def test_the_picture_is_pure_and_has_its_size(view):
     torch.rand(5)
     assert view.render(**position) == first
     width, height = Image.open(io.BytesIO(first.picture)).size
-    assert (width / height, width) == pytest.approx((ddpm.SIZE[0] / ddpm.SIZE[1], 1.5 * ddpm.SIZE[0]), rel=0.01)
+    assert (width / height, width) == pytest.approx(
+        (ddpm.SIZE[0] / ddpm.SIZE[1], 1.5 * ddpm.SIZE[0]), rel=0.01
+    )
     for name, value in (("schedule", "linear"), ("digit", "3"), ("t", 31), ("seed", 3)):
         assert view.render(**position | {name: value}).picture != first.picture
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from dhp_lab.lessons.ddim.explorer import explore as explore_ddim
+from dhp_lab.data.digits import load_digits
 from dhp_lab.diffusion.ideal import IdealDenoiser
 from dhp_lab.diffusion.samplers import ddim, start
 from dhp_lab.diffusion.schedules import linear
-from dhp_lab.data.digits import load_digits
 from dhp_lab.lessons.ddim import figures as lesson
+from dhp_lab.lessons.ddim.explorer import explore as explore_ddim
 from dhp_lab.notebook.html import picture_bytes
 from dhp_lab.notebook.results import measured_samplers
 
@@ -42,7 +42,9 @@ def test_paths_are_drawn_as_given():
 
 
 def test_quality_curves_are_drawn_as_given():
-    figure = lesson.quality_figure({"η = 0": {5: 9.0, 50: 3.0}, "η = 1": {50: 4.0}}, {"real digits": 1.0}, ylabel="distance")
+    figure = lesson.quality_figure(
+        {"η = 0": {5: 9.0, 50: 3.0}, "η = 1": {50: 4.0}}, {"real digits": 1.0}, ylabel="distance"
+    )
     axes = figure.axes[0]
     assert [line.get_xydata().tolist() for line in axes.lines[:2]] == [[[5, 9], [50, 3]], [[50, 4]]]
     assert list(axes.lines[2].get_ydata()) == [1.0, 1.0]
@@ -53,11 +55,25 @@ def test_quality_curves_are_drawn_as_given():
 
 def test_measured_samplers_are_shown_as_the_benchmark_wrote_them(tmp_path):
     quality = {"frechet_distance": 1.234, "precision": 0.9, "recall": 0.876, "diversity": 1.01}
-    rows = [{"name": name, "steps": steps, "evaluations": steps, "milliseconds": 12.34, "quality": quality, "control": 0.98765}
-            for name, steps in (("DDIM", 50), ("DDIM", 5), ("other", 7))]  # fmt: skip
+    rows = [
+        {
+            "name": name,
+            "steps": steps,
+            "evaluations": steps,
+            "milliseconds": 12.34,
+            "quality": quality,
+            "control": 0.98765,
+        }
+        for name, steps in (("DDIM", 50), ("DDIM", 5), ("other", 7))
+    ]
     place = {"date": "2026-01-02", "device": "a <fast> one", "threads": 2, "versions": {"torch": "2.0"}}
-    found = {"command": "python a.py --b 3", "environment": place, "samples": 360, "samplers": rows,
-             "real": {"quality": quality | {"frechet_distance": 0.5}, "control": 0.97}}  # fmt: skip
+    found = {
+        "command": "python a.py --b 3",
+        "environment": place,
+        "samples": 360,
+        "samplers": rows,
+        "real": {"quality": quality | {"frechet_distance": 0.5}, "control": 0.97},
+    }
     file = tmp_path / "found.json"
     file.write_text(json.dumps(found))
     shown = re.findall(r"<tr>(.*?)</tr>", measured_samplers("DDIM", file=file).text)
@@ -69,7 +85,11 @@ def test_measured_samplers_are_shown_as_the_benchmark_wrote_them(tmp_path):
     ]
     assert len(re.findall("<th", shown[0])) == 9
     text = measured_samplers("other", "DDIM", file=file).text
-    assert "<code>python a.py --b 3</code>" in text and "360 digits" in text and "a &lt;fast&gt; one, 2 threads" in text
+    assert (
+        "<code>python a.py --b 3</code>" in text
+        and "360 digits" in text
+        and "a &lt;fast&gt; one, 2 threads" in text
+    )
     assert "<td" in text and ">other</td>" in text
     for names in ((), ("DDIM", "DDPM")):
         with pytest.raises(ValueError, match="names must be among DDIM, other; got"):

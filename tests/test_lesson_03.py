@@ -8,13 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
-from dhp_lab.lessons.score_and_sde.explorer import explore as explore_score_and_sde
 from dhp_lab.diffusion.process import q_sample
 from dhp_lab.diffusion.schedules import geometric, linear
 from dhp_lab.lessons.score_and_sde import figures as lesson
+from dhp_lab.lessons.score_and_sde.explorer import explore as explore_score_and_sde
 from dhp_lab.lessons.score_and_sde.mixture import ISLANDS
-from dhp_lab.notebook.style import CHART_DPI
 from dhp_lab.notebook.html import picture_bytes
+from dhp_lab.notebook.style import CHART_DPI
 
 
 def seeded(seed=0):
@@ -47,7 +47,9 @@ def test_score_is_the_gradient_of_the_log_density():
 
 @pytest.mark.parametrize("schedule", [linear(100), geometric(100)], ids=lambda s: s.name)
 def test_denoiser_gives_the_mean_of_the_noise(schedule):
-    """E[eps given x_t] is orthogonal to eps - E[eps given x_t]: the error's energy is 1 minus that of the answer."""
+    """E[eps given x_t] is orthogonal to eps - E[eps given x_t]: the error's energy is 1 minus that of the
+    answer.
+    """
     x0, t = ISLANDS.sample(200_000, seeded()), 40.0
     eps = torch.randn(x0.shape, generator=seeded(1))
     guess = ISLANDS.denoiser(schedule)(q_sample(schedule, x0, t, eps), torch.full((len(x0),), t))
@@ -62,7 +64,9 @@ def test_samples_have_the_shares_and_the_width_of_the_data():
 
 def test_side_view_is_the_histogram_of_states():
     schedule, t, edges = linear(1000), 300.0, torch.linspace(-4, 4, 41)
-    x_t = q_sample(schedule, ISLANDS.sample(100_000, seeded()), t, torch.randn(100_000, 2, generator=seeded(1)))
+    x_t = q_sample(
+        schedule, ISLANDS.sample(100_000, seeded()), t, torch.randn(100_000, 2, generator=seeded(1))
+    )
     found = torch.histogram(x_t[:, 0].contiguous(), edges, density=True).hist
     middles = (edges[1:] + edges[:-1]) / 2
     assert (found - ISLANDS.seen_from_the_side(middles, schedule, t)).abs().max() < 0.02
@@ -72,7 +76,17 @@ def test_side_view_is_the_histogram_of_states():
 
 
 def test_plane_runs_along_x_first_and_upwards():
-    assert lesson.plane(3, 1.0).tolist() == [[-1, -1], [0, -1], [1, -1], [-1, 0], [0, 0], [1, 0], [-1, 1], [0, 1], [1, 1]]
+    assert lesson.plane(3, 1.0).tolist() == [
+        [-1, -1],
+        [0, -1],
+        [1, -1],
+        [-1, 0],
+        [0, 0],
+        [1, 0],
+        [-1, 1],
+        [0, 1],
+        [1, 1],
+    ]
 
 
 def test_figures_have_a_panel_for_each_title():
@@ -94,7 +108,7 @@ def test_figures_have_a_panel_for_each_title():
 
 def test_arrows_point_where_the_field_does():
     field = np.zeros((2, 2, 2))
-    field[0, 1] = [3.0, -4.0]                                       # at the lower right corner
+    field[0, 1] = [3.0, -4.0]  # at the lower right corner
     figure = lesson.field_figure({"one": (np.ones((4, 4)), field)}, reach=1.0)
     arrows = figure.axes[0].collections[0]
     assert arrows.get_offsets().tolist() == [[-1, -1], [1, -1], [-1, 1], [1, 1]]
@@ -127,5 +141,10 @@ def test_snr_matters_to_the_corrector_alone():
 
 def test_explorer_starts_with_the_corrector():
     explorer = explore_score_and_sde()
-    assert explorer.start == {"sampler": lesson.CORRECTED, "schedule": "VE, geometric", "steps": 20, "snr": 0.16}
+    assert explorer.start == {
+        "sampler": lesson.CORRECTED,
+        "schedule": "VE, geometric",
+        "steps": 20,
+        "snr": 0.16,
+    }
     assert 'class="dhp-still"' in explorer.still().text and "alt=" in explorer.still().text

@@ -9,12 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from dhp_lab.lessons.conditional.explorer import explore as explore_conditional
+from dhp_lab.data.digits import CLASSES, load_digits
 from dhp_lab.diffusion.ideal import IdealDenoiser
 from dhp_lab.diffusion.schedules import linear
-from dhp_lab.data.digits import CLASSES, load_digits
-from dhp_lab.metrics.digit_classifier import digit_classifier
 from dhp_lab.lessons.conditional import figures as lesson
+from dhp_lab.lessons.conditional.explorer import explore as explore_conditional
+from dhp_lab.metrics.digit_classifier import digit_classifier
 
 SCHEDULE = linear(50)
 START = {"label": "3", "scale": 3.0, "known": lesson.NOTHING, "digit": "8", "seed": 0}
@@ -33,7 +33,9 @@ def test_densities_are_drawn_as_given():
     at = np.linspace(0, 1, 5)
     densities = {"all": at, "w = 1": at**2, "w = 3": at**3}
     (axes,) = lesson.densities_figure(at, densities, xlabel="x").axes
-    assert {line.get_label(): line.get_ydata().tolist() for line in axes.lines} == {k: v.tolist() for k, v in densities.items()}
+    assert {line.get_label(): line.get_ydata().tolist() for line in axes.lines} == {
+        k: v.tolist() for k, v in densities.items()
+    }
     assert axes.get_xlabel() == "x" and [line.get_linestyle() for line in axes.lines] == ["--", "-", "-"]
 
 
@@ -58,10 +60,16 @@ def test_walks_are_drawn_as_given():
 def test_the_masks_are_what_their_names_say():
     found = lesson.masks()
     assert {name: int(mask.sum()) for name, mask in found.items()} == {
-        "upper half": 32, "left half": 32, "every second pixel": 32, "frame": 40, "middle (outpainting)": 16,
-    }  # fmt: skip
+        "upper half": 32,
+        "left half": 32,
+        "every second pixel": 32,
+        "frame": 40,
+        "middle (outpainting)": 16,
+    }
     assert all(mask.shape == (8, 8) and mask.dtype == torch.bool for mask in found.values())
-    assert found["upper half"][0].all() and found["left half"][:, 0].all() and not found["upper half"][7].any()
+    assert (
+        found["upper half"][0].all() and found["left half"][:, 0].all() and not found["upper half"][7].any()
+    )
     assert not found["middle (outpainting)"][0].any() and found["frame"][0].all()
     chess = found["every second pixel"]
     assert bool((chess[1:] ^ chess[:-1]).all()) and bool((chess[:, 1:] ^ chess[:, :-1]).all())
@@ -99,7 +107,10 @@ def test_the_picture_is_that_of_the_samples(digits):
     assert np.array_equal(image[:, lesson.LABEL :], expected[:, lesson.LABEL :])
     assert shown.alt == "16 samples, asked for: 3, guidance scale 3; seed 0"
     seen = digit_classifier().predict(end.x)
-    assert " ".join(map(str, seen.tolist())) in shown.text and f"{(seen == 3).double().mean().item():.0%}" in shown.text
+    assert (
+        " ".join(map(str, seen.tolist())) in shown.text
+        and f"{(seen == 3).double().mean().item():.0%}" in shown.text
+    )
 
 
 def test_the_picture_is_pure(digits):
@@ -111,7 +122,9 @@ def test_the_picture_is_pure(digits):
     assert "around known pixels (frame) of the digit 8" in digits.render(**other).alt
 
 
-@pytest.mark.parametrize("change", [{"label": "5"}, {"scale": 0.0}, {"known": "left half"}, {"seed": 1}, {"label": lesson.ANY}])
+@pytest.mark.parametrize(
+    "change", [{"label": "5"}, {"scale": 0.0}, {"known": "left half"}, {"seed": 1}, {"label": lesson.ANY}]
+)
 def test_every_control_changes_the_picture(digits, change):
     assert digits.render(**START).picture != digits.render(**START | change).picture
 

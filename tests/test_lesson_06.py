@@ -1,4 +1,6 @@
-"""Lesson 06: figures show what they are given, entropy models code what they say, the explorer shows the codec's numbers."""
+"""Lesson 06: figures show what they are given, entropy models code what they say, the explorer shows the
+codec's numbers.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +16,14 @@ from models import M, picture, woken
 from PIL import Image
 from scipy.stats import norm
 
-from dhp_lab.lessons.scale_hyperprior.explorer import explore as explore_scale_hyperprior
 from dhp_lab.codec.bits import bitstream
-from dhp_lab.codec.networks.context import coding_order
 from dhp_lab.codec.bits.lambdas import lambda_code
-from dhp_lab.data.photos import PHOTOS, load_photo
+from dhp_lab.codec.networks.context import coding_order
 from dhp_lab.data.images import to_pixels
+from dhp_lab.data.photos import PHOTOS, load_photo
 from dhp_lab.lessons.scale_hyperprior import entropy_models, passes_and_bins
 from dhp_lab.lessons.scale_hyperprior import figures as lesson
+from dhp_lab.lessons.scale_hyperprior.explorer import explore as explore_scale_hyperprior
 
 START = {"photo": "astronaut", "lambda_rate": 1e-3, "channel": 1}
 CHANNELS = 6
@@ -44,7 +46,12 @@ def latents():
     spread = torch.tensor([8.0, 4.0, 2.0, 1.0, 0.5, 0.0]).view(1, CHANNELS, 1, 1)
     found = []
     for _ in range(3):
-        busy = torch.rand(1, 1, 5, 6, generator=generator).round().repeat_interleave(4, 2).repeat_interleave(4, 3)
+        busy = (
+            torch.rand(1, 1, 5, 6, generator=generator)
+            .round()
+            .repeat_interleave(4, 2)
+            .repeat_interleave(4, 3)
+        )
         found.append(torch.randn(1, CHANNELS, 20, 24, generator=generator) * spread * (0.05 + busy))
     return found
 
@@ -54,7 +61,7 @@ def small(latents, *, with_mean: bool, steps: int = 0) -> entropy_models.SmallHy
     with torch.random.fork_rng():
         torch.manual_seed(0)
         hyper = entropy_models.SmallHyperprior(spread, with_mean=with_mean, N=4, width=8)
-        torch.nn.init.normal_(hyper.h_s[-1].weight, std=0.1)                 # not silent, so that z counts
+        torch.nn.init.normal_(hyper.h_s[-1].weight, std=0.1)  # not silent, so that z counts
     if steps:
         return entropy_models.fit(hyper, latents, steps=steps, count=4)
     hyper.eval().update()
@@ -66,9 +73,15 @@ def small(latents, *, with_mean: bool, steps: int = 0) -> entropy_models.SmallHy
 
 def test_the_proxy_is_drawn_as_given():
     at, shares = np.linspace(-1, 1, 5), {-1: 0.2, 0: 0.6, 1: 0.2}
-    figure = lesson.proxy_figure(at, at**2, at**4, shares, [0.5, 1.0], {"rounded": [1.0, 2.0], "with noise": [1.5, 2.5]})
+    figure = lesson.proxy_figure(
+        at, at**2, at**4, shares, [0.5, 1.0], {"rounded": [1.0, 2.0], "with noise": [1.5, 2.5]}
+    )
     left, right = figure.axes
-    assert [line.get_ydata().tolist() for line in left.lines] == [(at**2).tolist(), (at**4).tolist(), [0.2, 0.6, 0.2]]
+    assert [line.get_ydata().tolist() for line in left.lines] == [
+        (at**2).tolist(),
+        (at**4).tolist(),
+        [0.2, 0.6, 0.2],
+    ]
     assert left.lines[2].get_xdata().tolist() == [-1, 0, 1]
     found = {line.get_label(): line.get_ydata().tolist() for line in right.lines}
     assert found == {"rounded": [1.0, 2.0], "with noise": [1.5, 2.5]}
@@ -78,7 +91,7 @@ def test_the_state_is_drawn_in_bits():
     (axes,) = lesson.state_figure([31.0, 33.0, 40.0], [2**31, 2**33, 3 * 2**2000]).axes
     stairs, points = axes.lines
     assert stairs.get_ydata().tolist() == [31.0, 33.0, 40.0]
-    assert points.get_ydata().tolist() == [31.0, 33.0, 2002.0]               # too long for a float: its number of bits
+    assert points.get_ydata().tolist() == [31.0, 33.0, 2002.0]  # too long for a float: its number of bits
 
 
 def test_bars_are_as_long_as_they_have_bytes():
@@ -92,9 +105,16 @@ def test_costs_are_drawn_beside_their_least():
     lambdas, asked = np.array([1e-4, 1e-3]), np.array([1e-4, 1e-3, 1e-2])
     costs = {1e-3: np.array([4.0, 2.0, 3.0]), 1e-2: np.array([9.0, 6.0, 3.0])}
     left, right = lesson.gain_figure(lambdas, {"learnt": lambdas * 2, "law": lambdas * 3}, asked, costs).axes
-    assert [line.get_ydata().tolist() for line in left.lines] == [(lambdas * 2).tolist(), (lambdas * 3).tolist()]
-    assert right.lines[0].get_ydata().tolist() == [2.0, 1.0, 1.5] and set(right.lines[1].get_xdata()) == {1e-3}
-    assert right.lines[2].get_ydata().tolist() == [3.0, 2.0, 1.0] and set(right.lines[3].get_xdata()) == {1e-2}
+    assert [line.get_ydata().tolist() for line in left.lines] == [
+        (lambdas * 2).tolist(),
+        (lambdas * 3).tolist(),
+    ]
+    assert right.lines[0].get_ydata().tolist() == [2.0, 1.0, 1.5] and set(right.lines[1].get_xdata()) == {
+        1e-3
+    }
+    assert right.lines[2].get_ydata().tolist() == [3.0, 2.0, 1.0] and set(right.lines[3].get_xdata()) == {
+        1e-2
+    }
 
 
 @pytest.mark.parametrize("passes", [1, 2, 4])
@@ -104,17 +124,31 @@ def test_each_place_shows_its_pass(passes):
         whole = torch.zeros(1, 20, 3, 5).contiguous(memory_format=torch.channels_last)
         part.put(whole, torch.ones_like(part.take(whole)))
         order.append(whole[0].bool())
-    loud, other = passes_and_bins.order_figure([places.numpy() for places in order], {"loud": 0, "other": 19}).axes
+    loud, other = passes_and_bins.order_figure(
+        [places.numpy() for places in order], {"loud": 0, "other": 19}
+    ).axes
     for axes, channel in ((loud, 0), (other, 19)):
-        found = {(round(-y - 0.5), round(x - 0.5)): int(text.get_text()) for text in axes.texts for x, y in [text.get_position()]}
-        assert found == {(i, j): n + 1 for n, places in enumerate(order) for i, j in places[channel].nonzero().tolist()}
+        found = {
+            (round(-y - 0.5), round(x - 0.5)): int(text.get_text())
+            for text in axes.texts
+            for x, y in [text.get_position()]
+        }
+        assert found == {
+            (i, j): n + 1 for n, places in enumerate(order) for i, j in places[channel].nonzero().tolist()
+        }
     assert loud.get_title(loc="left") == "loud" and len(found) == 15
 
 
 def test_bins_are_as_wide_as_they_are():
     plain, zoned = [(900, 30.0), (600, 28.0)], [(900, 30.0), (800, 29.6), (700, 29.0)]
-    left, right = passes_and_bins.bins_figure({2.0: 1.02, 0.5: 1.25}, {"step": plain, "zone": zoned}, (0, 0.5, 1)).axes
-    ticks = [[segment[0][0] for segment in lines.get_segments()] for lines in left.collections if hasattr(lines, "get_segments")]
+    left, right = passes_and_bins.bins_figure(
+        {2.0: 1.02, 0.5: 1.25}, {"step": plain, "zone": zoned}, (0, 0.5, 1)
+    ).axes
+    ticks = [
+        [segment[0][0] for segment in lines.get_segments()]
+        for lines in left.collections
+        if hasattr(lines, "get_segments")
+    ]
     half = np.arange(-2.5, 3)
     assert np.allclose(ticks, [half, 1.02 * half, half, 1.25 * half]) and len(ticks) == 4
     assert [label.get_text() for label in left.get_yticklabels()] == ["scale 2", "scale 0.5"]
@@ -140,7 +174,9 @@ def test_colours_lie_on_their_blocks():
     found = lesson.over_photo(pixels, colours, share=0.5)
     assert found.shape == pixels.shape and (found[:16] == 50).all() and (found[16:, :32] == 50).all()
     assert (found[16:, 32:] == 150).all()
-    assert np.array_equal(lesson.over_photo(pixels, colours, block=12, share=1)[12:, 24:], np.full((8, 12, 3), 200))
+    assert np.array_equal(
+        lesson.over_photo(pixels, colours, block=12, share=1)[12:, 24:], np.full((8, 12, 3), 200)
+    )
 
 
 # entropy models
@@ -160,7 +196,12 @@ def test_latents_are_the_encoders(model):
 def test_a_picture_is_turned_four_ways():
     x = torch.arange(6.0).view(1, 1, 2, 3)
     found = [view[0, 0].tolist() for view in entropy_models.turned(x)]
-    assert found == [[[0, 1, 2], [3, 4, 5]], [[2, 1, 0], [5, 4, 3]], [[0, 3], [1, 4], [2, 5]], [[3, 0], [4, 1], [5, 2]]]
+    assert found == [
+        [[0, 1, 2], [3, 4, 5]],
+        [[2, 1, 0], [5, 4, 3]],
+        [[0, 3], [1, 4], [2, 5]],
+        [[3, 0], [4, 1], [5, 2]],
+    ]
 
 
 def test_the_factorised_prior_counts(latents):
@@ -169,7 +210,10 @@ def test_the_factorised_prior_counts(latents):
         seen = Counter(int(v) for y in latents[:2] for v in y[0, channel].round().flatten())
         low = prior.lows[channel]
         assert {low + i: n for i, n in enumerate(prior.counts[channel]) if n} == seen
-        assert len(prior.tables[channel]) == len(prior.counts[channel]) + 2 and prior.tables[channel][-1] == 2**16
+        assert (
+            len(prior.tables[channel]) == len(prior.counts[channel]) + 2
+            and prior.tables[channel][-1] == 2**16
+        )
         assert min(np.diff(prior.tables[channel])) > 0
 
 
@@ -179,7 +223,9 @@ def test_the_factorised_prior_codes_what_it_says(latents):
     assert coded.z == b"" and torch.equal(coded.y_hat, y.round())
     rows = [channel for channel in range(CHANNELS) for _ in range(y[0, 0].numel())]
     lengths = [len(table) for table in prior.tables]
-    found = ans.RansDecoder().decode_with_indexes(coded.y + bytes(64), rows, prior.tables, lengths, prior.lows.tolist())
+    found = ans.RansDecoder().decode_with_indexes(
+        coded.y + bytes(64), rows, prior.tables, lengths, prior.lows.tolist()
+    )
     assert found == y.round().int().flatten().tolist()
     bits = escaped = 0
     for value, row in zip(found, rows):
@@ -214,7 +260,7 @@ def test_the_bytes_hold_the_latents(latents, with_mean):
     sent = scale > 0.14
     assert (coded.y_hat - mean - (y - mean).round())[sent].abs().max() < 1e-4
     assert torch.equal(coded.y_hat[scale < 0.12], mean[scale < 0.12])
-    assert abs(len(coded.y) - y_bits / 8) < 16 + 0.02 * y_bits / 8               # tables have 8 scales an octave
+    assert abs(len(coded.y) - y_bits / 8) < 16 + 0.02 * y_bits / 8  # tables have 8 scales an octave
     assert abs(len(coded.z) - z_bits / 8) < 12 + 0.02 * z_bits / 8
 
 
@@ -231,12 +277,17 @@ def test_fitting_saves_bits_and_leaves_chance_alone(latents):
     before = sum(b.item() for b in hyper.bits(latents[2]))
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        fitted = entropy_models.fit(hyper, latents[:2], steps=60, count=4, progress=lambda step, bits: seen.append(bits))
+        fitted = entropy_models.fit(
+            hyper, latents[:2], steps=60, count=4, progress=lambda step, bits: seen.append(bits)
+        )
     assert torch.equal(state, torch.get_rng_state()) and not fitted.training
     assert len(seen) == 60 and np.mean(seen[-10:]) < np.mean(seen[:10])
-    assert sum(b.item() for b in fitted.bits(latents[2])) < before              # latents that it has not seen
+    assert sum(b.item() for b in fitted.bits(latents[2])) < before  # latents that it has not seen
     again = small(latents, with_mean=False, steps=3).state_dict()
-    assert all(torch.equal(value, again[name]) for name, value in small(latents, with_mean=False, steps=3).state_dict().items())
+    assert all(
+        torch.equal(value, again[name])
+        for name, value in small(latents, with_mean=False, steps=3).state_dict().items()
+    )
 
 
 # the explorer's picture
@@ -247,9 +298,13 @@ def test_the_maps_are_the_codecs(maps, model):
     with torch.no_grad():
         latents = model.encode(x, [lambda_code(1e-3)])
     file = model.compress(x, lambda_rate=1e-3)
-    assert np.array_equal(coded.symbols, latents.symbols[0].numpy()) and np.array_equal(coded.scale, latents.scale[0].numpy())
+    assert np.array_equal(coded.symbols, latents.symbols[0].numpy()) and np.array_equal(
+        coded.scale, latents.scale[0].numpy()
+    )
     assert coded.parts["y"] == len(file["strings"][0][0]) and coded.parts["z"] == len(file["strings"][1][0])
-    assert sum(coded.parts.values()) == len(bitstream.write(file["strings"], file["shape"], **model.file_fields))
+    assert sum(coded.parts.values()) == len(
+        bitstream.write(file["strings"], file["shape"], **model.file_fields)
+    )
     assert torch.equal(coded.x_hat, model.decompress(file["strings"], file["shape"], steps=0)["x_hat"])
     estimate = -model.likelihoods(latents)["y"].log2().sum().item()
     assert abs(coded.bits.sum() / estimate - 1) < 1e-4 and coded.bits.shape == coded.symbols.shape[1:]
@@ -264,7 +319,10 @@ def test_the_picture_is_made_of_them(maps):
     scales = lesson.heat(coded.scale[1], lesson.SCALE_LOW, lesson.SCALE_HIGH, log=True)
     assert np.array_equal(panel(2)[8::16, 8::16], scales)
     total = sum(coded.parts.values())
-    assert shown.alt.startswith(f"astronaut at λ = 0.001: decoded from {total} bytes") and f">{total}<" in shown.text
+    assert (
+        shown.alt.startswith(f"astronaut at λ = 0.001: decoded from {total} bytes")
+        and f">{total}<" in shown.text
+    )
     assert f"{np.count_nonzero(coded.symbols[1])} of 256 symbols of channel 1 are not 0" in shown.text
 
 

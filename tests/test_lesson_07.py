@@ -1,4 +1,6 @@
-"""Lesson 07: figures show the numbers they are given, times belong to noise levels, and a training's curves are read back."""
+"""Lesson 07: figures show the numbers they are given, times belong to noise levels, and a training's curves
+are read back.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +17,12 @@ from models import woken
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
-from dhp_lab.lessons.diffusion_hyperprior.explorer import explore as explore_diffusion_hyperprior
 from dhp_lab.codec.bits import bitstream
 from dhp_lab.data.photos import load_photo
 from dhp_lab.diffusion.schedules import cosine, linear
 from dhp_lab.lessons.diffusion_hyperprior import figures as lesson
 from dhp_lab.lessons.diffusion_hyperprior import training_board
+from dhp_lab.lessons.diffusion_hyperprior.explorer import explore as explore_diffusion_hyperprior
 
 START = {"photo": "chelsea", "schedule": "linear", "lambda_rate": 3e-3, "steps": 4, "gamma": 0.0}
 
@@ -44,14 +46,20 @@ def test_errors_are_drawn_beside_their_gaussian():
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["flat", "small"]
     for axes, reach in zip(figure.axes, (0.5, 0.125), strict=True):
         at, gauss = axes.lines[0].get_data()
-        assert gauss.max() == pytest.approx(math.sqrt(12 / (2 * math.pi))) and at[gauss.argmax()] == pytest.approx(0)
+        assert gauss.max() == pytest.approx(math.sqrt(12 / (2 * math.pi))) and at[
+            gauss.argmax()
+        ] == pytest.approx(0)
         bars = {bar.get_x() + bar.get_width() / 2: bar.get_height() for bar in axes.patches}
-        assert all(height == pytest.approx(1 / (2 * reach), rel=0.02) for x, height in bars.items() if abs(x) < reach)
+        assert all(
+            height == pytest.approx(1 / (2 * reach), rel=0.02) for x, height in bars.items() if abs(x) < reach
+        )
         assert all(height == 0 for x, height in bars.items() if abs(x) > reach + 0.03)
 
 
 def test_white_noise_has_its_variance_at_every_frequency():
-    noise = 0.3 * torch.randn(1, 1, 512, 512, generator=torch.Generator().manual_seed(0)).expand(-1, 3, -1, -1)
+    noise = 0.3 * torch.randn(1, 1, 512, 512, generator=torch.Generator().manual_seed(0)).expand(
+        -1, 3, -1, -1
+    )
     frequency, power = lesson.spectrum(noise)
     assert np.allclose(frequency, (np.arange(24) + 0.5) / 48)
     assert np.allclose(power[1:], 0.09, rtol=0.15)
@@ -72,13 +80,20 @@ def test_spectra_and_curves_are_drawn_as_given():
     for axes, (title, lines) in zip(lesson.spectra_figure(panels).axes, panels.items(), strict=True):
         assert axes.get_title(loc="left") == title
         assert [line.get_label() for line in axes.lines] == list(lines)
-        assert all(np.array_equal(line.get_data(), data) for line, data in zip(axes.lines, lines.values(), strict=True))
+        assert all(
+            np.array_equal(line.get_data(), data)
+            for line, data in zip(axes.lines, lines.values(), strict=True)
+        )
     (axes,) = lesson.curves_figure(at, {"learnt": at, "formula": 2 * at}, xlabel="λ", ylabel="Δ").axes
     assert {line.get_label(): line.get_linestyle() for line in axes.lines} == {"learnt": "-", "formula": "--"}
-    assert axes.get_xscale() == axes.get_yscale() == "log" and np.array_equal(axes.lines[1].get_ydata(), 2 * at)
+    assert axes.get_xscale() == axes.get_yscale() == "log" and np.array_equal(
+        axes.lines[1].get_ydata(), 2 * at
+    )
 
 
-@pytest.mark.parametrize(("high", "labels"), [(3.0, {"0.1", "0.2", "0.5", "1", "2"}), (1e4, {"$\\mathdefault{10^{-1}}$"})])
+@pytest.mark.parametrize(
+    ("high", "labels"), [(3.0, {"0.1", "0.2", "0.5", "1", "2"}), (1e4, {"$\\mathdefault{10^{-1}}$"})]
+)
 def test_a_short_axis_is_labelled_with_plain_numbers(high, labels):
     at = np.geomspace(0.1, high, 20)
     (axes,) = lesson.curves_figure(at, {"learnt": at}, xlabel="λ", ylabel="Δ").axes
@@ -102,7 +117,9 @@ def test_schedules_are_drawn_with_the_band():
 def test_the_walk_starts_at_the_noise_of_rounding(model, times, schedule):
     walk = times.times(schedule, 3e-3, 4)
     chain = {"linear": linear, "cosine": cosine}[schedule](model.config.diffusion_steps)
-    assert chain.sigma(walk[0]).item() * model.latent_scale == pytest.approx(model.step_size(3e-3) / math.sqrt(12), rel=1e-6)
+    assert chain.sigma(walk[0]).item() * model.latent_scale == pytest.approx(
+        model.step_size(3e-3) / math.sqrt(12), rel=1e-6
+    )
     assert np.allclose(walk, walk[0] * np.array([1, 0.75, 0.5, 0.25]))
     assert times.times(schedule, 3e-3, 0) == []
 
@@ -127,7 +144,10 @@ def test_the_schedule_matters_only_below_the_start(model, times):
 def test_the_picture_has_its_size_and_says_what_it_is(times):
     shown = times.render(**START)
     assert Image.open(io.BytesIO(shown.picture)).size == lesson.SIZE
-    assert shown.alt == "A detail of chelsea, and the same decoded with λ = 0.003, K = 4, γ = 0; the walk down the linear schedule"
+    assert (
+        shown.alt
+        == "A detail of chelsea, and the same decoded with λ = 0.003, K = 4, γ = 0; the walk down the linear schedule"
+    )
     walk = ", ".join(f"{time:.2f}" for time in times.times("linear", 3e-3, 4))
     assert f"t* = {times.times('linear', 3e-3, 4)[0]:.2f} of 10" in shown.text and walk in shown.text
     assert f"{len(times.encode('chelsea', 3e-3))} bytes" in shown.text
@@ -139,7 +159,14 @@ def test_the_picture_is_pure(times):
     assert times.render(**START) == times.render(**START) and torch.equal(state, torch.get_rng_state())
 
 
-CHANGES = [{"photo": "coffee"}, {"schedule": "cosine"}, {"lambda_rate": 1e-3}, {"steps": 5}, {"steps": 0}, {"gamma": 0.1}]
+CHANGES = [
+    {"photo": "coffee"},
+    {"schedule": "cosine"},
+    {"lambda_rate": 1e-3},
+    {"steps": 5},
+    {"steps": 0},
+    {"gamma": 0.1},
+]
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=str)
@@ -182,7 +209,9 @@ def test_a_folder_without_events_is_named(tmp_path):
 
 def test_scalars_are_drawn_as_read(run):
     found = training_board.scalars(run)
-    loss, missing = training_board.scalars_figure(found, ["train/loss", "train/other"], changes={"denoiser": 20}).axes
+    loss, missing = training_board.scalars_figure(
+        found, ["train/loss", "train/other"], changes={"denoiser": 20}
+    ).axes
     curve, line = loss.lines
     assert np.array_equal(curve.get_ydata(), found["train/loss"][1]) and set(line.get_xdata()) == {20}
     assert loss.texts[0].get_text() == "denoiser" and loss.get_title(loc="left") == "train/loss"
@@ -196,7 +225,7 @@ def test_tensorboard_serves_the_run(run):
     with urllib.request.urlopen(address, timeout=30) as page:
         assert b"TensorBoard" in page.read()
         assert page.headers.get("X-Frame-Options") is None
-    for _ in range(100):                                               # it reads the events in a thread of its own
+    for _ in range(100):  # it reads the events in a thread of its own
         with urllib.request.urlopen(f"{address}data/plugin/scalars/tags", timeout=30) as page:
             tags = json.load(page)
         if tags:

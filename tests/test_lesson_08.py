@@ -1,4 +1,6 @@
-"""Lesson 08: its figures show what they are given, savings average to BD-rate, failures are refused, the explorer is true."""
+"""Lesson 08: its figures show what they are given, savings average to BD-rate, failures are refused, the
+explorer is true.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +14,19 @@ import torch
 from models import untrained
 from PIL import Image
 
-from dhp_lab.evaluation import classical
-from dhp_lab.lessons.evaluation.explorer import explore as explore_evaluation
 from dhp_lab.codec.bits import bitstream
 from dhp_lab.codec.bits.bitstream import BitstreamError
-from dhp_lab.data.photos import load_photo
 from dhp_lab.data.images import to_pixels, to_tensor
+from dhp_lab.data.photos import load_photo
+from dhp_lab.evaluation import classical
 from dhp_lab.evaluation.evaluate import Coder, evaluate
-from dhp_lab.lessons.evaluation import figures as lesson
-from dhp_lab.lessons.evaluation import failures, measured_photo
 from dhp_lab.evaluation.measurements import Point
-from dhp_lab.metrics.rd_curves import bd_rate
-from dhp_lab.metrics.pixels import psnr
 from dhp_lab.evaluation.report import to_json
+from dhp_lab.lessons.evaluation import failures, measured_photo
+from dhp_lab.lessons.evaluation import figures as lesson
+from dhp_lab.lessons.evaluation.explorer import explore as explore_evaluation
+from dhp_lab.metrics.pixels import psnr
+from dhp_lab.metrics.rd_curves import bd_rate
 
 SIDE = 64
 START = {"photo": "coffee", "lambda_rate": 5e-3, "steps": 4, "gamma": 0.0, "seed": 0}
@@ -51,7 +53,11 @@ def point(codec, setting, bpp, psnr, ms_ssim):
 
 
 def test_curves_are_ordered_by_metric_and_ours_is_named():
-    points = [point("dhp K=1", 0.1, 0.2, 30.0, 0.9), point("dhp K=1", 0.01, 0.4, 33.0, 0.99), point("JPEG", 5, 0.3, 28.0, 0.8)]
+    points = [
+        point("dhp K=1", 0.1, 0.2, 30.0, 0.9),
+        point("dhp K=1", 0.01, 0.4, 33.0, 0.99),
+        point("JPEG", 5, 0.3, 28.0, 0.8),
+    ]
     curves = lesson.codec_curves(points)
     assert curves["PSNR"] == {"ours, K = 1": ([0.2, 0.4], [30.0, 33.0]), "JPEG": ([0.3], [28.0])}
     assert curves["MS-SSIM"]["ours, K = 1"][1] == pytest.approx([10.0, 20.0])
@@ -59,10 +65,18 @@ def test_curves_are_ordered_by_metric_and_ours_is_named():
 
 
 def test_results_are_read_as_they_were_written(model, tmp_path):
-    report = evaluate(model, [("a.png", load_photo("coffee", SIDE))], lambda_rates=(1e-2, 1e-3), steps=(0, 1), codecs=("jpeg",))
+    report = evaluate(
+        model,
+        [("a.png", load_photo("coffee", SIDE))],
+        lambda_rates=(1e-2, 1e-3),
+        steps=(0, 1),
+        codecs=("jpeg",),
+    )
     (tmp_path / "kodak.json").write_text(to_json(report))
     points, measurements, about = lesson.kodak_results(tmp_path / "kodak.json")
-    assert [(p.codec, p.setting, p.pictures) for p in points] == [(p.codec, p.setting, 1) for p in report.points]
+    assert [(p.codec, p.setting, p.pictures) for p in points] == [
+        (p.codec, p.setting, 1) for p in report.points
+    ]
     assert [p.bpp for p in points] == pytest.approx([p.bpp for p in report.points], rel=1e-5)
     assert [m.n_bytes for m in measurements] == [m.n_bytes for m in report.measurements]
     assert [m.psnr for m in measurements] == pytest.approx([m.psnr for m in report.measurements], rel=1e-5)
@@ -72,16 +86,22 @@ def test_results_are_read_as_they_were_written(model, tmp_path):
 def test_the_shipped_results_are_those_of_kodak():
     points, measurements, about = lesson.kodak_results()
     assert {p.pictures for p in points} == {24} and "dhp evaluate" in about["command"]
-    assert {"ours, K = 0", "ours, K = 1", "JPEG", "WebP", "JPEG 2000", "AVIF"} <= lesson.codec_curves(points)["PSNR"].keys()
+    assert {"ours, K = 0", "ours, K = 1", "JPEG", "WebP", "JPEG 2000", "AVIF"} <= lesson.codec_curves(points)[
+        "PSNR"
+    ].keys()
     one = next(p for p in points if p.codec == "dhp K=1")
     own = [m.psnr for m in measurements if (m.codec, m.setting) == (one.codec, one.setting)]
     assert np.mean(own) == pytest.approx(one.psnr, abs=1e-3)
 
 
 def test_curves_are_drawn_as_given():
-    figure = lesson.curves_figure({"left": {"ours": ANCHOR, "JPEG": HALF}, "right": {"JPEG": HALF}}, ylabel="dB", widest=1.0)
+    figure = lesson.curves_figure(
+        {"left": {"ours": ANCHOR, "JPEG": HALF}, "right": {"JPEG": HALF}}, ylabel="dB", widest=1.0
+    )
     left, right = figure.axes
-    assert [line.get_label() for line in left.lines] == ["ours", "JPEG"] and left.get_title(loc="left") == "left"
+    assert [line.get_label() for line in left.lines] == ["ours", "JPEG"] and left.get_title(
+        loc="left"
+    ) == "left"
     assert (left.lines[0].get_xdata().tolist(), left.lines[0].get_ydata().tolist()) == ANCHOR
     assert left.lines[0].get_linewidth() > left.lines[1].get_linewidth() and left.get_xlim() == (0, 1.0)
     low, high = left.get_ylim()
@@ -91,7 +111,9 @@ def test_curves_are_drawn_as_given():
 
 def test_no_curve_is_left_out_and_ours_keep_their_colour():
     many = {f"codec {i}": ANCHOR for i in range(9)}
-    one, two = lesson.curves_figure({"a": many | {"ours, K = 1": HALF}, "b": {"ours, K = 1": HALF}}, ylabel="dB").axes
+    one, two = lesson.curves_figure(
+        {"a": many | {"ours, K = 1": HALF}, "b": {"ours, K = 1": HALF}}, ylabel="dB"
+    ).axes
     assert len(one.lines) == 10 and one.lines[-1].get_color() == two.lines[0].get_color()
     assert one.lines[-1].get_color() not in [line.get_color() for line in one.lines[:-1]]
 
@@ -104,7 +126,11 @@ def test_half_the_bits_are_half_at_each_quality():
 def test_savings_average_to_the_bd_rate():
     at, percent = lesson.savings(ANCHOR, HALF, count=20_001)
     assert (at[0], at[-1]) == (26.0, 39.0)
-    mean = np.trapezoid(np.log1p(percent / 100), at) if hasattr(np, "trapezoid") else np.trapz(np.log1p(percent / 100), at)
+    mean = (
+        np.trapezoid(np.log1p(percent / 100), at)
+        if hasattr(np, "trapezoid")
+        else np.trapz(np.log1p(percent / 100), at)
+    )
     assert 100 * math.expm1(mean / (39.0 - 26.0)) == pytest.approx(bd_rate(ANCHOR, HALF).percent, abs=1e-3)
 
 
@@ -112,7 +138,10 @@ def test_savings_are_drawn_for_every_anchor():
     left, right = lesson.savings_figure({"JPEG": ANCHOR, "itself": HALF}, HALF, name="test").axes
     assert [line.get_label() for line in left.lines] == ["test", "JPEG"] and left.get_xscale() == "log"
     drawn = {line.get_label(): line.get_ydata() for line in right.lines[:2]}
-    assert np.array_equal(drawn["JPEG"], lesson.savings(ANCHOR, HALF)[1]) and np.abs(drawn["itself"]).max() < 1e-9
+    assert (
+        np.array_equal(drawn["JPEG"], lesson.savings(ANCHOR, HALF)[1])
+        and np.abs(drawn["itself"]).max() < 1e-9
+    )
 
 
 def test_lines_are_drawn_as_given():
@@ -133,16 +162,36 @@ def test_the_trade_is_drawn_as_given():
 
 def test_speed_is_shown_as_measured(tmp_path):
     def one(megapixels, seconds, peak):
-        jobs = {job: {"seconds": seconds, "peak_memory_mb": peak, "idle_memory_mb": 500.0} for job in ("encode", "decode")}
+        jobs = {
+            job: {"seconds": seconds, "peak_memory_mb": peak, "idle_memory_mb": 500.0}
+            for job in ("encode", "decode")
+        }
         return {"megapixels": megapixels, **jobs}
 
     photo = {"encode_seconds": [9.0, 0.125, 0.1], "decode_seconds": {"0": [0.25], "16": [1.5]}}
-    found = {"command": "python <it>", "environment": PLACE, "lambda_rate": 1e-3, "photo_768x512": photo,
-             "sizes": [one(1.0, [0.5], 812.4), one(12.0, [4.0, 6.0, 5.0], 2000.0)]}  # fmt: skip
+    found = {
+        "command": "python <it>",
+        "environment": PLACE,
+        "lambda_rate": 1e-3,
+        "photo_768x512": photo,
+        "sizes": [one(1.0, [0.5], 812.4), one(12.0, [4.0, 6.0, 5.0], 2000.0)],
+    }
     (tmp_path / "speed.json").write_text(json.dumps(found))
     text = lesson.measured_speed(tmp_path / "speed.json").text
-    for words in (">0.125<", "decode, K = 16", ">1.500<", ">0.50<", ">812<", ">5.00<", ">2000<", "500 MB are Python",
-                  "python &lt;it&gt;", "a &lt;machine&gt;", "2 threads", "λ = 0.001"):  # fmt: skip
+    for words in (
+        ">0.125<",
+        "decode, K = 16",
+        ">1.500<",
+        ">0.50<",
+        ">812<",
+        ">5.00<",
+        ">2000<",
+        "500 MB are Python",
+        "python &lt;it&gt;",
+        "a &lt;machine&gt;",
+        "2 threads",
+        "λ = 0.001",
+    ):
         assert words in text, words
     assert "codec_speed.py" in lesson.measured_speed().text
 
@@ -150,18 +199,49 @@ def test_speed_is_shown_as_measured(tmp_path):
 def realism(tmp_path, **rows_of):
     """A file as benchmarks/realism.py writes it; its rows from (lambda, K, gamma, PSNR, texture)."""
     note = "LPIPS: not measured, a.pth is missing; lay https://b.org/a.pth into <here>"
-    rows = [{"lambda_rate": rate, "K": k, "gamma": gamma, "bpp": 0.25, "psnr": quality, "ms_ssim": 0.9, "texture": texture, **rows_of}
-            for rate, k, gamma, quality, texture in (
-                (0.01, 1, None, 30.0, 0.5), (0.01, 4, 0.0, 27.0, 1.0), (0.01, 4, 1.0, 30.0, 0.5), (0.01, 16, 0.0, 26.0, 1.25),
-                (0.01, 16, 1.0, 30.0, 0.5), (0.002, 4, 0.0, 31.0, 0.75), (0.002, 4, 1.0, 33.0, 0.625))]  # fmt: skip
-    found = {"command": "python <it>", "environment": PLACE, "pictures": ["a", "b"], "notes": [note], "rows": rows}
+    rows = [
+        {
+            "lambda_rate": rate,
+            "K": k,
+            "gamma": gamma,
+            "bpp": 0.25,
+            "psnr": quality,
+            "ms_ssim": 0.9,
+            "texture": texture,
+            **rows_of,
+        }
+        for rate, k, gamma, quality, texture in (
+            (0.01, 1, None, 30.0, 0.5),
+            (0.01, 4, 0.0, 27.0, 1.0),
+            (0.01, 4, 1.0, 30.0, 0.5),
+            (0.01, 16, 0.0, 26.0, 1.25),
+            (0.01, 16, 1.0, 30.0, 0.5),
+            (0.002, 4, 0.0, 31.0, 0.75),
+            (0.002, 4, 1.0, 33.0, 0.625),
+        )
+    ]
+    found = {
+        "command": "python <it>",
+        "environment": PLACE,
+        "pictures": ["a", "b"],
+        "notes": [note],
+        "rows": rows,
+    }
     (tmp_path / "realism.json").write_text(json.dumps(found))
     return tmp_path / "realism.json"
 
 
 def test_the_trade_is_shown_as_measured(tmp_path):
     text = lesson.measured_trade(realism(tmp_path)).text
-    for words in (">27.00<", ">26.00<", ">31.00<", ">0.9000<", "2 photos", "python &lt;it&gt;", "a.pth is missing; lay https://b.org/a.pth into &lt;here&gt;<"):
+    for words in (
+        ">27.00<",
+        ">26.00<",
+        ">31.00<",
+        ">0.9000<",
+        "2 photos",
+        "python &lt;it&gt;",
+        "a.pth is missing; lay https://b.org/a.pth into &lt;here&gt;<",
+    ):
         assert words in text, words
     assert text.count(">30.00<") == 1 and ">33.00<" not in text, "K = 1 and the samples, no blends"
     assert "FID" not in text and "DISTS" not in text
@@ -170,30 +250,61 @@ def test_the_trade_is_shown_as_measured(tmp_path):
 
 def test_gammas_are_drawn_as_measured(tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(lesson, "trade_figure", lambda *given, draw=lesson.trade_figure: drawn.append(given) or draw(*given))
+    monkeypatch.setattr(
+        lesson, "trade_figure", lambda *given, draw=lesson.trade_figure: drawn.append(given) or draw(*given)
+    )
     text = lesson.measured_gammas(realism(tmp_path)).text
-    assert drawn == [({"λ = 0.01": ([1.0, 0.5], [27.0, 30.0]), "λ = 0.002": ([0.75, 0.625], [31.0, 33.0])}, [0.0, 1.0])]
+    assert drawn == [
+        ({"λ = 0.01": ([1.0, 0.5], [27.0, 30.0]), "λ = 0.002": ([0.75, 0.625], [31.0, 33.0])}, [0.0, 1.0])
+    ]
     assert 'alt="Mean PSNR against mean texture for K = 4, a line for each λ, from γ = 0 to γ = 1"' in text
     assert "2 photos, K = 4" in text and "python &lt;it&gt;" in text
 
 
 def test_z_alone_is_shown_as_measured(tmp_path):
     def row(transmit, k, psnr, **more):
-        return {"lambda_rate": 0.01, "transmit": transmit, "K": k, "bpp": 0.015625, "psnr": psnr, "texture": 0.5, **more}
+        return {
+            "lambda_rate": 0.01,
+            "transmit": transmit,
+            "K": k,
+            "bpp": 0.015625,
+            "psnr": psnr,
+            "texture": 0.5,
+            **more,
+        }
 
-    files = [{"lambda_rate": rate, "fits": {"z+y": fits, "shrunk": 2}, "pictures": [{}, {}]} for rate, fits in ((0.01, 0), (0.003, 1))]
-    found = {"command": "python <it>", "environment": PLACE, "pictures": ["a", "b"], "files": files,
-             "rows": [row("z", 16, 14.0, ms_ssim=0.25), row("z+y", 1, 24.0), row("shrunk", 1, 20.0)]}  # fmt: skip
+    files = [
+        {"lambda_rate": rate, "fits": {"z+y": fits, "shrunk": 2}, "pictures": [{}, {}]}
+        for rate, fits in ((0.01, 0), (0.003, 1))
+    ]
+    found = {
+        "command": "python <it>",
+        "environment": PLACE,
+        "pictures": ["a", "b"],
+        "files": files,
+        "rows": [row("z", 16, 14.0, ms_ssim=0.25), row("z+y", 1, 24.0), row("shrunk", 1, 20.0)],
+    }
     (tmp_path / "z_only.json").write_text(json.dumps(found))
     text = lesson.measured_z_only(tmp_path / "z_only.json").text
-    for words in (">z alone<", ">z + y, as many bytes<", ">14.00<", ">24.00<", ">z + y of a shrunk photo<", ">0.0156<",
-                  "of the 2 photos, not shrunk: 0 at λ = 0.01, 1 at λ = 0.003."):  # fmt: skip
+    for words in (
+        ">z alone<",
+        ">z + y, as many bytes<",
+        ">14.00<",
+        ">24.00<",
+        ">z + y of a shrunk photo<",
+        ">0.0156<",
+        "of the 2 photos, not shrunk: 0 at λ = 0.01, 1 at λ = 0.003.",
+    ):
         assert words in text, words
     assert "MS-SSIM" not in text, "not every row has it"
 
 
 def test_what_was_not_measured_says_how_to(tmp_path):
-    for show, script in ((lesson.measured_trade, "realism"), (lesson.measured_gammas, "realism"), (lesson.measured_z_only, "z_only")):
+    for show, script in (
+        (lesson.measured_trade, "realism"),
+        (lesson.measured_gammas, "realism"),
+        (lesson.measured_z_only, "z_only"),
+    ):
         text = show(tmp_path / "none.json").text
         assert f"Not measured yet: <code>python benchmarks/{script}.py</code> writes none.json" in text
 
@@ -205,18 +316,25 @@ def test_drawn_pictures_are_what_their_names_say():
     drawn = failures.drawn_pictures(48)
     assert [tuple(x.shape) for x in drawn.values()] == [(1, 3, 48, 48)] * 5 + [(1, 3, 16, 16)]
     chess, bars = drawn["chessboard of pixels"], drawn["red and blue bars"]
-    assert torch.equal(chess.diff(dim=-1).abs(), torch.ones(1, 3, 48, 47)) and chess.diff(dim=-2).abs().min() == 1
+    assert (
+        torch.equal(chess.diff(dim=-1).abs(), torch.ones(1, 3, 48, 47))
+        and chess.diff(dim=-2).abs().min() == 1
+    )
     assert bars[0, :, 0, :6].tolist() == [[1, 1, 1, 0, 0, 0], [0] * 6, [0, 0, 0, 1, 1, 1]]
     assert len(drawn["flat grey"].unique()) == 1 and len(drawn["noise"].unique()) == 256
     assert torch.equal(drawn["tiny photo"], load_photo("astronaut", 16))
-    assert all(torch.equal(x, again) for x, again in zip(drawn.values(), failures.drawn_pictures(48).values()))
+    assert all(
+        torch.equal(x, again) for x, again in zip(drawn.values(), failures.drawn_pictures(48).values())
+    )
 
 
 def test_the_page_is_black_on_white():
     page = failures.drawn_pictures(192)["text"]
     dark = (page < 0.5).double().mean().item()
     assert 0.03 < dark < 0.3 and page.min() < 0.1
-    assert (page[..., : failures.MARGIN // 2] == 1).all() and (page[..., -failures.MARGIN :] == 1).all(), "the margins stay white"
+    assert (page[..., : failures.MARGIN // 2] == 1).all() and (page[..., -failures.MARGIN :] == 1).all(), (
+        "the margins stay white"
+    )
 
 
 def test_png_size_is_that_of_a_file(tmp_path):
@@ -230,8 +348,18 @@ def test_no_spoiled_file_decodes(model):
     data = coder.encode(load_photo("coffee", SIDE), 1e-3)[0]
     spoiled = failures.spoiled(data)
     assert data not in spoiled.values() and len(set(spoiled.values())) == len(spoiled) == 7
-    found = {what: failures.outcome(lambda file: coder.decode([file], 1), file) for what, file in spoiled.items()}
-    words = ("truncated header", "truncated file", "unexpected bytes", "damaged header", "damaged streams", "JPEG", "empty")
+    found = {
+        what: failures.outcome(lambda file: coder.decode([file], 1), file) for what, file in spoiled.items()
+    }
+    words = (
+        "truncated header",
+        "truncated file",
+        "unexpected bytes",
+        "damaged header",
+        "damaged streams",
+        "JPEG",
+        "empty",
+    )
     for (what, message), word in zip(found.items(), words, strict=True):
         assert word in message, what
     assert failures.outcome(lambda file: coder.decode([file], 1), data) == "decoded"
@@ -273,12 +401,27 @@ def test_every_panel_shows_what_its_title_says(photos, model):
     file = bitstream.read(data)
     ours = model.decompress(file.strings, file.shape, steps=4, gamma=0.0, seed=0)["x_hat"]
     theirs = classical.decode(jpeg)
-    wanted = {0: to_pixels(x), 1: to_pixels(ours), 2: to_pixels(theirs), 4: measured_photo.error_map(ours, x),
-              5: measured_photo.error_map(theirs, x)}  # fmt: skip
-    assert [number for number, pixels in wanted.items() if not np.array_equal(panel(image, number), pixels)] == []
-    for words in (f">{len(data)}<", f">{len(jpeg)}<", f"{psnr(ours, x).item():.2f}", f"{psnr(theirs, x).item():.2f}", "K = 4, γ = 0, seed 0"):
+    wanted = {
+        0: to_pixels(x),
+        1: to_pixels(ours),
+        2: to_pixels(theirs),
+        4: measured_photo.error_map(ours, x),
+        5: measured_photo.error_map(theirs, x),
+    }
+    assert [
+        number for number, pixels in wanted.items() if not np.array_equal(panel(image, number), pixels)
+    ] == []
+    for words in (
+        f">{len(data)}<",
+        f">{len(jpeg)}<",
+        f"{psnr(ours, x).item():.2f}",
+        f"{psnr(theirs, x).item():.2f}",
+        "K = 4, γ = 0, seed 0",
+    ):
         assert words in shown.text, words
-    assert shown.alt.startswith(f"coffee and its errors: ours in {len(data)} bytes (λ = 0.005, K = 4, γ = 0, seed 0), JPEG in")
+    assert shown.alt.startswith(
+        f"coffee and its errors: ours in {len(data)} bytes (λ = 0.005, K = 4, γ = 0, seed 0), JPEG in"
+    )
 
 
 def test_the_curves_are_measured(photos, model):
@@ -286,7 +429,9 @@ def test_the_curves_are_measured(photos, model):
     coder, x = Coder(model, (1,), 0.0, 0, torch.device("cpu")), load_photo("coffee", SIDE)
     data = coder.encode(x, measured_photo.CURVE_RATES[2])[0]
     rates, qualities = curves["ours, K = 1"]
-    assert rates[2] == 8 * len(data) / SIDE**2 and qualities[2] == pytest.approx(psnr(coder.decode([data], 1), x).item())
+    assert rates[2] == 8 * len(data) / SIDE**2 and qualities[2] == pytest.approx(
+        psnr(coder.decode([data], 1), x).item()
+    )
     assert rates == sorted(rates) and len(curves["JPEG"][0]) == len(classical.CODECS["jpeg"].settings)
 
 
@@ -297,14 +442,19 @@ def test_the_picture_is_pure(photos):
     assert photos.render(**START) == first and torch.equal(state, torch.get_rng_state())
 
 
-@pytest.mark.parametrize("change", [{"photo": "rocket"}, {"lambda_rate": 1e-3}, {"steps": 1}, {"gamma": 0.5}, {"seed": 1}])
+@pytest.mark.parametrize(
+    "change", [{"photo": "rocket"}, {"lambda_rate": 1e-3}, {"steps": 1}, {"gamma": 0.5}, {"seed": 1}]
+)
 def test_every_control_changes_picture_and_text(photos, change):
     before, after = photos.render(**START), photos.render(**START | change)
     assert before.picture != after.picture and before.text != after.text
 
 
 def test_gamma_and_seed_are_named_where_they_count(photos):
-    alike = [photos.render(**START | {"steps": 1, "gamma": gamma, "seed": seed}) for gamma, seed in ((0.0, 0), (1.0, 5))]
+    alike = [
+        photos.render(**START | {"steps": 1, "gamma": gamma, "seed": seed})
+        for gamma, seed in ((0.0, 0), (1.0, 5))
+    ]
     assert alike[0].picture == alike[1].picture and "count from K = 2 on" in alike[0].text
     assert "count from" not in photos.render(**START).text
 

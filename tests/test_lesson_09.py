@@ -1,4 +1,6 @@
-"""Lesson 09: rates at a ceiling, what each part of the denoiser adds, and the explorer's picture of a coded scene."""
+"""Lesson 09: rates at a ceiling, what each part of the denoiser adds, and the explorer's picture of a coded
+scene.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +17,18 @@ from oracles import largest
 from PIL import Image
 from torch import nn
 
-from dhp_lab.lessons.bk_sdm_codec.explorer import explore as explore_bk_sdm_codec
-from dhp_lab.latent.autoencoders import decode, encode
-from dhp_lab.codec.bits import bitstream
 from dhp_lab.codec import create_bk_sdm_compression_model
-from dhp_lab.codec.stable_diffusion.networks import Frozen
+from dhp_lab.codec.bits import bitstream
 from dhp_lab.codec.entropy_coding import receive
+from dhp_lab.codec.stable_diffusion.networks import Frozen
 from dhp_lab.data.images import to_pixels
-from dhp_lab.lessons.bk_sdm_codec import figures as lesson
-from dhp_lab.lessons.bk_sdm_codec import coded_scenes
-from dhp_lab.lessons.bk_sdm_codec.coded_scenes import CodedScenes, new_scenes
-from dhp_lab.metrics.pixels import psnr
 from dhp_lab.data.scenes import batch
+from dhp_lab.latent.autoencoders import decode, encode
+from dhp_lab.lessons.bk_sdm_codec import coded_scenes
+from dhp_lab.lessons.bk_sdm_codec import figures as lesson
+from dhp_lab.lessons.bk_sdm_codec.coded_scenes import CodedScenes, new_scenes
+from dhp_lab.lessons.bk_sdm_codec.explorer import explore as explore_bk_sdm_codec
+from dhp_lab.metrics.pixels import psnr
 
 pytestmark = pytest.mark.usefixtures("in_float32")
 
@@ -58,7 +60,7 @@ def coded(model):
 
 
 def test_between_two_points_quality_goes_with_the_logarithm_of_the_rate():
-    curve = [1.0, 0.1, 10.0], [30.0, 20.0, 32.0]                           # in any order
+    curve = [1.0, 0.1, 10.0], [30.0, 20.0, 32.0]  # in any order
     assert lesson.first_rate(curve, 25.0) == (pytest.approx(math.sqrt(0.1)), True)
     assert lesson.first_rate(curve, 31.0) == (pytest.approx(math.sqrt(10)), True)
 
@@ -105,7 +107,10 @@ def test_the_u_net_alone_is_what_diffusers_u_net_says(model, known):
 @torch.no_grad()
 def test_each_part_adds_something_and_the_codec_stays_as_it_is(model, known):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    told = [one.denoise(known, steps=1) for one in (lesson.unet_alone(model), lesson.without_adapter(model), model)]
+    told = [
+        one.denoise(known, steps=1)
+        for one in (lesson.unet_alone(model), lesson.without_adapter(model), model)
+    ]
     assert largest(told[0] - told[1]) > 1e-3 and largest(told[1] - told[2]) > 1e-3
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert torch.equal(told[2], model.denoise(known, steps=1))
@@ -120,13 +125,15 @@ def test_another_u_net_takes_the_place_of_the_codecs(model, known):
     other.denoiser.unet.network.conv_out.bias += 1
     assert largest(other.denoise(known, steps=1) - same.denoise(known, steps=1)) > 0.01
     assert torch.equal(same.denoise(known, steps=1), model.denoise(known, steps=1))
-    assert other.g_s.decoder.network is model.g_s.decoder.network           # the VAE is not copied
+    assert other.g_s.decoder.network is model.g_s.decoder.network  # the VAE is not copied
 
 
 @pytest.mark.parametrize(("vae", "unet"), [(True, True), (True, False), (False, True)])
 def test_weights_are_counted_on_the_right_side(vae, unet):
     with torch.random.fork_rng():
-        one = create_bk_sdm_compression_model(FOLDER, N=8, M=12, use_pretrained_vae=vae, use_pretrained_unet=unet)
+        one = create_bk_sdm_compression_model(
+            FOLDER, N=8, M=12, use_pretrained_vae=vae, use_pretrained_unet=unet
+        )
     own, borrowed = lesson.weights_of(one)
     counts = [sum(p.numel() for p in part.parameters()) for part in (one.config.vae, one.config.unet)]
     assert borrowed == vae * counts[0] + unet * counts[1]
@@ -134,16 +141,30 @@ def test_weights_are_counted_on_the_right_side(vae, unet):
 
 
 def test_block_removal_is_shown_as_measured(tmp_path):
-    row = {"teacher": "scenes-f4", "size": "small", "weights": "the teacher's", "trained": "task, output", "parameters": 3_448_964,
-           "step_seconds": [0.3, 0.1, 0.2], "errors": {"task": 0.6, "output": 1.5e-3, "feature": 0.05},
-           "placed": {"all": {"share": 0.875}}, "obeyed": {"all": {"share": 0.8}}}  # fmt: skip
+    row = {
+        "teacher": "scenes-f4",
+        "size": "small",
+        "weights": "the teacher's",
+        "trained": "task, output",
+        "parameters": 3_448_964,
+        "step_seconds": [0.3, 0.1, 0.2],
+        "errors": {"task": 0.6, "output": 1.5e-3, "feature": 0.05},
+        "placed": {"all": {"share": 0.875}},
+        "obeyed": {"all": {"share": 0.8}},
+    }
     none = {"teacher": "scenes-f8", "size": "base", "reason": "no <layer>"}
-    found = {"command": "python benchmarks/block_removal.py --count 8", "rows": [row, none],
-             "environment": {"device": "a CPU", "threads": 1, "versions": {"torch": "2"}, "date": "today"}}  # fmt: skip
+    found = {
+        "command": "python benchmarks/block_removal.py --count 8",
+        "rows": [row, none],
+        "environment": {"device": "a CPU", "threads": 1, "versions": {"torch": "2"}, "date": "today"},
+    }
     (tmp_path / "a.json").write_text(json.dumps(found))
     text = lesson.measured_removal(tmp_path / "a.json").text
     assert all(words in text for words in ("small", "3.45 million", ">0.200<", "1.5e-03", "87.5%", "80.0%"))
-    assert all(words in text for words in ("block_removal.py --count 8", "a CPU, 1 threads", "scenes-f8, base: no &lt;layer&gt;"))
+    assert all(
+        words in text
+        for words in ("block_removal.py --count 8", "a CPU, 1 threads", "scenes-f8, base: no &lt;layer&gt;")
+    )
 
 
 # the explorer's picture
@@ -159,7 +180,10 @@ def test_the_walk_goes_down_the_folders_times(model, coded):
     assert schedule.sigma(walk[0]).item() == pytest.approx(model.step_size(1e-1) / math.sqrt(12), rel=1e-6)
     known = receive(model, **model.compress(new_scenes(1), 1e-1))
     levels = [level.flatten()[0].item() * model.step_size(1e-1) for level in model.noise_levels(known, 4)]
-    assert np.allclose(schedule.sigma(torch.tensor(walk)), levels, rtol=1e-4) and sorted(walk, reverse=True) == walk
+    assert (
+        np.allclose(schedule.sigma(torch.tensor(walk)), levels, rtol=1e-4)
+        and sorted(walk, reverse=True) == walk
+    )
     assert coded.times(1e-1, 0) == []
 
 
@@ -168,7 +192,9 @@ def test_what_is_decoded_is_what_the_codec_decodes(model, coded):
     file = bitstream.read(coded.encode(5, 1e-2))
     assert file.strings == strings
     for steps in (0, 1, 3):
-        assert torch.equal(coded.decode(5, 1e-2, steps), model.decompress(strings, (64, 64), steps=steps)["x_hat"])
+        assert torch.equal(
+            coded.decode(5, 1e-2, steps), model.decompress(strings, (64, 64), steps=steps)["x_hat"]
+        )
 
 
 def test_the_ceiling_is_the_vae_alone(model, coded):
@@ -191,7 +217,10 @@ def test_the_picture_shows_the_four_and_says_what_it_is(model, coded):
         panel = canvas[top : top + side, left : left + side]
         assert np.array_equal(panel[1 :: coded_scenes.ZOOM, 1 :: coded_scenes.ZOOM], to_pixels(picture))
     n_bytes = len(coded.encode(1, 1e-2))
-    assert f"{n_bytes} bytes" in shown.text and f"decoded from {n_bytes} bytes (λ = 0.01) with K = 0 and K = 1" in shown.alt
+    assert (
+        f"{n_bytes} bytes" in shown.text
+        and f"decoded from {n_bytes} bytes (λ = 0.01) with K = 0 and K = 1" in shown.alt
+    )
     assert f"t* = {coded.times(1e-2, 1)[0]:.1f} of 1000" in shown.text
     assert all(f">{psnr(picture, pictures[0]).item():.2f}<" in shown.text for picture in pictures[1:])
 
@@ -212,4 +241,9 @@ def test_the_explorer_starts_there(model):
     assert explorer.position() == START
     explorer.controls["steps"].value = 0
     assert "the U-Net is asked: none" in explorer.text.value
-    assert not any(p.requires_grad for part in model.modules() if isinstance(part, Frozen) for p in part.network.parameters())
+    assert not any(
+        p.requires_grad
+        for part in model.modules()
+        if isinstance(part, Frozen)
+        for p in part.network.parameters()
+    )

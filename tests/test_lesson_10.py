@@ -1,4 +1,6 @@
-"""Lesson 10: teacher and student, attention, maps and known frames against oracles; the explorer's picture is pure."""
+"""Lesson 10: teacher and student, attention, maps and known frames against oracles; the explorer's picture is
+pure.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +13,13 @@ import torch.nn.functional as F
 from models import picture, untrained, woken
 from PIL import Image
 
-from dhp_lab.lessons.where_next.explorer import explore as explore_where_next
 from dhp_lab.codec.bits import bitstream
 from dhp_lab.codec.bits.lambdas import lambda_code, lambda_of
-from dhp_lab.data.photos import load_photo
 from dhp_lab.data.images import to_pixels
+from dhp_lab.data.photos import load_photo
 from dhp_lab.lessons.where_next import attention, between, one_step
 from dhp_lab.lessons.where_next import figures as lesson
+from dhp_lab.lessons.where_next.explorer import explore as explore_where_next
 
 START = {"photo": "coffee", "area": lesson.MIDDLE, "lambda_rate": 3e-3, "strength": 2}
 
@@ -44,14 +46,18 @@ def known(model, x):
 def test_the_teacher_is_the_decoders_chain(model, known, steps):
     drawn = one_step.draw(model, known, one_step.noises_like(known, steps - 1, seed=3))
     delta = known.log2_delta.exp2().view(-1, 1, 1, 1)
-    assert torch.allclose((drawn.sample + known.mean) * delta, model.denoise(known, steps=steps, seed=3), atol=1e-6)
+    assert torch.allclose(
+        (drawn.sample + known.mean) * delta, model.denoise(known, steps=steps, seed=3), atol=1e-6
+    )
     assert torch.allclose((drawn.mean + known.mean) * delta, model.denoise(known, steps=1), atol=1e-6)
 
 
 def test_the_picture_is_what_decompress_gives(model, known, x):
     coded = model.compress(x, 3e-3)
     shown = one_step.picture(model, known, one_step.draw(model, known, []).sample, tuple(x.shape[-2:]))
-    assert torch.allclose(shown, model.decompress(coded["strings"], coded["shape"], steps=1)["x_hat"], atol=1e-5)
+    assert torch.allclose(
+        shown, model.decompress(coded["strings"], coded["shape"], steps=1)["x_hat"], atol=1e-5
+    )
 
 
 def test_weights_of_a_linear_chain_are_found(known):
@@ -87,11 +93,20 @@ def test_a_student_learns_from_its_teacher_and_leaves_it_as_it_is(model):
 def test_crops_are_windows_of_the_photos(model, known):
     batch = one_step.crop_batch([known], 5, count=3, side=6)
     assert torch.equal(batch.symbols, one_step.crop_batch([known], 5, count=3, side=6).symbols)
-    windows = known.symbols.unfold(2, 6, 1).unfold(3, 6, 1)[0].permute(1, 2, 0, 3, 4).flatten(0, 1)     # all of them
+    windows = (
+        known.symbols.unfold(2, 6, 1).unfold(3, 6, 1)[0].permute(1, 2, 0, 3, 4).flatten(0, 1)
+    )  # all of them
     for crop, moments in zip(batch.symbols, batch.moments[0]):
         place = (windows == crop).all((1, 2, 3)).nonzero()
         assert len(place)
-        assert torch.equal(moments, known.moments[0].unfold(2, 6, 1).unfold(3, 6, 1)[0].permute(1, 2, 0, 3, 4).flatten(0, 1)[place[0, 0]])
+        assert torch.equal(
+            moments,
+            known.moments[0]
+            .unfold(2, 6, 1)
+            .unfold(3, 6, 1)[0]
+            .permute(1, 2, 0, 3, 4)
+            .flatten(0, 1)[place[0, 0]],
+        )
 
 
 # attention
@@ -103,7 +118,12 @@ def test_attention_is_softmax_of_all_pairs():
     assert torch.equal(block(h), h)
     with torch.no_grad():
         block.exit.weight.copy_(torch.eye(8)[:, :, None, None])
-        q, k, v = block.ask(F.group_norm(h, 1, block.norm.weight, block.norm.bias)).flatten(2).mT.double().chunk(3, 2)
+        q, k, v = (
+            block.ask(F.group_norm(h, 1, block.norm.weight, block.norm.bias))
+            .flatten(2)
+            .mT.double()
+            .chunk(3, 2)
+        )
         weights = (torch.einsum("bid,bjd->bij", q, k) / math.sqrt(8)).exp()
         expected = (weights / weights.sum(2, keepdim=True)) @ v
         assert torch.allclose((block(h) - h).flatten(2).mT.double(), expected, atol=1e-5)
@@ -114,8 +134,11 @@ def test_both_codecs_start_alike(x):
     plain, with_it = (attention.small_codec(used, 1).eval() for used in (False, True))
     assert torch.equal(state, torch.get_rng_state())
     assert sum(isinstance(part, attention.Attention) for part in with_it.modules()) == 2
-    assert all(torch.equal(tensor, plain.state_dict()[name]) for name, tensor in with_it.state_dict().items() if name in plain.state_dict()
-               and not name.startswith("g_s.tail"))  # fmt: skip
+    assert all(
+        torch.equal(tensor, plain.state_dict()[name])
+        for name, tensor in with_it.state_dict().items()
+        if name in plain.state_dict() and not name.startswith("g_s.tail")
+    )
     assert torch.allclose(plain(x)["x_hat"], with_it(x)["x_hat"], atol=1e-6)
 
 
@@ -128,7 +151,9 @@ def test_a_training_is_reproducible_and_ends_in_a_codec():
         ends.append((losses, attention.coded(codec, photos[0], 1e-2)))
     assert ends[0] == ends[1]
     n_bytes, decibels, loss = ends[0][1]
-    assert loss == pytest.approx(1000 * (10 ** (-decibels / 10) + 1e-2 * 8 * n_bytes / 160**2), rel=0.02)   # PSNR is of rounded pixels
+    assert loss == pytest.approx(
+        1000 * (10 ** (-decibels / 10) + 1e-2 * 8 * n_bytes / 160**2), rel=0.02
+    )  # PSNR is of rounded pixels
 
 
 # a lambda for each block
@@ -138,7 +163,9 @@ def test_nothing_between_is_the_plain_codec(model, x):
     same = between.between(model, lambda y, _: y, lambda y_hat, _: y_hat)
     strings = model.compress(x, 3e-3)["strings"]
     assert same.compress(x, 3e-3)["strings"] == strings
-    assert torch.equal(same.decompress(strings, (200, 136))["x_hat"], model.decompress(strings, (200, 136))["x_hat"])
+    assert torch.equal(
+        same.decompress(strings, (200, 136))["x_hat"], model.decompress(strings, (200, 136))["x_hat"]
+    )
 
 
 def test_gains_are_ratios_of_steps(model):
@@ -169,12 +196,14 @@ def test_an_even_map_is_the_plain_codec_at_that_lambda_but_for_the_networks_delt
 
 
 def test_a_finer_block_is_nearer_and_costs_bytes(x):
-    model = untrained(M=96)                                                 # its lapped transform is a codec already
+    model = untrained(M=96)  # its lapped transform is a codec already
     octaves = torch.zeros(4, 3)
     octaves[0, 0] = 4
     here = between.over_pixels(octaves > 0, (200, 136))
     files = [between.encode_with_map(model, x, 3e-2, some) for some in (0 * octaves, octaves)]
-    plain, finer = (between.region_psnr(between.decode_with_map(model, *file, steps=0), x, here) for file in files)
+    plain, finer = (
+        between.region_psnr(between.decode_with_map(model, *file, steps=0), x, here) for file in files
+    )
     assert here.sum() == 64 * 64 and finer > plain + 0.5 and len(files[1][0]) > len(files[0][0])
 
 
@@ -225,7 +254,10 @@ def test_of_a_frame_that_is_known_nothing_is_left_to_send():
 
 def test_no_share_of_the_context_is_the_plain_codec(model):
     one, two = picture(128, 128), picture(128, 128, seed=1)
-    assert between.told(model, one, share=0.0).compress(two, 3e-3)["strings"] == model.compress(two, 3e-3)["strings"]
+    assert (
+        between.told(model, one, share=0.0).compress(two, 3e-3)["strings"]
+        == model.compress(two, 3e-3)["strings"]
+    )
 
 
 # figures and the explorer
@@ -233,7 +265,9 @@ def test_no_share_of_the_context_is_the_plain_codec(model):
 
 def test_losses_are_drawn_as_given():
     (axes,) = lesson.losses_figure({"one": [3.0, 2.0], "other": [4.0, 1.0]}, ylabel="objective").axes
-    assert [line.get_label() for line in axes.lines] == ["one", "other"] and list(axes.lines[1].get_ydata()) == [4.0, 1.0]
+    assert [line.get_label() for line in axes.lines] == ["one", "other"] and list(
+        axes.lines[1].get_ydata()
+    ) == [4.0, 1.0]
 
 
 def test_the_map_lies_over_its_blocks():
@@ -266,8 +300,10 @@ def test_the_picture_has_its_size_and_says_what_it_is(model, maps):
     data, map_data = between.encode_with_map(model, x, 3e-3, lesson.octaves_of(lesson.MIDDLE, x, 2))
     size = len(data) + len(map_data)
     plain_size = len(between.encode_within(model, x, size))
-    assert shown.alt == (f"coffee: a map that gives the middle 2 octaves of λ; the photo decoded with it from {size} bytes, "
-                         f"and with one λ from {plain_size} bytes")  # fmt: skip
+    assert shown.alt == (
+        f"coffee: a map that gives the middle 2 octaves of λ; the photo decoded with it from {size} bytes, "
+        f"and with one λ from {plain_size} bytes"
+    )
     ours = maps.code("coffee", lesson.MIDDLE, 3e-3, 2)
     assert (ours[0], maps.plain("coffee", size)[0]) == (size, plain_size)
     assert (to_pixels(ours[1]) == to_pixels(between.decode_with_map(model, data, map_data))).all()
@@ -280,7 +316,9 @@ def test_the_picture_is_pure(maps):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("change", [{"photo": "flower"}, {"area": lesson.CALM}, {"lambda_rate": 1e-3}, {"strength": 3}], ids=str)
+@pytest.mark.parametrize(
+    "change", [{"photo": "flower"}, {"area": lesson.CALM}, {"lambda_rate": 1e-3}, {"strength": 3}], ids=str
+)
 def test_every_control_changes_picture_and_text(maps, change):
     one, other = maps.render(**START), maps.render(**START | change)
     assert one.picture != other.picture and one.text != other.text

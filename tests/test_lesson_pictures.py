@@ -28,7 +28,9 @@ def test_every_pixel_lies_where_it_belongs():
         grey = 255 - (picture + 1) / 2 * 235
         shown = canvas[top : top + 16, left : left + 16].astype(int)
         assert np.abs(shown - np.kron(grey, np.ones((2, 2)))[..., None]).max() <= 0.5
-    assert (canvas[16 : 16 + GAP] == 255).all() and (canvas[16:, 2 * (16 + GAP) :] == 255).all(), "there is no sixth picture"
+    assert (canvas[16 : 16 + GAP] == 255).all() and (canvas[16:, 2 * (16 + GAP) :] == 255).all(), (
+        "there is no sixth picture"
+    )
 
 
 def test_all_pictures_stand_in_one_row_by_default():
@@ -50,7 +52,9 @@ def test_known_pixels_are_blue_and_missing_ones_striped():
 @pytest.mark.parametrize("shape", [(0, 1, 8, 8), (1, 3, 8, 8), (8, 8), (2, 8, 8)])
 def test_what_is_no_row_of_pictures_is_refused(shape):
     for draw in (sheet, lambda x: digits_figure({"a": x})):
-        with pytest.raises(ValueError, match=r"pictures must be \(n, 1, H, W\), n >= 1; got \(" + str(shape[0])):
+        with pytest.raises(
+            ValueError, match=r"pictures must be \(n, 1, H, W\), n >= 1; got \(" + str(shape[0])
+        ):
             draw(torch.zeros(shape))
 
 
@@ -66,7 +70,14 @@ def test_a_figure_is_its_sheet():
 @pytest.mark.parametrize("label", [LABEL, 90])
 def test_words_take_no_pixel_of_the_pictures(label):
     known = torch.ones(8, 8, dtype=torch.bool)
-    figure = digits_figure({"first": RANDOM, "second": RANDOM[:2]}, titles=["a", "b", "c"], per_row=3, known=known, zoom=5, label=label)
+    figure = digits_figure(
+        {"first": RANDOM, "second": RANDOM[:2]},
+        titles=["a", "b", "c"],
+        per_row=3,
+        known=known,
+        zoom=5,
+        label=label,
+    )
     one, other = sheet(RANDOM, 3, known=known, zoom=5), sheet(RANDOM[:2], 3, known=known, zoom=5)
     canvas = drawn(figure)
     assert canvas.shape == (TITLE + len(one) + GAP + len(other), label + one.shape[1], 3)

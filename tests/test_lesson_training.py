@@ -1,4 +1,6 @@
-"""Training against diffusers' average, against the least possible error, and against itself; what is saved and refused."""
+"""Training against diffusers' average, against the least possible error, and against itself; what is saved
+and refused.
+"""
 
 from __future__ import annotations
 
@@ -12,22 +14,30 @@ from diffusers.training_utils import EMAModel
 from safetensors.torch import load, save
 from torch import nn
 
-from dhp_lab.training import digit_denoiser as lesson_training
 from dhp_lab.core.weights import CONFIG, WEIGHTS, CheckpointError
+from dhp_lab.data.digits import CLASSES, SIDE, load_digits, round_to_levels
 from dhp_lab.diffusion.guidance import guided
 from dhp_lab.diffusion.ideal import IdealDenoiser
 from dhp_lab.diffusion.networks import UNet, UNetConfig
 from dhp_lab.diffusion.process import draw_times, noise_like, simple_loss
 from dhp_lab.diffusion.samplers import ddim, last, start
-from dhp_lab.data.digits import CLASSES, SIDE, load_digits, round_to_levels
 from dhp_lab.metrics.digit_classifier import share_of_asked_class
-from dhp_lab.training.digit_denoiser import LESSONS, LessonConfig, lesson_config, load_denoiser, save_denoiser, train_denoiser, train_lessons
+from dhp_lab.training import digit_denoiser as lesson_training
+from dhp_lab.training.digit_denoiser import (
+    LESSONS,
+    LessonConfig,
+    lesson_config,
+    load_denoiser,
+    save_denoiser,
+    train_denoiser,
+    train_lessons,
+)
 from dhp_lab.training.optimisation import descend, lr_share, update_average
 
 SHAPE = UNetConfig(channels=(8,), attention_levels=(), heads=2, dropout=0.1)
 TINY = LessonConfig(SHAPE, diffusion_steps=20, training_steps=3, batch_size=4)
 TINY_CLASSES = replace(TINY, network=replace(TINY.network, classes=2))
-BARS = torch.stack([torch.eye(4), torch.eye(4).flip(1)])[:, None] * 2 - 1                # (2, 1, 4, 4)
+BARS = torch.stack([torch.eye(4), torch.eye(4).flip(1)])[:, None] * 2 - 1  # (2, 1, 4, 4)
 
 
 def weights(network: nn.Module) -> dict[str, torch.Tensor]:
@@ -67,17 +77,23 @@ def test_the_first_loss_is_that_of_answering_zero():
 @pytest.mark.slow
 @pytest.mark.parametrize("classes", [0, 2])
 def test_it_comes_near_the_least_possible_loss(classes):
-    """Two pictures, for which the least error is known: 150 steps reach it within a twentieth of the noise's power. A network with
-    classes is told which of the two it is, and so is the ideal denoiser that it is compared with."""
+    """Two pictures, for which the least error is known: 150 steps reach it within a twentieth of the noise's
+    power. A network with classes is told which of the two it is, and so is the ideal denoiser that it is
+    compared with.
+    """
     network = UNetConfig(channels=(16,), attention_levels=(), heads=2, classes=classes)
-    config = LessonConfig(network, diffusion_steps=50, training_steps=150, batch_size=64, lr=1e-2, average=0.98)
+    config = LessonConfig(
+        network, diffusion_steps=50, training_steps=150, batch_size=64, lr=1e-2, average=0.98
+    )
     labels = torch.arange(2) if classes else None
     trained, schedule = train_denoiser(config, BARS, labels), config.noise_schedule()
     x, generator = BARS.repeat(500, 1, 1, 1), torch.Generator().manual_seed(9)
     asked = (torch.arange(1000) % 2,) if classes else ()
     t, eps = draw_times(schedule, x, generator), noise_like(x, generator)
     ideal = IdealDenoiser(BARS, schedule, labels)
-    found, least = (simple_loss(lambda x_t, t: d(x_t, t, *asked), schedule, x, t, eps).item() for d in (trained, ideal))
+    found, least = (
+        simple_loss(lambda x_t, t: d(x_t, t, *asked), schedule, x, t, eps).item() for d in (trained, ideal)
+    )
     assert least < found < least + 0.05
 
 
@@ -91,7 +107,13 @@ def test_the_average_is_that_of_diffusers():
                 p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(step)))
         theirs.step(network.parameters())
         update_average(average, network, theirs.cur_decay_value)
-    assert max((a - b).abs().max().item() for a, b in zip(average.parameters(), theirs.shadow_params, strict=True)) < 1e-6
+    assert (
+        max(
+            (a - b).abs().max().item()
+            for a, b in zip(average.parameters(), theirs.shadow_params, strict=True)
+        )
+        < 1e-6
+    )
 
 
 def test_a_gradient_step_is_clipped_and_as_long_as_its_place_in_the_run_says():
@@ -99,7 +121,9 @@ def test_a_gradient_step_is_clipped_and_as_long_as_its_place_in_the_run_says():
     for slope, moved in (([3.0, 4.0], [0.6, 0.8]), ([0.3, 0.4], [0.3, 0.4])):
         network = torch.nn.Linear(2, 1, bias=False)
         optimizer, before = torch.optim.SGD(network.parameters(), lr=9), network.weight.detach().clone()
-        descend((network.weight * torch.tensor([slope])).sum(), network, optimizer, lr=0.5, step=3, steps=1000)
+        descend(
+            (network.weight * torch.tensor([slope])).sum(), network, optimizer, lr=0.5, step=3, steps=1000
+        )
         expected = before - 0.5 * lr_share(3, 1000) * torch.tensor([moved])
         torch.testing.assert_close(network.weight.detach(), expected, rtol=0, atol=1e-6)
         with pytest.raises(ValueError, match="the loss is nan at step 4; try a smaller lr than 0.5"):
@@ -109,7 +133,9 @@ def test_a_gradient_step_is_clipped_and_as_long_as_its_place_in_the_run_says():
 
 def test_the_step_size_rises_for_2_percent_and_falls_to_nothing():
     shares = [lr_share(step, 1000) for step in range(1, 1001)]
-    assert shares[0] == pytest.approx(1 / 20) and max(shares) == shares[19] == pytest.approx(math.cos(math.pi * 0.019 / 2) ** 2)
+    assert shares[0] == pytest.approx(1 / 20) and max(shares) == shares[19] == pytest.approx(
+        math.cos(math.pi * 0.019 / 2) ** 2
+    )
     assert shares[500] == pytest.approx(0.5) and 0 < shares[-1] < 1e-5 and lr_share(1, 1) == 1
 
 
@@ -134,19 +160,28 @@ def test_saved_and_loaded_is_the_same(tmp_path, config):
 def test_one_call_trains_and_saves_all(tmp_path, monkeypatch):
     monkeypatch.setattr(lesson_training, "TRAINING_STEPS", {"ci": 2, "laptop": 3, "gpu": 4})
     told = []
-    folders = train_lessons(tmp_path, profile="ci", device="cpu", progress=lambda name, step, loss: told.append((name, step)))
+    folders = train_lessons(
+        tmp_path, profile="ci", device="cpu", progress=lambda name, step, loss: told.append((name, step))
+    )
     assert [folder.name for folder in folders] == list(LESSONS) == ["digits", "digits-conditional"]
     assert told == [(name, step) for name in LESSONS for step in (1, 2)]
     for folder, classes in zip(folders, (0, 10), strict=True):
         network, config = load_denoiser(folder)
-        assert config == lesson_config(folder.name, "ci") and config.training_steps == 2 and network.null == classes
+        assert (
+            config == lesson_config(folder.name, "ci")
+            and config.training_steps == 2
+            and network.null == classes
+        )
 
 
 def test_the_shipped_denoisers_are_found_by_name(monkeypatch, tmp_path):
     monkeypatch.setattr(lesson_training, "CHECKPOINTS", tmp_path)
     save_denoiser(tmp_path / "digits", UNet(TINY.network), TINY)
     assert load_denoiser("digits")[1] == TINY
-    with pytest.raises(CheckpointError, match="no checkpoint at .*digits-conditional: No such file.*make it by dhp train-lessons"):
+    with pytest.raises(
+        CheckpointError,
+        match="no checkpoint at .*digits-conditional: No such file.*make it by dhp train-lessons",
+    ):
         load_denoiser("digits-conditional")
 
 
@@ -159,20 +194,32 @@ def folder(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("name, data, message", [
-    (CONFIG, b"{", "is damaged: .*; fetch it again"), (WEIGHTS, b"short", "is damaged: .*; fetch it again"),
-    (CONFIG, b"[]", "does not describe a UNet"), (CONFIG, b'{"model": "DiffusionHyperprior"}', "does not describe a UNet"),
-    (CONFIG, b'{"model": "UNet"}', "does not fit this version"), (CONFIG, b'{"model": "UNet", "network": 3}', "does not fit"),
-])
+@pytest.mark.parametrize(
+    "name, data, message",
+    [
+        (CONFIG, b"{", "is damaged: .*; fetch it again"),
+        (WEIGHTS, b"short", "is damaged: .*; fetch it again"),
+        (CONFIG, b"[]", "does not describe a UNet"),
+        (CONFIG, b'{"model": "DiffusionHyperprior"}', "does not describe a UNet"),
+        (CONFIG, b'{"model": "UNet"}', "does not fit this version"),
+        (CONFIG, b'{"model": "UNet", "network": 3}', "does not fit"),
+    ],
+)
 def test_a_damaged_checkpoint_is_refused(folder, name, data, message):
     (folder / name).write_bytes(data)
     with pytest.raises(CheckpointError, match=message):
         load_denoiser(folder)
 
 
-@pytest.mark.parametrize("change", [
-    {"schedule": "square"}, {"layers": 3}, {"network": {"channels": [16]}}, {"network": {"depth": 2}},
-])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"schedule": "square"},
+        {"layers": 3},
+        {"network": {"channels": [16]}},
+        {"network": {"depth": 2}},
+    ],
+)
 def test_a_configuration_that_does_not_fit_is_refused(folder, change):
     (folder / CONFIG).write_text(json.dumps(json.loads((folder / CONFIG).read_text()) | change))
     with pytest.raises(CheckpointError, match="does not fit this version of dhp_lab"):
@@ -188,26 +235,42 @@ def test_weights_that_do_not_fit_are_refused(folder, change):
         load_denoiser(folder)
 
 
-@pytest.mark.parametrize("change, message", [
-    ({"schedule": "square"}, "schedule must be one of linear, cosine, got 'square'"),
-    ({"diffusion_steps": 0}, "diffusion_steps must be at least 1, got 0"),
-    ({"training_steps": 0}, "training_steps must be at least 1, got 0"),
-    ({"batch_size": -1}, "batch_size must be at least 1, got -1"),
-    ({"lr": 0.0}, r"lr must lie in \(0, 1\).*got 0"), ({"lr": math.nan}, "got nan"), ({"weight_decay": -1.0}, "got 0.002 and -1"),
-    ({"null_probability": 1.5}, "got 1.5 and 0.999"), ({"average": 1.0}, "got 0.1 and 1"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"schedule": "square"}, "schedule must be one of linear, cosine, got 'square'"),
+        ({"diffusion_steps": 0}, "diffusion_steps must be at least 1, got 0"),
+        ({"training_steps": 0}, "training_steps must be at least 1, got 0"),
+        ({"batch_size": -1}, "batch_size must be at least 1, got -1"),
+        ({"lr": 0.0}, r"lr must lie in \(0, 1\).*got 0"),
+        ({"lr": math.nan}, "got nan"),
+        ({"weight_decay": -1.0}, "got 0.002 and -1"),
+        ({"null_probability": 1.5}, "got 1.5 and 0.999"),
+        ({"average": 1.0}, "got 0.1 and 1"),
+    ],
+)
 def test_a_configuration_outside_its_range_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
         LessonConfig(**change)
 
 
-@pytest.mark.parametrize("config, x0, labels, message", [
-    (TINY, BARS[0], None, r"x0 must be a float \(N, 1, H, W\), got torch.float32 of shape \(1, 4, 4\)"),
-    (TINY, BARS[:0], None, r"got torch.float32 of shape \(0, 1, 4, 4\)"), (TINY, BARS.long(), None, "got torch.int64"),
-    (TINY, BARS, torch.arange(2), "it has 0"), (TINY_CLASSES, BARS, None, "labels are needed exactly if .*it has 2"),
-    (TINY_CLASSES, BARS, torch.tensor([0, 2]), r"2 whole numbers in 0 .. 1, got shape \(2,\) with 0 .. 2"),
-    (TINY_CLASSES, BARS, torch.tensor([0]), r"got shape \(1,\)"),
-])
+@pytest.mark.parametrize(
+    "config, x0, labels, message",
+    [
+        (TINY, BARS[0], None, r"x0 must be a float \(N, 1, H, W\), got torch.float32 of shape \(1, 4, 4\)"),
+        (TINY, BARS[:0], None, r"got torch.float32 of shape \(0, 1, 4, 4\)"),
+        (TINY, BARS.long(), None, "got torch.int64"),
+        (TINY, BARS, torch.arange(2), "it has 0"),
+        (TINY_CLASSES, BARS, None, "labels are needed exactly if .*it has 2"),
+        (
+            TINY_CLASSES,
+            BARS,
+            torch.tensor([0, 2]),
+            r"2 whole numbers in 0 .. 1, got shape \(2,\) with 0 .. 2",
+        ),
+        (TINY_CLASSES, BARS, torch.tensor([0]), r"got shape \(1,\)"),
+    ],
+)
 def test_data_that_do_not_fit_are_refused(config, x0, labels, message):
     with pytest.raises(ValueError, match=message):
         train_denoiser(config, x0, labels)
@@ -215,7 +278,9 @@ def test_data_that_do_not_fit_are_refused(config, x0, labels, message):
 
 @pytest.mark.parametrize("name, profile", [("letters", "ci"), ("digits", "phone")])
 def test_a_name_that_nobody_knows_is_refused(name, profile):
-    message = f"choose one of digits, digits-conditional and one of ci, laptop, gpu; got '{name}' and '{profile}'"
+    message = (
+        f"choose one of digits, digits-conditional and one of ci, laptop, gpu; got '{name}' and '{profile}'"
+    )
     with pytest.raises(ValueError, match=message):
         lesson_config(name, profile)
 
@@ -225,7 +290,9 @@ def test_a_name_that_nobody_knows_is_refused(name, profile):
 
 @pytest.mark.parametrize("name", LESSONS)
 def test_the_shipped_denoisers_know_digits_they_have_never_seen(name):
-    """Less than a tenth of the noise's power is left on test digits; a network that answers zero leaves all of it."""
+    """Less than a tenth of the noise's power is left on test digits; a network that answers zero leaves all
+    of it.
+    """
     network, config = load_denoiser(name)
     digits, generator = load_digits(), torch.Generator().manual_seed(0)
     schedule, label = config.noise_schedule(), digits.test_labels if config.network.classes else None

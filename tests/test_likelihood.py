@@ -1,4 +1,6 @@
-"""Bits per dimension by the bound and by the flow: against closed forms of normal and uniform data, and digits' exact bits."""
+"""Bits per dimension by the bound and by the flow: against closed forms of normal and uniform data, and
+digits' exact bits.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from dhp_lab.diffusion.likelihood import bits_per_dim_elbo, bits_per_dim_ode, de
 from dhp_lab.diffusion.process import Denoiser
 from dhp_lab.diffusion.schedules import NoiseSchedule, at, cosine, geometric, linear
 
-FACTOR = torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.6, 0.9, 0.0, 0.0], [-0.5, 0.3, 0.8, 0.0], [0.1, -0.7, 0.2, 1.1]]).double()
+FACTOR = torch.tensor(
+    [[1.0, 0.0, 0.0, 0.0], [0.6, 0.9, 0.0, 0.0], [-0.5, 0.3, 0.8, 0.0], [0.1, -0.7, 0.2, 1.1]]
+).double()
 MEAN = torch.tensor([0.3, -0.2, 0.0, 0.5]).double()
 DIAGONAL = MultivariateNormal(MEAN, torch.diag(torch.tensor([0.5, 1.0, 2.0, 0.8]).double()))
 CORRELATED = MultivariateNormal(MEAN, FACTOR @ FACTOR.T)
@@ -30,7 +34,9 @@ def drawn(data: MultivariateNormal, count: int) -> torch.Tensor:
 
 
 def flow_bits(schedule: NoiseSchedule, data: MultivariateNormal, x0: torch.Tensor) -> torch.Tensor:
-    """The flow of normal data in closed form: along each axis of C it stretches by sqrt((v + sigma_T^2) / (v + sigma_1^2))."""
+    """The flow of normal data in closed form: along each axis of C it stretches by sqrt((v + sigma_T^2) / (v
+    + sigma_1^2)).
+    """
     values, vectors = torch.linalg.eigh(data.covariance_matrix)
     bottom, top = schedule.sigma(1).square(), schedule.sigma(schedule.steps).square()
     stretch = ((values + top) / (values + bottom)).sqrt()
@@ -39,7 +45,8 @@ def flow_bits(schedule: NoiseSchedule, data: MultivariateNormal, x0: torch.Tenso
     return -log_p / 4 / math.log(2)
 
 
-# --- the flow ----------------------------------------------------------------------------------------------------------
+# --- the flow
+# ----------------------------------------------------------------------------------------------------------
 
 
 @each_data
@@ -55,13 +62,18 @@ def test_the_flow_is_the_closed_form_for_normal_data(data, schedule):
 def test_normal_data_take_their_exact_bits_within_a_hundredth(data, schedule):
     x0 = drawn(data, 200)
     exact = -data.log_prob(x0).mean().item() / 4 / math.log(2)
-    assert bits_per_dim_ode(ideal(schedule, data), schedule, x0).mean().item() == pytest.approx(exact, rel=0.01)
+    assert bits_per_dim_ode(ideal(schedule, data), schedule, x0).mean().item() == pytest.approx(
+        exact, rel=0.01
+    )
 
 
 def test_half_the_step_has_a_sixteenth_of_the_error():
     schedule, x0 = geometric(100), drawn(CORRELATED, 20)
     exact = flow_bits(schedule, CORRELATED, x0)
-    coarse, fine = (largest(bits_per_dim_ode(ideal(schedule, CORRELATED), schedule, x0, count=n) - exact) for n in (30, 60))
+    coarse, fine = (
+        largest(bits_per_dim_ode(ideal(schedule, CORRELATED), schedule, x0, count=n) - exact)
+        for n in (30, 60)
+    )
     assert 12 < coarse / fine < 22
 
 
@@ -84,16 +96,23 @@ def test_random_signs_find_the_trace_without_bias():
     schedule, x0 = geometric(50), drawn(CORRELATED, 1).expand(4000, 4)
     denoiser = ideal(schedule, CORRELATED)
     exact = bits_per_dim_ode(denoiser, schedule, x0[:1], count=5).item()
-    one, four = (bits_per_dim_ode(denoiser, schedule, x0, count=5, probes=n, generator=seeded(n)) - exact for n in (1, 4))
+    one, four = (
+        bits_per_dim_ode(denoiser, schedule, x0, count=5, probes=n, generator=seeded(n)) - exact
+        for n in (1, 4)
+    )
     for error in (one, four):
         assert abs(error.mean().item()) < 4 * error.std().item() / math.sqrt(4000)
     assert one.std().item() / four.std().item() == pytest.approx(2, rel=0.1)
 
 
 def test_networks_are_left_alone():
-    """Float32 in, float64 out; a batch's pictures apart; weights without gradients, whatever the caller's mode."""
+    """Float32 in, float64 out; a batch's pictures apart; weights without gradients, whatever the caller's
+    mode.
+    """
     torch.manual_seed(0)
-    network = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3, padding=1), torch.nn.SiLU(), torch.nn.Conv2d(4, 1, 3, padding=1))
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 4, 3, padding=1), torch.nn.SiLU(), torch.nn.Conv2d(4, 1, 3, padding=1)
+    )
     schedule, x0 = cosine(20), torch.rand(3, 1, 4, 4, generator=seeded())
     together = bits_per_dim_ode(lambda x, t: network(x), schedule, x0, count=3)
     alone = torch.cat([bits_per_dim_ode(lambda x, t: network(x), schedule, x[None], count=3) for x in x0])
@@ -101,13 +120,18 @@ def test_networks_are_left_alone():
     assert not together.requires_grad and all(p.grad is None for p in network.parameters())
 
 
-# --- grey levels -------------------------------------------------------------------------------------------------------
+# --- grey levels
+# -------------------------------------------------------------------------------------------------------
 
 
 def test_uniform_noise_stays_within_its_level():
     x = torch.linspace(-1, 1, 17).repeat(2000, 1)
     noise = (dequantise(x, 17, generator=seeded()) - x) * 16
-    assert noise.min() >= -1.0001 and noise.max() <= 1.0001 and abs(noise.mean().item()) < 4 * math.sqrt(1 / 3 / noise.numel())
+    assert (
+        noise.min() >= -1.0001
+        and noise.max() <= 1.0001
+        and abs(noise.mean().item()) < 4 * math.sqrt(1 / 3 / noise.numel())
+    )
     assert noise.square().mean().item() == pytest.approx(1 / 3, rel=0.02)
     assert torch.equal(dequantise(x, 17, generator=seeded(3)), dequantise(x, 17, generator=seeded(3)))
 
@@ -128,37 +152,40 @@ def test_uniform_levels_take_log2_17_bits():
         return -(normal.log_prob(low).exp() - normal.log_prob(high).exp()) / mass
 
     x0 = torch.linspace(-1, 1, 17, dtype=torch.float64).repeat(20)[:, None]
-    total = bits_per_dim_ode(denoiser, schedule, dequantise(x0, 17, generator=seeded()), count=100) + level_bits(17)
+    total = bits_per_dim_ode(
+        denoiser, schedule, dequantise(x0, 17, generator=seeded()), count=100
+    ) + level_bits(17)
     assert total.mean().item() == pytest.approx(math.log2(17), rel=0.01)
 
 
 class NoisyDigits:
     """Digits' middles with known probabilities: a kept digit, and each pixel's level moved by chance.
 
-    Both the probability of every picture and the mean of the signal given a state are sums, done without approximation.
+    Both the probability of every picture and the mean of the signal given a state are sums, done without
+    approximation.
     """
 
     def __init__(self) -> None:
-        middles = torch.tensor(load_digits().images)[:, 3:6, 2:5].flatten(1)                       # (1797, 9) of 0 .. 16
+        middles = torch.tensor(load_digits().images)[:, 3:6, 2:5].flatten(1)  # (1797, 9) of 0 .. 16
         self.levels = torch.linspace(-1, 1, 17, dtype=torch.float64)
         self.held_out = middles[1500:] / 8 - 1
-        self.kept = torch.nn.functional.one_hot(middles[:200].long(), 17).double().flatten(1)     # (200, 9 * 17)
+        self.kept = torch.nn.functional.one_hot(middles[:200].long(), 17).double().flatten(1)  # (200, 9 * 17)
         moved = (torch.arange(17)[:, None] - torch.arange(17)).abs()
-        self.log_move = torch.log_softmax(-moved.double() / 1.5, 1)                               # [kept level, level]
+        self.log_move = torch.log_softmax(-moved.double() / 1.5, 1)  # [kept level, level]
 
     def bits(self, x0: torch.Tensor) -> torch.Tensor:
         """(B,) -log2 P(x0) per pixel."""
         index = ((x0 + 1) * 8).round().long()
-        each = self.log_move[:, index].permute(1, 2, 0).flatten(1)                                # (B, 9 * 17)
+        each = self.log_move[:, index].permute(1, 2, 0).flatten(1)  # (B, 9 * 17)
         return (math.log(len(self.kept)) - torch.logsumexp(each @ self.kept.T, 1)) / 9 / math.log(2)
 
     def denoiser(self, schedule: NoiseSchedule) -> Denoiser:
         def denoise(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
             sigma, u = at(schedule.sigma(t), x), x / at(schedule.scale(t), x)
-            fit = -((u[..., None] - self.levels) / sigma[..., None]).square() / 2                 # (B, 9, level)
-            each = fit[..., None, :] + self.log_move                                              # (B, 9, kept level, level)
+            fit = -((u[..., None] - self.levels) / sigma[..., None]).square() / 2  # (B, 9, level)
+            each = fit[..., None, :] + self.log_move  # (B, 9, kept level, level)
             weight = torch.softmax(torch.logsumexp(each, -1).flatten(1) @ self.kept.T, 1) @ self.kept
-            means = torch.softmax(each, -1) @ self.levels                                         # (B, 9, kept level)
+            means = torch.softmax(each, -1) @ self.levels  # (B, 9, kept level)
             return (u - (weight.reshape(means.shape) * means).sum(-1)) / sigma
 
         return denoise
@@ -166,7 +193,9 @@ class NoisyDigits:
 
 @pytest.mark.slow
 def test_digits_take_their_exact_bits_by_the_flow_and_more_by_the_bound():
-    """The flow is right within 1 % for each picture; the bound's mean lies above, the nearer the more steps it has."""
+    """The flow is right within 1 % for each picture; the bound's mean lies above, the nearer the more steps
+    it has.
+    """
     digits, flow_schedule = NoisyDigits(), linear(1000)
     x0 = digits.held_out[:4]
     exact = digits.bits(x0)
@@ -175,9 +204,16 @@ def test_digits_take_their_exact_bits_by_the_flow_and_more_by_the_bound():
     slacks = []
     for steps in (10, 40):
         schedule = linear(steps)
-        expected = mean_errors(digits.denoiser(schedule), schedule, digits.held_out[50:150], generator=seeded(1))
+        expected = mean_errors(
+            digits.denoiser(schedule), schedule, digits.held_out[50:150], generator=seeded(1)
+        )
         bound = bits_per_dim_elbo(
-            digits.denoiser(schedule), schedule, x0.repeat(40, 1), levels=17, expected_error=expected, generator=seeded(2)
+            digits.denoiser(schedule),
+            schedule,
+            x0.repeat(40, 1),
+            levels=17,
+            expected_error=expected,
+            generator=seeded(2),
         )
         slack = bound - exact.repeat(40)
         slacks.append(slack.mean().item())
@@ -188,23 +224,31 @@ def test_digits_take_their_exact_bits_by_the_flow_and_more_by_the_bound():
 def test_the_bounds_bits_are_the_total_of_its_terms():
     schedule, x0 = linear(10), dequantise(torch.zeros(2, 4, dtype=torch.float64), 17, generator=seeded())
     terms = elbo(ideal(schedule, DIAGONAL), schedule, x0, expected_error=0.3, count=4, generator=seeded(1))
-    total = bits_per_dim_elbo(ideal(schedule, DIAGONAL), schedule, x0, expected_error=0.3, count=4, generator=seeded(1))
+    total = bits_per_dim_elbo(
+        ideal(schedule, DIAGONAL), schedule, x0, expected_error=0.3, count=4, generator=seeded(1)
+    )
     assert torch.equal(total, terms.total)
 
 
-# --- bad input ---------------------------------------------------------------------------------------------------------
+# --- bad input
+# ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options, words", [
-    ({"count": 0}, "count must be 1 or more steps, got 0"),
-    ({"probes": 0}, "probes must be 1 or more, .* got 0"),
-    ({"levels": 1}, "levels must be 2 or more, got 1"),
-    ({"levels": 4}, "x must hold only 4 levels"),
-])
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"count": 0}, "count must be 1 or more steps, got 0"),
+        ({"probes": 0}, "probes must be 1 or more, .* got 0"),
+        ({"levels": 1}, "levels must be 2 or more, got 1"),
+        ({"levels": 4}, "x must hold only 4 levels"),
+    ],
+)
 def test_bad_options_are_refused(options, words):
     schedule = linear(10)
     with pytest.raises(ValueError, match=words):
-        bits_per_dim_ode(ideal(schedule, DIAGONAL), schedule, torch.zeros(2, 4, dtype=torch.float64), **options)
+        bits_per_dim_ode(
+            ideal(schedule, DIAGONAL), schedule, torch.zeros(2, 4, dtype=torch.float64), **options
+        )
 
 
 def test_a_chain_of_one_step_has_no_flow():

@@ -1,4 +1,6 @@
-"""The usual networks, with weights of no worth, against torchmetrics and brute force; and their weights where they are missing."""
+"""The usual networks, with weights of no worth, against torchmetrics and brute force; and their weights where
+they are missing.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +16,18 @@ import pytest
 import torch
 import torchmetrics
 import torchvision
+from oracles import largest, seeded
 from torch.nn.functional import cosine_similarity
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 from torchmetrics.functional.multimodal.clip_score import _clip_score_update as torchmetrics_update
 from torchmetrics.image.fid import NoTrainInceptionV3
 
 from dhp_lab.core import download
-from dhp_lab.metrics import feature_networks as metric_networks
 from dhp_lab.core.download import DownloadError
+from dhp_lab.metrics import feature_networks as metric_networks
 from dhp_lab.metrics.feature_distances import frechet_distance, kernel_distance
-from dhp_lab.metrics.generative import clip_score, fid, improved_precision_recall, inception_score, kid, lpips
 from dhp_lab.metrics.feature_networks import CLIP_FILES, alexnet_lpips, clip, inception, obtain
-from oracles import largest, seeded
+from dhp_lab.metrics.generative import clip_score, fid, improved_precision_recall, inception_score, kid, lpips
 
 
 @pytest.fixture
@@ -76,9 +78,13 @@ def test_inception_is_that_of_torchmetrics(hub, monkeypatch):
     torch.save({}, path)
     with monkeypatch.context() as patch:
         patch.setattr(FeatureExtractorInceptionV3, "load_state_dict", lambda self, weights: None)
-        random = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=path)
+        random = FeatureExtractorInceptionV3(
+            "inception-v3-compat", ["2048"], feature_extractor_weights_path=path
+        )
     weights = random.state_dict()
-    weights |= {name: value / 6 for name, value in weights.items() if name.endswith("running_var")}  # keeps each layer's size
+    weights |= {
+        name: value / 6 for name, value in weights.items() if name.endswith("running_var")
+    }  # keeps each layer's size
     torch.save(weights, path)
     monkeypatch.setattr(metric_networks, "_mismatch", lambda path, name: None)
     x = pictures(4)
@@ -108,21 +114,34 @@ def test_lpips_is_its_equation_on_alexnet(hub, monkeypatch):
         torch.manual_seed(0)
         layers = torchvision.models.alexnet().features.eval()
     weights = {f"features.{name}": value for name, value in layers.state_dict().items()}
-    for name, shape in {"1": (4096, 9216), "4": (4096, 4096), "6": (1000, 4096)}.items():    # zeros that take no room
-        weights |= {f"classifier.{name}.weight": torch.zeros(1, 1).expand(shape), f"classifier.{name}.bias": torch.zeros(shape[0])}
+    for name, shape in {
+        "1": (4096, 9216),
+        "4": (4096, 4096),
+        "6": (1000, 4096),
+    }.items():  # zeros that take no room
+        weights |= {
+            f"classifier.{name}.weight": torch.zeros(1, 1).expand(shape),
+            f"classifier.{name}.bias": torch.zeros(shape[0]),
+        }
     torch.save(weights, hub / torchvision.models.AlexNet_Weights.DEFAULT.url.rpartition("/")[2])
     monkeypatch.setattr(metric_networks, "_mismatch", lambda path, name: None)
 
     a, b = pictures(3, 40), pictures(3, 40, seed=1)
     shipped = Path(torchmetrics.__file__).parent / "functional/image/lpips_models/alex.pth"
     shares = list(torch.load(shipped, map_location="cpu", weights_only=True).values())
-    mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])   # of ImageNet's pixels
+    mean, deviation = (
+        torch.tensor([0.485, 0.456, 0.406]),
+        torch.tensor([0.229, 0.224, 0.225]),
+    )  # of ImageNet's pixels
     x, y = (((picture - mean[:, None, None]) / deviation[:, None, None]) for picture in (a, b))
     expected = torch.zeros(3)
     for number, layer in enumerate(layers[:12]):
         x, y = layer(x), layer(y)
         if number in (1, 4, 7, 9, 11):
-            gap = x / (x.square().sum(1, keepdim=True) + 1e-8).sqrt() - y / (y.square().sum(1, keepdim=True) + 1e-8).sqrt()
+            gap = (
+                x / (x.square().sum(1, keepdim=True) + 1e-8).sqrt()
+                - y / (y.square().sum(1, keepdim=True) + 1e-8).sqrt()
+            )
             expected += (shares.pop(0) * gap.square()).sum(1).mean((1, 2))
     assert shares == [] and largest(lpips(a, b) - expected) < 1e-5 * expected.min()
     assert largest(lpips(a, b) - alexnet_lpips(a, b)) == 0 and largest(lpips(a, a)) == 0
@@ -137,9 +156,20 @@ def test_clip_score_is_that_of_torchmetrics(hub, tmp_path):
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
     sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    words = {"vocab_size": 30, "max_position_embeddings": 12, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
-    config = CLIPConfig(text_config=sizes | words, vision_config=sizes | {"image_size": 32, "patch_size": 8}, projection_dim=8)
-    letters = {name: i for i, name in enumerate(["<|startoftext|>", "<|endoftext|>", *(f"{c}</w>" for c in "abcdefgh")])}
+    words = {
+        "vocab_size": 30,
+        "max_position_embeddings": 12,
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+        "pad_token_id": 1,
+    }
+    config = CLIPConfig(
+        text_config=sizes | words, vision_config=sizes | {"image_size": 32, "patch_size": 8}, projection_dim=8
+    )
+    letters = {
+        name: i
+        for i, name in enumerate(["<|startoftext|>", "<|endoftext|>", *(f"{c}</w>" for c in "abcdefgh")])
+    }
     look = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=32)
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -151,7 +181,9 @@ def test_clip_score_is_that_of_torchmetrics(hub, tmp_path):
             file.unlink()
     x, captions = pictures(4, 48), ["a b c", "d", "a a h g f e", "b"]
     seen, read = clip(x, captions)
-    assert seen.shape == read.shape == (4, 8) and clip(x, ["a " * 99] * 4)[1].shape == (4, 8), "a long caption is cut"
+    assert seen.shape == read.shape == (4, 8) and clip(x, ["a " * 99] * 4)[1].shape == (4, 8), (
+        "a long caption is cut"
+    )
 
     class Old:
         """As transformers 4 answered."""
@@ -162,29 +194,65 @@ def test_clip_score_is_that_of_torchmetrics(hub, tmp_path):
         get_text_features = lambda self, *args: parts[0].get_text_features(*args).pooler_output
 
     def processor(images=None, text=None, return_tensors=None, padding=None):
-        return parts[2](text, return_tensors="pt", padding=True) if images is None else parts[1](images, return_tensors="pt")
+        return (
+            parts[2](text, return_tensors="pt", padding=True)
+            if images is None
+            else parts[1](images, return_tensors="pt")
+        )
 
     expected, _ = torchmetrics_update(list((255 * x).round().byte()), captions, Old(), processor)
-    assert expected.min() < 0 < expected.max() and largest(100 * cosine_similarity(seen, read) - expected) < 1e-4
+    assert (
+        expected.min() < 0 < expected.max() and largest(100 * cosine_similarity(seen, read) - expected) < 1e-4
+    )
     assert largest(clip_score(x, captions) - expected.clamp(min=0)) < 1e-4
 
 
 # their weights
 
 
-@pytest.mark.parametrize("call, file, address", [
-    (lambda x: fid(x, x), "hub/checkpoints/weights-inception-2015-12-05-6726825d.pth", "https://github.com/toshas/torch-fidelity"),
-    (lambda x: kid(x, x), "hub/checkpoints/weights-inception-2015-12-05-6726825d.pth", "https://github.com/toshas/torch-fidelity"),
-    (lambda x: improved_precision_recall(x, x), "hub/checkpoints/weights-inception-", "https://github.com/toshas"),
-    (lambda x: inception_score(x, splits=1), "hub/checkpoints/weights-inception-", "https://github.com/toshas"),
-    (lambda x: lpips(x, x), "hub/checkpoints/alexnet-owt-7be5be79.pth", "https://download.pytorch.org/models/alexnet"),
-    (lambda x: clip_score(x, ["a", "b"]), "data/clip-vit-large-patch14/config.json", "https://huggingface.co/openai/clip-vit"),
-], ids=["fid", "kid", "precision", "inception_score", "lpips", "clip"])
+@pytest.mark.parametrize(
+    "call, file, address",
+    [
+        (
+            lambda x: fid(x, x),
+            "hub/checkpoints/weights-inception-2015-12-05-6726825d.pth",
+            "https://github.com/toshas/torch-fidelity",
+        ),
+        (
+            lambda x: kid(x, x),
+            "hub/checkpoints/weights-inception-2015-12-05-6726825d.pth",
+            "https://github.com/toshas/torch-fidelity",
+        ),
+        (
+            lambda x: improved_precision_recall(x, x),
+            "hub/checkpoints/weights-inception-",
+            "https://github.com/toshas",
+        ),
+        (
+            lambda x: inception_score(x, splits=1),
+            "hub/checkpoints/weights-inception-",
+            "https://github.com/toshas",
+        ),
+        (
+            lambda x: lpips(x, x),
+            "hub/checkpoints/alexnet-owt-7be5be79.pth",
+            "https://download.pytorch.org/models/alexnet",
+        ),
+        (
+            lambda x: clip_score(x, ["a", "b"]),
+            "data/clip-vit-large-patch14/config.json",
+            "https://huggingface.co/openai/clip-vit",
+        ),
+    ],
+    ids=["fid", "kid", "precision", "inception_score", "lpips", "clip"],
+)
 def test_offline_a_missing_file_is_named_with_its_place_and_address(hub, tmp_path, call, file, address):
     with pytest.raises(DownloadError) as error:
         call(pictures(2))
     text = str(error.value)
-    assert text.startswith(f"{tmp_path}/{file}") and f"lay {address}" in text and "network of your own" in text
+    assert (
+        text.startswith(f"{tmp_path}/{file}") and f"lay {address}" in text and "network of your own" in text
+    )
     assert f" into {(tmp_path / file).parent} by hand" in text and "\n" not in text
     assert "is missing: HF_HUB_OFFLINE is set, nothing is fetched" in text
 
@@ -201,7 +269,10 @@ def test_of_several_missing_files_all_are_named(hub, tmp_path):
 
 
 def test_a_site_that_cannot_be_reached_is_one_clear_error(tmp_path, site):
-    with pytest.raises(DownloadError, match=rf"^{tmp_path}/a/b.bin is missing: cannot reach http://127.0.0.1:9/b.bin \(.*refused"):
+    with pytest.raises(
+        DownloadError,
+        match=rf"^{tmp_path}/a/b.bin is missing: cannot reach http://127.0.0.1:9/b.bin \(.*refused",
+    ):
         obtain("http://127.0.0.1:9/b.bin", tmp_path / "a")
     with pytest.raises(DownloadError, match=r"b.bin is missing: http://127.*: the site answers 404"):
         obtain(f"{site[1]}b.bin", tmp_path / "a")
@@ -211,7 +282,9 @@ def test_a_site_that_never_answers_is_not_waited_for(tmp_path, site, monkeypatch
     monkeypatch.setattr(download, "TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         start = time.monotonic()
-        with pytest.raises(DownloadError, match=r"b.bin is missing: cannot reach http://127\S+/b.bin \(timed out\)"):
+        with pytest.raises(
+            DownloadError, match=r"b.bin is missing: cannot reach http://127\S+/b.bin \(timed out\)"
+        ):
             obtain(f"http://127.0.0.1:{silent.getsockname()[1]}/b.bin", tmp_path)
         assert 0.2 <= time.monotonic() - start < 5
 
@@ -225,11 +298,15 @@ def test_a_missing_file_is_fetched_once_and_checked_by_its_name(tmp_path, site):
     assert obtain(site[1] + named(data), tmp_path / "new") == path, "what is there is not fetched again"
 
     (site[0] / named(b"other")).write_bytes(data)
-    with pytest.raises(DownloadError, match="sent is not the original: its sha256 starts with .*, and was removed"):
+    with pytest.raises(
+        DownloadError, match="sent is not the original: its sha256 starts with .*, and was removed"
+    ):
         obtain(site[1] + named(b"other"), tmp_path / "new")
     assert list((tmp_path / "new").iterdir()) == [path], "nothing is left of it"
     path.write_bytes(data[:-1])
-    with pytest.raises(DownloadError, match=rf"{path} is not the original: .*; move it away, and it is fetched again"):
+    with pytest.raises(
+        DownloadError, match=rf"{path} is not the original: .*; move it away, and it is fetched again"
+    ):
         obtain(site[1] + named(data), tmp_path / "new")
 
 
@@ -253,4 +330,3 @@ def test_code_in_a_file_of_weights_is_not_run(hub, tmp_path):
     assert not (tmp_path / "sprung").exists()
     torch.load(hub / name, weights_only=False)
     assert (tmp_path / "sprung").exists(), "the trap works"
-

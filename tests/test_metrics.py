@@ -9,8 +9,16 @@ import torch
 from scipy.ndimage import correlate1d
 from skimage.metrics import peak_signal_noise_ratio
 
+from dhp_lab.metrics.pixels import (
+    bits_per_pixel,
+    compression_ratio,
+    decibel,
+    gradient_energy_ratio,
+    ms_ssim,
+    psnr,
+    round_to_8_bits,
+)
 from dhp_lab.metrics.rd_curves import bd_rate, smallest_gain
-from dhp_lab.metrics.pixels import bits_per_pixel, compression_ratio, decibel, gradient_energy_ratio, ms_ssim, psnr, round_to_8_bits
 
 
 def photo(size=192):
@@ -85,7 +93,9 @@ def test_ms_ssim_closed_form_for_a_change_of_brightness():
     x, x_hat = (torch.full((2, 3, 176, 192), value, dtype=torch.float64) for value in (a, b))
     expected = ((2 * a * b + c1) / (a * a + b * b + c1)) ** 0.1333
     assert (ms_ssim(x_hat, x) - expected).abs().max() < 1e-5
-    assert (ms_ssim(x_hat.float(), x.float()) - expected).abs().max() < 5e-5  # float32 variances of a flat area
+    assert (
+        ms_ssim(x_hat.float(), x.float()) - expected
+    ).abs().max() < 5e-5  # float32 variances of a flat area
 
 
 def test_ms_ssim_refuses_small_pictures():
@@ -110,7 +120,9 @@ def test_gradient_energy_ratio_brute_force():
         right = sum((luma[i, j + 1] - luma[i, j]) ** 2 for i in range(rows) for j in range(columns - 1))
         return down + right
 
-    assert gradient_energy_ratio(x_hat, x, rounded=False).item() == pytest.approx(energy(x_hat) / energy(x), rel=1e-9)
+    assert gradient_energy_ratio(x_hat, x, rounded=False).item() == pytest.approx(
+        energy(x_hat) / energy(x), rel=1e-9
+    )
 
 
 def test_gradient_energy_ratio_closed_forms():
@@ -135,7 +147,9 @@ def test_each_picture_of_a_batch_has_its_own_figure():
 
 def test_shapes_must_agree():
     for metric in (psnr, ms_ssim, gradient_energy_ratio):
-        with pytest.raises(ValueError, match=r"one shape \(B, C, H, W\), got \(1, 3, 8, 8\) and \(1, 3, 8, 9\)"):
+        with pytest.raises(
+            ValueError, match=r"one shape \(B, C, H, W\), got \(1, 3, 8, 8\) and \(1, 3, 8, 9\)"
+        ):
             metric(torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 9))
 
 
@@ -154,7 +168,9 @@ def test_bd_rate_of_ten_percent_fewer_bits():
 
 
 def test_bd_rate_of_straight_lines_in_log_rate():
-    """log2(rate) = (dB - 26) / 3 against the same line 1 dB lower: 2**(1/3) times the bits, on the common range."""
+    """log2(rate) = (dB - 26) / 3 against the same line 1 dB lower: 2**(1/3) times the bits, on the common
+    range.
+    """
     quality = np.linspace(26, 38, 7)
     line = lambda db: 2 ** ((db - 26) / 3)
     result = bd_rate((line(quality), quality), (line(quality), quality - 1))
@@ -169,15 +185,22 @@ def test_bd_rate_does_not_depend_on_the_order_of_points():
     assert bd_rate((RATES, QUALITIES), test) == bd_rate((RATES, QUALITIES), backwards)
 
 
-@pytest.mark.parametrize("rates, qualities, message", [
-    (RATES[:3], QUALITIES[:3], "at least 4"),
-    (RATES, QUALITIES[:4], "at least 4"),
-    (RATES, [q + 20 for q in QUALITIES], "share no quality"),
-    (RATES, [26, 28.5, 28.5, 33.8, 37], r"not monotonic: 28.500 dB at 0.2000 bpp, then 28.500 dB at 0.4000 bpp"),
-    ([0.1, 0.2, 0.2, 0.8, 1.6], QUALITIES, "not monotonic"),
-    ([0.0, 0.2, 0.4, 0.8, 1.6], QUALITIES, r"holds 26.0 dB at 0.0 bpp"),
-    (RATES, [26, 28.5, 31, 33.8, math.inf], r"holds inf dB at 1.6 bpp"),
-])
+@pytest.mark.parametrize(
+    "rates, qualities, message",
+    [
+        (RATES[:3], QUALITIES[:3], "at least 4"),
+        (RATES, QUALITIES[:4], "at least 4"),
+        (RATES, [q + 20 for q in QUALITIES], "share no quality"),
+        (
+            RATES,
+            [26, 28.5, 28.5, 33.8, 37],
+            r"not monotonic: 28.500 dB at 0.2000 bpp, then 28.500 dB at 0.4000 bpp",
+        ),
+        ([0.1, 0.2, 0.2, 0.8, 1.6], QUALITIES, "not monotonic"),
+        ([0.0, 0.2, 0.4, 0.8, 1.6], QUALITIES, r"holds 26.0 dB at 0.0 bpp"),
+        (RATES, [26, 28.5, 31, 33.8, math.inf], r"holds inf dB at 1.6 bpp"),
+    ],
+)
 def test_bd_rate_refuses_curves_it_cannot_judge(rates, qualities, message):
     with pytest.raises(ValueError, match=message):
         bd_rate((RATES, QUALITIES), (rates, qualities))
@@ -195,5 +218,7 @@ def test_smallest_gain_between_straight_lines():
 def test_smallest_gain_looks_only_where_both_curves_reach():
     rates = np.geomspace(0.5, 4, 5)
     line = lambda r: 30 + 3 * np.log2(r)
-    assert smallest_gain((RATES, line(np.array(RATES))), (rates, line(rates) + 0.5)) == pytest.approx(0.5, abs=1e-9)
+    assert smallest_gain((RATES, line(np.array(RATES))), (rates, line(rates) + 0.5)) == pytest.approx(
+        0.5, abs=1e-9
+    )
     assert smallest_gain((RATES, QUALITIES), (rates + 2, line(rates))) is None

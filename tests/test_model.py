@@ -15,14 +15,14 @@ from models import M, N, picture, untrained, woken
 from oracles import largest
 
 import dhp_lab
-from dhp_lab.core.weights import CONFIG, WEIGHTS
 from dhp_lab.codec.bits.bitstream import BitstreamError
-from dhp_lab.codec.denoising.decoder_state import SIGMA_Q
-from dhp_lab.codec.model import DiffusionHyperprior
-from dhp_lab.codec.create import create_diffusion_hyperprior_model
 from dhp_lab.codec.bits.lambdas import lambda_code, lambda_of
-from dhp_lab.codec.networks.gain import quantisation_sigma
+from dhp_lab.codec.create import create_diffusion_hyperprior_model
+from dhp_lab.codec.denoising.decoder_state import SIGMA_Q
 from dhp_lab.codec.entropy_coding import receive
+from dhp_lab.codec.model import DiffusionHyperprior
+from dhp_lab.codec.networks.gain import quantisation_sigma
+from dhp_lab.core.weights import CONFIG, WEIGHTS
 
 SIZES = [(16, 16), (17, 31), (64, 64), (100, 77), (131, 200)]
 LAMBDAS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-6)
@@ -64,7 +64,7 @@ def test_forward_is_compress_and_decompress_to_the_last_bit(model, height, width
     for steps in (0, 1, 3):
         decoded = model.decompress(coded["strings"], coded["shape"], steps=steps)["x_hat"]
         assert decoded.shape == x.shape and decoded.dtype == torch.float32
-        assert 0 <= decoded.min() and decoded.max() <= 1
+        assert decoded.min() >= 0 and decoded.max() <= 1
         assert torch.equal(decoded, model(x, 1e-3, steps=steps)["x_hat"].clamp(0, 1))
 
 
@@ -82,18 +82,27 @@ def test_odd_pictures_at_extreme_rates(model, kind, lambda_rate):
 @torch.no_grad()
 @pytest.mark.parametrize("lambda_rate", [1e-6, 1e-5, 1e-4])
 def test_with_all_channels_the_error_is_that_of_rounding(lambda_rate):
-    """Orthonormal transforms and a uniform quantiser: the picture's MSE is Delta^2/12 (2 % is four standard errors)."""
-    model, x = untrained(N=4, M=768), 0.1 + 0.8 * torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
-    model.log2_spread.clamp_(min=-4)              # white noise: every channel is as strong
+    """Orthonormal transforms and a uniform quantiser: the picture's MSE is Delta^2/12 (2 % is four standard
+    errors).
+    """
+    model, x = (
+        untrained(N=4, M=768),
+        0.1 + 0.8 * torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0)),
+    )
+    model.log2_spread.clamp_(min=-4)  # white noise: every channel is as strong
     coded = model.compress(x, lambda_rate)
     error = model.decompress(coded["strings"], coded["shape"], steps=0)["x_hat"] - x
-    assert error.square().mean().item() == pytest.approx(quantisation_sigma(model.step_size(lambda_rate)) ** 2, rel=0.02)
+    assert error.square().mean().item() == pytest.approx(
+        quantisation_sigma(model.step_size(lambda_rate)) ** 2, rel=0.02
+    )
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("loud", [M, 5, 0])
 def test_channels_that_the_hyperprior_calls_silent_are_not_sent(loud):
-    """Their symbols are zero on both sides, even where the picture says otherwise; with none left y is empty and still known."""
+    """Their symbols are zero on both sides, even where the picture says otherwise; with none left y is empty
+    and still known.
+    """
     codec, x = woken(), picture(64, 96)
     codec.log2_spread[loud:] = -30
     coded = codec.compress(x, 1e-3)
@@ -110,15 +119,22 @@ def test_larger_lambdas_give_smaller_files(model):
     x, codec = picture(96, 96), untrained()
     lambdas = [lambda_of(code) for code in range(lambda_code(1e-6), lambda_code(1e-1), 2048)]
     sizes = [size(codec.compress(x, value)) for value in lambdas]
-    assert all(more > fewer for more, fewer in zip(sizes, sizes[1:], strict=False)) and sizes[0] > 5 * sizes[-1]
+    assert (
+        all(more > fewer for more, fewer in zip(sizes, sizes[1:], strict=False)) and sizes[0] > 5 * sizes[-1]
+    )
     assert size(model.compress(x, 1e-2)) < size(model.compress(x, 1e-3)) < size(model.compress(x, 1e-4))
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("lambda_rate", [1e-5, 1e-4, 1e-3])
 def test_likelihoods_estimate_the_bytes(lambda_rate):
-    """White Gaussian noise, and a prior that knows it: the bytes, the estimate and log2(sigma sqrt(2 pi e) / Delta) agree."""
-    model, noise = untrained(N=4, M=768), torch.randn(1, 3, 96, 128, generator=torch.Generator().manual_seed(0))
+    """White Gaussian noise, and a prior that knows it: the bytes, the estimate and log2(sigma sqrt(2 pi e) /
+    Delta) agree.
+    """
+    model, noise = (
+        untrained(N=4, M=768),
+        torch.randn(1, 3, 96, 128, generator=torch.Generator().manual_seed(0)),
+    )
     model.log2_spread.fill_(math.log2(0.1))
     x, delta = 0.5 + 0.1 * noise, model.step_size(lambda_rate)
     coded, likelihoods = model.compress(x, lambda_rate), model(x, lambda_rate)["likelihoods"]
@@ -133,7 +149,13 @@ def test_likelihoods_estimate_the_bytes(lambda_rate):
 def test_forward_returns_what_compressai_models_return(model):
     out = model(picture(64, 80), 1e-3)
     assert set(out) == {"x_hat", "y", "y_hat", "z", "scales_hat", "likelihoods"}
-    assert out["y"].shape == out["y_hat"].shape == out["scales_hat"].shape == out["likelihoods"]["y"].shape == (1, M, 4, 5)
+    assert (
+        out["y"].shape
+        == out["y_hat"].shape
+        == out["scales_hat"].shape
+        == out["likelihoods"]["y"].shape
+        == (1, M, 4, 5)
+    )
     assert out["z"].shape == out["likelihoods"]["z"].shape == (1, N, 1, 2)
     assert bool((out["scales_hat"] > 0).all())
 
@@ -150,14 +172,18 @@ def test_a_batch_is_coded_as_its_pictures_are(model, in_float32):
 
 @pytest.mark.parametrize("steps", [0, 1, 3])
 def test_a_batch_is_decoded_as_its_pictures_are(model, in_float32, steps):
-    """Symbols are the same whatever the batch; the pictures differ by float32 rounding only, also in what K = 3 draws."""
+    """Symbols are the same whatever the batch; the pictures differ by float32 rounding only, also in what K =
+    3 draws.
+    """
     coded = model.compress(picture(50, 70, count=3), 1e-3)
     together = receive(model, coded["strings"], coded["shape"])
     x_hat = model.decompress(coded["strings"], coded["shape"], steps=steps)["x_hat"]
     for i in range(3):
         strings = [part[i : i + 1] for part in coded["strings"]]
         alone = receive(model, strings, coded["shape"])
-        assert torch.equal(alone.symbols[0], together.symbols[i]) and torch.equal(alone.scale[0], together.scale[i])
+        assert torch.equal(alone.symbols[0], together.symbols[i]) and torch.equal(
+            alone.scale[0], together.scale[i]
+        )
         assert largest(model.decompress(strings, coded["shape"], steps=steps)["x_hat"][0] - x_hat[i]) < 1e-5
 
 
@@ -192,7 +218,9 @@ def test_k_changes_the_picture_and_seeds_matter_from_two_on(model, coded):
 def test_gamma_blends_from_the_sample_to_the_posterior_mean(model, coded):
     known = receive(model, coded["strings"], coded["shape"])
     with torch.no_grad():
-        sample, blend, mean = (model.denoise(known, steps=4, gamma=gamma, seed=3) for gamma in (0.0, 0.25, 1.0))
+        sample, blend, mean = (
+            model.denoise(known, steps=4, gamma=gamma, seed=3) for gamma in (0.0, 0.25, 1.0)
+        )
         assert torch.equal(mean, model.denoise(known, steps=1))
         assert largest(blend - (0.75 * sample + 0.25 * mean)) < 1e-6 and largest(sample - mean) > 1e-3
 
@@ -216,7 +244,9 @@ def test_an_untrained_denoiser_moves_each_latent_inside_its_bin():
     sent = known.symbols != 0
     with torch.no_grad():
         moved = (model.denoise(known, steps=1) - model.denoise(known, steps=0)) / delta
-    assert largest(moved[sent]) <= 0.5 + 1e-5 and bool((moved[sent] * known.symbols[sent] <= 0).all()), "towards the mean"
+    assert largest(moved[sent]) <= 0.5 + 1e-5 and bool((moved[sent] * known.symbols[sent] <= 0).all()), (
+        "towards the mean"
+    )
 
 
 # lambda -> Delta -> sigma_q -> t*
@@ -226,7 +256,7 @@ def test_an_untrained_denoiser_moves_each_latent_inside_its_bin():
 def test_start_time_is_where_the_schedule_has_the_quantisers_noise(schedule):
     model = untrained(schedule=schedule, diffusion_steps=50)
     times = [model.start_time(model.step_size(value)) for value in LAMBDAS]
-    assert sorted(times, reverse=True) == times and 0 < times[-1] and times[0] < 50
+    assert sorted(times, reverse=True) == times and times[-1] > 0 and times[0] < 50
     for value, time in zip(LAMBDAS, times, strict=True):
         sigma = model.noise_schedule.sigma(time).item() * model.latent_scale
         assert sigma == pytest.approx(model.step_size(value) / 12**0.5, rel=1e-6)
@@ -236,7 +266,11 @@ def test_start_time_is_where_the_schedule_has_the_quantisers_noise(schedule):
 def test_noise_levels_start_at_the_rounding_error_or_at_pure_noise(model, coded, steps):
     known = receive(model, coded["strings"], coded["shape"])
     levels = torch.stack(model.noise_levels(known, steps))
-    assert levels.shape == (steps, 1, 1, 4, 6) and bool((levels.diff(dim=0) < 0).all()) and bool((levels > 0).all())
+    assert (
+        levels.shape == (steps, 1, 1, 4, 6)
+        and bool((levels.diff(dim=0) < 0).all())
+        and bool((levels > 0).all())
+    )
     assert largest(levels[0] - SIGMA_Q) < 1e-6
     preview = receive(model, [[None], *coded["strings"][1:]], coded["shape"])
     top = model.noise_schedule.sigma(10).item() * model.latent_scale / model.step_size(1e-3)
@@ -248,7 +282,9 @@ def test_noise_levels_start_at_the_rounding_error_or_at_pure_noise(model, coded,
 
 def test_z_alone_gives_a_preview(model, coded):
     _, z, side = coded["strings"]
-    previews = [model.decompress([[nothing], z, side], coded["shape"], steps=2)["x_hat"] for nothing in (None, b"")]
+    previews = [
+        model.decompress([[nothing], z, side], coded["shape"], steps=2)["x_hat"] for nothing in (None, b"")
+    ]
     assert torch.equal(*previews) and previews[0].shape == (1, 3, 64, 96)
     assert largest(previews[0] - model.decompress(coded["strings"], coded["shape"], steps=2)["x_hat"]) > 0.01
     known = receive(model, [[None], z, side], coded["shape"])
@@ -266,7 +302,10 @@ def test_a_model_that_sends_z_alone(z_model):
         assert torch.equal(decoded, z_model(x, 1e-3, steps=steps)["x_hat"].clamp(0, 1))
     out = z_model(x, 1e-3)
     assert bool((out["likelihoods"]["y"] == 1).all()), "y costs nothing"
-    seeds = [z_model.decompress(coded["strings"], coded["shape"], steps=3, seed=seed)["x_hat"] for seed in (0, 0, 1)]
+    seeds = [
+        z_model.decompress(coded["strings"], coded["shape"], steps=3, seed=seed)["x_hat"]
+        for seed in (0, 0, 1)
+    ]
     assert torch.equal(*seeds[:2]) and largest(seeds[0] - seeds[2]) > 1e-3
 
 
@@ -291,7 +330,9 @@ def test_side_is_lambda_and_two_crcs(model, coded):
 
 @pytest.mark.parametrize("stream", [0, 1])
 def test_a_damaged_stream_is_never_decoded_to_something_else(model, coded, stream):
-    """Every second byte of y or z in turn. The last bits of rANS may carry nothing: then the symbols are the true ones."""
+    """Every second byte of y or z in turn. The last bits of rANS may carry nothing: then the symbols are the
+    true ones.
+    """
     whole, truth, refused = parts(coded)[stream], receive(model, coded["strings"], coded["shape"]), 0
     places = range(0, len(whole), 2 + len(whole) // 40)
     for place in places:
@@ -305,9 +346,16 @@ def test_a_damaged_stream_is_never_decoded_to_something_else(model, coded, strea
     assert refused >= len(places) - 2
 
 
-@pytest.mark.parametrize("stream, change", [
-    (0, lambda y: y[:-4]), (0, lambda y: y[:1]), (0, lambda y: b"\xff" * 40), (1, lambda z: z[: len(z) // 2]), (1, lambda z: b""),
-])
+@pytest.mark.parametrize(
+    "stream, change",
+    [
+        (0, lambda y: y[:-4]),
+        (0, lambda y: y[:1]),
+        (0, lambda y: b"\xff" * 40),
+        (1, lambda z: z[: len(z) // 2]),
+        (1, lambda z: b""),
+    ],
+)
 def test_a_cut_or_foreign_stream_is_refused(model, coded, stream, change):
     strings = list(coded["strings"])
     strings[stream] = [change(strings[stream][0])]
@@ -321,7 +369,9 @@ def test_a_side_of_another_length_is_refused(model, coded, side):
         model.decompress([*coded["strings"][:2], [side]], coded["shape"])
 
 
-@pytest.mark.parametrize("code, message", [(lambda_code(2e-3), "symbols of y"), (0, "lambda"), (65535, "lambda")])
+@pytest.mark.parametrize(
+    "code, message", [(lambda_code(2e-3), "symbols of y"), (0, "lambda"), (65535, "lambda")]
+)
 def test_another_lambda_in_the_side_is_refused(model, coded, code, message):
     side = struct.pack(">H", code) + parts(coded)[2][2:]
     with pytest.raises(BitstreamError, match=message):
@@ -365,7 +415,9 @@ def test_what_is_stored_is_what_was_saved_up_to_float16(model, saved):
     loaded = DiffusionHyperprior.from_pretrained(saved).state_dict()
     for name, value in model.state_dict().items():
         if value.is_floating_point():
-            assert largest(loaded[name] - value) <= (2**-11 * largest(value) if value.numel() >= 4096 else 0), name
+            assert largest(loaded[name] - value) <= (
+                2**-11 * largest(value) if value.numel() >= 4096 else 0
+            ), name
         else:
             assert torch.equal(loaded[name], value), name
 
@@ -374,15 +426,20 @@ def test_tables_are_loaded_and_not_made_again(saved, tmp_path):
     from safetensors.torch import load_file, save_file
 
     tensors = load_file(saved / WEIGHTS)
-    for name in ("_quantized_cdf", "_cdf_length", "_offset"):            # the channels' tables in another order
+    for name in ("_quantized_cdf", "_cdf_length", "_offset"):  # the channels' tables in another order
         tensors[f"entropy_bottleneck.{name}"] = tensors[f"entropy_bottleneck.{name}"].flip(0).contiguous()
     tensors["gaussian_conditional._quantized_cdf"][:, 500] += 1
     save_file(tensors, tmp_path / WEIGHTS, metadata={"format": "pt"})
     (tmp_path / CONFIG).write_bytes((saved / CONFIG).read_bytes())
-    tampered, honest = DiffusionHyperprior.from_pretrained(tmp_path), DiffusionHyperprior.from_pretrained(saved)
+    tampered, honest = (
+        DiffusionHyperprior.from_pretrained(tmp_path),
+        DiffusionHyperprior.from_pretrained(saved),
+    )
     for name in ("entropy_bottleneck", "gaussian_conditional"):
         assert torch.equal(getattr(tampered, name)._quantized_cdf, tensors[f"{name}._quantized_cdf"])
-    assert tampered.model_id != honest.model_id and tampered.update() is False, "update() leaves loaded tables alone"
+    assert tampered.model_id != honest.model_id and tampered.update() is False, (
+        "update() leaves loaded tables alone"
+    )
     coded = [model.compress(picture(64, 96), 1e-5) for model in (tampered, honest)]
     assert parts(coded[0])[1] != parts(coded[1])[1], "the stored tables are the ones that code"
     receive(tampered, coded[0]["strings"], coded[0]["shape"])
@@ -428,17 +485,35 @@ def test_a_gpu_reads_what_a_cpu_wrote_and_the_other_way_round(model):
 # what is refused
 
 
-@pytest.mark.parametrize("settings, message", [
-    ({"N": 3}, "N must lie in 4 .. 1024, got 3"), ({"N": 1025}, "got 1025"), ({"M": 0}, "M must lie in 1 .. 768, .*got 0"),
-    ({"M": 769}, "got 769"), ({"schedule": "quadratic"}, "one of linear, cosine, got 'quadratic'"),
-    ({"transmit": "y"}, "'z.y' or 'z', got 'y'"), ({"diffusion_steps": 0}, "at least 1 step, got 0"),
-])
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"N": 3}, "N must lie in 4 .. 1024, got 3"),
+        ({"N": 1025}, "got 1025"),
+        ({"M": 0}, "M must lie in 1 .. 768, .*got 0"),
+        ({"M": 769}, "got 769"),
+        ({"schedule": "quadratic"}, "one of linear, cosine, got 'quadratic'"),
+        ({"transmit": "y"}, "'z.y' or 'z', got 'y'"),
+        ({"diffusion_steps": 0}, "at least 1 step, got 0"),
+    ],
+)
 def test_settings_out_of_range_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         create_diffusion_hyperprior_model(**{"N": N, "M": M} | settings)
 
 
-@pytest.mark.parametrize("shape", [(3, 64, 64), (1, 1, 64, 64), (1, 4, 64, 64), (1, 3, 15, 64), (1, 3, 64, 15), (1, 1, 3, 64, 64), (0, 3, 64, 64)])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (3, 64, 64),
+        (1, 1, 64, 64),
+        (1, 4, 64, 64),
+        (1, 3, 15, 64),
+        (1, 3, 64, 15),
+        (1, 1, 3, 64, 64),
+        (0, 3, 64, 64),
+    ],
+)
 def test_shapes_that_are_no_pictures_are_refused(model, shape):
     for function in (model.compress, model):
         with pytest.raises(ValueError, match=r"shape \(B, 3, H, W\) with .*got \(" + str(shape[0])):
@@ -461,10 +536,16 @@ def test_lambdas_out_of_range_are_refused(model, value):
             function(picture(16, 16), value)
 
 
-@pytest.mark.parametrize("settings, message", [
-    ({"steps": -1}, "steps must lie in 0 .. 1000, got -1"), ({"steps": 1001}, "got 1001"),
-    ({"gamma": -0.1}, "gamma must lie in .0, 1., got -0.1"), ({"gamma": 1.5}, "got 1.5"), ({"gamma": float("nan")}, "got nan"),
-])
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"steps": -1}, "steps must lie in 0 .. 1000, got -1"),
+        ({"steps": 1001}, "got 1001"),
+        ({"gamma": -0.1}, "gamma must lie in .0, 1., got -0.1"),
+        ({"gamma": 1.5}, "got 1.5"),
+        ({"gamma": float("nan")}, "got nan"),
+    ],
+)
 def test_sampling_out_of_range_is_refused(model, coded, settings, message):
     with pytest.raises(ValueError, match=message):
         model.decompress(coded["strings"], coded["shape"], **settings)

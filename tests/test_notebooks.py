@@ -56,20 +56,28 @@ def code(source: str, *outputs):
 
 def checked(name: str):
     result = f"{name}: not attempted yet. The task."
-    return code(f"checks.{name}(my_{name})", new_output("execute_result", {"text/plain": result}, execution_count=1))
+    return code(
+        f"checks.{name}(my_{name})", new_output("execute_result", {"text/plain": result}, execution_count=1)
+    )
 
 
 def lesson() -> nbformat.NotebookNode:
     cells = [
         new_markdown_cell("# 00 · A lesson\n\n## What you will do\nRead.\n\n## What you will learn\nThis."),
-        new_markdown_cell("## What you need\n3 minutes on a laptop, 1 minute on a GPU; see https://example.org/a/b/c."),
+        new_markdown_cell(
+            "## What you need\n3 minutes on a laptop, 1 minute on a GPU; see https://example.org/a/b/c."
+        ),
         code("from dhp_lab.lessons.start_here import checks, explorer\n%matplotlib inline"),
-        new_markdown_cell("## The idea\n$1/2$ and/or/not.\n```\n## not a heading\n```\n![A noisy photo of a cat](a.png)"),
+        new_markdown_cell(
+            "## The idea\n$1/2$ and/or/not.\n```\n## not a heading\n```\n![A noisy photo of a cat](a.png)"
+        ),
         code("1 / 2", new_output("stream", name="stdout", text="0.5 bits/pixel/channel\n")),
         new_markdown_cell("## Explorer"),
         code("explorer.explore()"),
         code("plots.figure_html(figure)", html(PICTURE)),
-        new_markdown_cell("## A question to think about\nWhy?\n<details><summary>Answer</summary>So.</details>"),
+        new_markdown_cell(
+            "## A question to think about\nWhy?\n<details><summary>Answer</summary>So.</details>"
+        ),
         new_markdown_cell("## Exercises\n\n### Exercise 1: bits"),
         code("def my_psnr(a, b):\n    ..."),
         checked("psnr"),
@@ -123,7 +131,9 @@ def swap_sections(nb):
 
 VIEW = new_output("display_data", {WIDGET_VIEW: {"model_id": "abc"}, "text/plain": "VBox()"})
 PNG = new_output("display_data", {"image/png": "iVBORw0KGgo="})
-PNG_FILE_NAME = new_output("display_data", {"image/png": "iVBORw0KGgo="}, metadata={"image/png": {"alt": "rd.png"}})
+PNG_FILE_NAME = new_output(
+    "display_data", {"image/png": "iVBORw0KGgo="}, metadata={"image/png": {"alt": "rd.png"}}
+)
 ERROR = new_output("error", ename="ValueError", evalue="no", traceback=[])
 WARNING = new_output("stream", name="stderr", text="UserWarning")
 HOME = str(Path.home() / "notes.txt")
@@ -137,10 +147,16 @@ BREAKS = [
     ("kernel_is_python3", put({}, "metadata")),
     ("executed_in_order", put(None, "cells", 4, "execution_count")),
     ("executed_in_order", put(9, "cells", 4, "execution_count")),
-    ("executed_in_order", lambda nb: [cell.update(execution_count=None) for cell in nb.cells if "execution_count" in cell]),
+    (
+        "executed_in_order",
+        lambda nb: [cell.update(execution_count=None) for cell in nb.cells if "execution_count" in cell],
+    ),
     ("no_error_output", show("1 / 2", ERROR)),
     ("no_error_output", show("1 / 2", WARNING)),
-    *[("no_cell_is_skipped", put({"tags": [tag]}, "cells", 4, "metadata")) for tag in ("raises-exception", "nbval-skip")],
+    *[
+        ("no_cell_is_skipped", put({"tags": [tag]}, "cells", 4, "metadata"))
+        for tag in ("raises-exception", "nbval-skip")
+    ],
     ("short_cells", put("x = 1\n" * 15 + "x", "cells", 4, "source")),
     ("small_file", put("x" * 1_500_000, "cells", 8, "metadata", "note")),
     ("sections_in_order", swap_sections),
@@ -240,7 +256,18 @@ def test_a_run_stops_at_the_first_failing_cell(tmp_path):
     path = tmp_path / "a.ipynb"
     nbformat.write(new_notebook(cells=[code("x = 1"), code("assert x == 2"), code("x")]), path)
     conftest = Path(__file__).with_name("conftest.py")
-    command = [sys.executable, "-m", "pytest", "-n0", "-rs", f"--rootdir={tmp_path}", "-c", os.devnull, conftest, path]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-n0",
+        "-rs",
+        f"--rootdir={tmp_path}",
+        "-c",
+        os.devnull,
+        conftest,
+        path,
+    ]
     run = subprocess.run([*command, "--nbval-lax", "--nbval-current-env"], capture_output=True, text=True)
     assert "1 failed, 1 passed, 1 skipped" in run.stdout, run.stdout + run.stderr
     assert "an earlier cell of this notebook failed" in run.stdout

@@ -10,9 +10,16 @@ import torch
 from models import picture, untrained, woken
 from scipy.stats import norm
 
-from dhp_lab.training import codec_objective as objective
 from dhp_lab.codec.bits.scales import table_rows
-from dhp_lab.training.codec_objective import LAMBDA_OFTEN, REFERENCE, SILENT_LEAST, VALIDATION_LAMBDAS, Objective, rate_distortion
+from dhp_lab.training import codec_objective as objective
+from dhp_lab.training.codec_objective import (
+    LAMBDA_OFTEN,
+    REFERENCE,
+    SILENT_LEAST,
+    VALIDATION_LAMBDAS,
+    Objective,
+    rate_distortion,
+)
 
 STAGES = ("codec", "denoiser", "joint")
 
@@ -43,7 +50,9 @@ def test_loss_is_mse_plus_lambda_times_bpp():
     assert losses["loss"].item() == pytest.approx(sum(total) / 2, rel=1e-5)
     assert losses["bpp"].item() == pytest.approx(sum(bpp) / 2, rel=1e-5)
     assert losses["psnr"].item() == pytest.approx(sum(psnr) / 2, rel=1e-5)
-    weighted = [loss * math.sqrt(REFERENCE / value) / REFERENCE for loss, value in zip(total, lambdas, strict=True)]
+    weighted = [
+        loss * math.sqrt(REFERENCE / value) / REFERENCE for loss, value in zip(total, lambdas, strict=True)
+    ]
     assert losses["objective"].item() == pytest.approx(sum(weighted) / 2, rel=1e-5)
     z_bits = -sum(math.log2(p) for p in z.flatten().tolist()) / (2 * 32 * 48)
     assert losses["bpp of z"].item() == pytest.approx(z_bits, rel=1e-5)
@@ -61,7 +70,9 @@ def test_the_codec_stage_decodes_with_k_of_zero():
         return rate_distortion(x_hat, x, model.likelihoods(latents), torch.full((2,), 1e-3))
 
     expected = seeded(by_hand)
-    assert {name: value.item() for name, value in losses.items()} == {name: value.item() for name, value in expected.items()}
+    assert {name: value.item() for name, value in losses.items()} == {
+        name: value.item() for name, value in expected.items()
+    }
 
 
 # the denoiser's own loss
@@ -71,8 +82,12 @@ def test_the_codec_stage_decodes_with_k_of_zero():
 @pytest.mark.parametrize("seed", range(3))
 def test_an_untrained_denoiser_gains_nothing(transmit, seed):
     """Its K = 1 is K = 0, and its guess in the latents is the closed form: both losses are 1."""
-    losses = seeded(Objective(untrained(transmit=transmit).train(), None), picture(64, 64, count=4), "denoiser", seed=seed)
-    assert losses["loss"].item() == pytest.approx(1, abs=1e-6) and losses["gain in dB"].item() == pytest.approx(0, abs=1e-5)
+    losses = seeded(
+        Objective(untrained(transmit=transmit).train(), None), picture(64, 64, count=4), "denoiser", seed=seed
+    )
+    assert losses["loss"].item() == pytest.approx(1, abs=1e-6) and losses[
+        "gain in dB"
+    ].item() == pytest.approx(0, abs=1e-5)
     assert losses["loss in latents"].item() == pytest.approx(1, abs=1e-6)
     in_latents = 1 + losses["surprise"].item()
     expected = 1 + objective.LATENT_WEIGHT * in_latents if transmit == "z+y" else in_latents
@@ -80,7 +95,9 @@ def test_an_untrained_denoiser_gains_nothing(transmit, seed):
 
 
 def test_the_surprise_is_that_of_gaussians():
-    """Minus the log-likelihood of D's errors under the variance it foretells, less the entropy under the closed form's."""
+    """Minus the log-likelihood of D's errors under the variance it foretells, less the entropy under the
+    closed form's.
+    """
     model, calls = woken().train(), []
     model.denoiser.register_forward_hook(lambda module, arguments, result: calls.append((arguments, result)))
     latents = model.latents(picture(64, 64, count=2), torch.full((2,), 1e-3))
@@ -90,11 +107,16 @@ def test_the_surprise_is_that_of_gaussians():
     believed = model.denoiser.closed_form(*arguments)[1]
     likelihood = torch.distributions.Normal(clean, foretold.clamp(min=1e-8).sqrt()).log_prob(rest)
     entropy = torch.distributions.Normal(0.0, believed.clamp(min=1e-8).sqrt()).entropy()
-    assert surprise.item() == pytest.approx((-likelihood - entropy).mean().item(), rel=1e-4) and abs(surprise.item()) > 1e-3
+    assert (
+        surprise.item() == pytest.approx((-likelihood - entropy).mean().item(), rel=1e-4)
+        and abs(surprise.item()) > 1e-3
+    )
 
 
 def test_silent_latents_teach_their_scale():
-    """Minus scipy's log-density of what the coder passes over, and nothing of what it sends; the gradient is the scale's alone."""
+    """Minus scipy's log-density of what the coder passes over, and nothing of what it sends; the gradient is
+    the scale's alone.
+    """
     model = woken().train()
     latents = model.latents(picture(64, 64, count=2), torch.full((2,), 3e-2))
     octaves = (latents.octaves.detach() - 2).requires_grad_()
@@ -104,10 +126,13 @@ def test_silent_latents_teach_their_scale():
     rest, scale = latents.rest.detach()[silent], octaves.detach()[silent].clamp(min=SILENT_LEAST).exp2()
     nats = -norm.logpdf(rest, scale=scale) - 0.5 * math.log(2 * math.pi)
     assert loss.item() == pytest.approx(nats.sum() / silent.numel(), rel=1e-4)
-    gradient, = torch.autograd.grad(loss, octaves)
+    (gradient,) = torch.autograd.grad(loss, octaves)
     learnt = silent & (octaves > SILENT_LEAST)
     expected = math.log(2) * (1 - (latents.rest.detach() / octaves.detach().exp2()).square()) / silent.numel()
-    assert torch.allclose(gradient[learnt], expected[learnt], rtol=1e-3, atol=1e-7) and not gradient[~learnt].any()
+    assert (
+        torch.allclose(gradient[learnt], expected[learnt], rtol=1e-3, atol=1e-7)
+        and not gradient[~learnt].any()
+    )
 
 
 def test_the_denoisers_loss_is_the_error_of_k_of_one_over_that_of_k_of_zero():
@@ -118,7 +143,9 @@ def test_the_denoisers_loss_is_the_error_of_k_of_one_over_that_of_k_of_zero():
     def by_hand():
         latents = model.latents(x, torch.full((3,), 3e-2))
         known = model.known(latents)
-        pictures = [model.synthesise(model.denoise(known, steps=k), latents.log2_delta, (64, 64)) for k in (0, 1)]
+        pictures = [
+            model.synthesise(model.denoise(known, steps=k), latents.log2_delta, (64, 64)) for k in (0, 1)
+        ]
         return [(x_hat - x).square().mean((1, 2, 3)) for x_hat in pictures]
 
     plain, denoised = seeded(by_hand)
@@ -131,7 +158,11 @@ def test_a_denoiser_that_spoils_its_closed_form_has_a_larger_loss():
     model = untrained().train()
     torch.nn.init.constant_(model.denoiser.exit.bias, 0.5)
     losses = seeded(Objective(model, 3e-2), picture(64, 64, count=4), "denoiser")
-    assert losses["loss in latents"].item() > 1.3 and losses["loss"].item() > 1.03 and losses["gain in dB"].item() < -0.1
+    assert (
+        losses["loss in latents"].item() > 1.3
+        and losses["loss"].item() > 1.03
+        and losses["gain in dB"].item() < -0.1
+    )
 
 
 def test_the_denoiser_learns():
@@ -149,7 +180,9 @@ def test_the_denoiser_learns():
         last = loss()
         last.backward()
         optimizer.step()
-    assert last.item() < 1 + objective.LATENT_WEIGHT - 0.03             # an untrained denoiser starts at 1 + LATENT_WEIGHT
+    assert (
+        last.item() < 1 + objective.LATENT_WEIGHT - 0.03
+    )  # an untrained denoiser starts at 1 + LATENT_WEIGHT
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert changed and all(name.startswith("denoiser.") for name in changed)
 
@@ -160,25 +193,35 @@ def test_the_denoiser_learns():
 @pytest.mark.parametrize("transmit", ["z+y", "z"])
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_gradient_reaches_exactly_the_stages_parameters(stage, transmit):
-    """Several batches, because the joint stage leaves parts out at random. Where z alone is sent no bin is ever known."""
+    """Several batches, because the joint stage leaves parts out at random. Where z alone is sent no bin is
+    ever known.
+    """
     model = woken(transmit=transmit).train()
     task = Objective(model, None)
     groups = task.parameter_groups(stage, 1.0)
     for seed in range(3):
         seeded(task, picture(64, 64, count=4), stage, seed=seed)["objective"].backward()
     wanted = {name for name, _ in model.named_parameters() if not name.endswith("quantiles")}
-    wanted = {name for name in wanted if stage == "joint" or name.startswith("denoiser.") == (stage == "denoiser")}
+    wanted = {
+        name for name in wanted if stage == "joint" or name.startswith("denoiser.") == (stage == "denoiser")
+    }
     unused = {"denoiser.trust"} if transmit == "z" else set()
     reached = {name for name, p in model.named_parameters() if p.grad is not None and bool(p.grad.any())}
     assert reached == wanted - unused
-    assert {id(p) for group in groups for p in group["params"]} == {id(p) for n, p in model.named_parameters() if n in wanted}
+    assert {id(p) for group in groups for p in group["params"]} == {
+        id(p) for n, p in model.named_parameters() if n in wanted
+    }
     assert all(bool(p.grad.isfinite().all()) for _, p in model.named_parameters() if p.grad is not None)
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_lapped_transforms_and_the_denoiser_learn_at_a_share_of_the_rate(stage):
     model = untrained()
-    rates = {id(p): group["lr"] for group in Objective(model, None).parameter_groups(stage, 1e-3) for p in group["params"]}
+    rates = {
+        id(p): group["lr"]
+        for group in Objective(model, None).parameter_groups(stage, 1e-3)
+        for p in group["params"]
+    }
     for name, parameter in model.named_parameters():
         if id(parameter) in rates:
             share = objective.LATE_SHARE if name.startswith(("denoiser.", "passes.")) else 1.0
@@ -197,11 +240,15 @@ def test_the_denoisers_own_loss_moves_the_denoiser_alone():
 
 
 def test_the_denoisers_picture_hands_the_encoder_the_gradient_of_plain_decoding(monkeypatch):
-    """D sees detached inputs: what the codec's parameters feel is the gradient of y_hat, weighted as the synthesis asks."""
+    """D sees detached inputs: what the codec's parameters feel is the gradient of y_hat, weighted as the
+    synthesis asks.
+    """
     monkeypatch.setattr(objective, "CLEAN_SHARE", -1.0)
     model = woken().train()
     asked = torch.randn(4, model.M, 4, 4, generator=torch.Generator().manual_seed(0))
-    codec = {name: p for name, p in model.named_parameters() if name.startswith(("g_a.", "h_a.", "h_s.", "gain."))}
+    codec = {
+        name: p for name, p in model.named_parameters() if name.startswith(("g_a.", "h_a.", "h_s.", "gain."))
+    }
 
     def gradients(mixed: bool) -> list[torch.Tensor]:
         latents = model.latents(picture(64, 64, count=4), torch.full((4,), 1e-3))
@@ -215,7 +262,9 @@ def test_the_denoisers_picture_hands_the_encoder_the_gradient_of_plain_decoding(
 
 
 def test_the_encoder_feels_the_denoisers_picture_through_the_rounding():
-    """Joint stage: y_hat's gradient passes D by, so g_a and Delta learn from the distortion although D's inputs are cut off."""
+    """Joint stage: y_hat's gradient passes D by, so g_a and Delta learn from the distortion although D's
+    inputs are cut off.
+    """
     model = woken().train()
     task, x = Objective(model, 1e-3), picture(64, 64, count=4)
 
@@ -234,14 +283,22 @@ def test_the_encoder_feels_the_denoisers_picture_through_the_rounding():
 
 def test_lambdas_cover_the_range_and_favour_small_files():
     model = untrained()
-    drawn, (least, most) = seeded(Objective(model, None).draw_lambdas, 4000, torch.device("cpu")), model.config.lambda_range
+    drawn, (least, most) = (
+        seeded(Objective(model, None).draw_lambdas, 4000, torch.device("cpu")),
+        model.config.lambda_range,
+    )
     assert least <= drawn.min() and drawn.max() <= most * (1 + 1e-6) and (least, most) == (1e-5, 3e-2)
-    shares = [0.3 * math.log(LAMBDA_OFTEN / least) / math.log(most / least), (drawn < LAMBDA_OFTEN).float().mean().item()]
+    shares = [
+        0.3 * math.log(LAMBDA_OFTEN / least) / math.log(most / least),
+        (drawn < LAMBDA_OFTEN).float().mean().item(),
+    ]
     assert shares[1] == pytest.approx(shares[0], abs=5 * math.sqrt(0.13 * 0.87 / 4000))
 
 
 def test_a_single_lambda_is_taken_for_all():
-    assert Objective(untrained(), 5e-4).draw_lambdas(3, torch.device("cpu")).tolist() == pytest.approx([5e-4] * 3)
+    assert Objective(untrained(), 5e-4).draw_lambdas(3, torch.device("cpu")).tolist() == pytest.approx(
+        [5e-4] * 3
+    )
 
 
 @pytest.mark.parametrize("denoise", [False, True])
@@ -252,5 +309,7 @@ def test_validation_is_the_models_own_forward(denoise):
     with torch.no_grad():
         for row in rows:
             out = model(x, row["lambda_rate"], steps=int(denoise))
-            expected = rate_distortion(out["x_hat"], x, out["likelihoods"], torch.full((2,), row["lambda_rate"]))
+            expected = rate_distortion(
+                out["x_hat"], x, out["likelihoods"], torch.full((2,), row["lambda_rate"])
+            )
             assert torch.equal(row["x_hat"], out["x_hat"]) and row["loss"] == expected["loss"].item()

@@ -1,4 +1,6 @@
-"""dhp_lab.notebook.photo_figures: photos pixel for pixel, bars and points where the numbers are, alternative texts always."""
+"""dhp_lab.notebook.photo_figures: photos pixel for pixel, bars and points where the numbers are, alternative
+texts always.
+"""
 
 import base64
 import io
@@ -11,10 +13,11 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from dhp_lab.lessons.start_here import figures
-from dhp_lab.notebook import html, photo_figures as plots, style
-from dhp_lab.data.photos import PHOTOS, load_photo
 from dhp_lab.data.images import to_pixels
+from dhp_lab.data.photos import PHOTOS, load_photo
+from dhp_lab.lessons.start_here import figures
+from dhp_lab.notebook import html, style
+from dhp_lab.notebook import photo_figures as plots
 
 
 def noise(height, width, seed=0):
@@ -26,7 +29,9 @@ def drawn(figure):
 
 
 def holds(canvas, picture, left):
-    """Whether the picture stands in the canvas, its left edge at this column, its lower edge at the bottom or above."""
+    """Whether the picture stands in the canvas, its left edge at this column, its lower edge at the bottom or
+    above.
+    """
     rows, cols = picture.shape[:2]
     part = canvas[:, left : left + cols]
     return any(np.array_equal(part[top : top + rows], picture) for top in range(len(canvas) - rows + 1))
@@ -52,7 +57,9 @@ def test_titles_stand_above_the_photos_and_take_no_pixel_of_them():
         assert (canvas[:-40] != 255).any(), "there is no title"
 
 
-@pytest.mark.parametrize("pixels", [noise(20, 20).astype(float), noise(20, 20)[..., 0], noise(20, 20)[..., :2]])
+@pytest.mark.parametrize(
+    "pixels", [noise(20, 20).astype(float), noise(20, 20)[..., 0], noise(20, 20)[..., :2]]
+)
 def test_photos_of_another_kind_are_refused(pixels):
     with pytest.raises(ValueError, match=re.escape("'cat' must be (H, W, 3) uint8")):
         plots.photos_figure({"cat": pixels})
@@ -75,9 +82,13 @@ def test_figure_html_holds_every_pixel_and_the_alt_text():
 
 def test_figure_html_shrinks_with_a_quality_and_keeps_its_size():
     figure = plots.photos_figure({"a": to_pixels(load_photo("coffee", 256))})
-    exact, small = (html.figure_html(figure, "A cup of coffee", quality=quality).text for quality in (None, 80))
+    exact, small = (
+        html.figure_html(figure, "A cup of coffee", quality=quality).text for quality in (None, 80)
+    )
     assert len(small) < len(exact) / 3
-    with Image.open(io.BytesIO(base64.b64decode(re.search(r"data:image/webp;base64,([^\"]+)", small)[1]))) as image:
+    with Image.open(
+        io.BytesIO(base64.b64decode(re.search(r"data:image/webp;base64,([^\"]+)", small)[1]))
+    ) as image:
         assert (image.format, image.width) == ("WEBP", 256)
 
 
@@ -94,7 +105,11 @@ def test_what_a_notebook_stores_beside_the_html_is_short():
 def test_table_html():
     text = html.table_html([["K = 0", 31.5], ["a<b", "-"]], ["", "PSNR"]).text
     rows = re.findall(r"<tr>(.*?)</tr>", text)
-    assert [re.findall(r">([^<]*)</t[dh]>", row) for row in rows] == [["", "PSNR"], ["K = 0", "31.5"], ["a&lt;b", "-"]]
+    assert [re.findall(r">([^<]*)</t[dh]>", row) for row in rows] == [
+        ["", "PSNR"],
+        ["K = 0", "31.5"],
+        ["a&lt;b", "-"],
+    ]
     assert [re.findall("align: ([a-z]+)", row) for row in rows] == [["left", "right"]] * 3
     assert "right" not in html.table_html([["torch", "2.13"]]).text
 
@@ -116,7 +131,9 @@ def test_an_unknown_photo_is_refused():
         load_photo("lena")
 
 
-@pytest.mark.parametrize(("height", "width", "size"), [(23, 31, (7, 9)), (12, 9, (20, 20)), (10, 30, (12, 5)), (16, 16, (1, 1))])
+@pytest.mark.parametrize(
+    ("height", "width", "size"), [(23, 31, (7, 9)), (12, 9, (20, 20)), (10, 30, (12, 5)), (16, 16, (1, 1))]
+)
 def test_busiest_against_brute_force(height, width, size):
     pixels = noise(height, width)
     grey = pixels.astype(int).sum(2)
@@ -127,7 +144,9 @@ def test_busiest_against_brute_force(height, width, size):
             change[i, j] += abs(grey[i, j] - grey[i, j - 1]) if j else 0
     rows, cols = min(size[0], height), min(size[1], width)
     sums = {
-        (i, j): change[i : i + rows, j : j + cols].sum() for i in range(height - rows + 1) for j in range(width - cols + 1)
+        (i, j): change[i : i + rows, j : j + cols].sum()
+        for i in range(height - rows + 1)
+        for j in range(width - cols + 1)
     }
     top, left = max(sums, key=sums.get)
     assert plots.busiest(pixels, *size) == (slice(top, top + rows), slice(left, left + cols))
@@ -152,9 +171,13 @@ def test_noise_level_figure_shows_the_numbers_it_is_given():
     lambdas, times = np.geomspace(1e-5, 1e-2, 20), np.linspace(0, 50, 101)
     errors = np.random.default_rng(0).uniform(-delta / 2, delta / 2, 50_000)
     figure = figures.noise_level_figure(
-        lambdas=lambdas, deltas=5 * np.sqrt(lambdas), errors=errors, times=times, sigmas=times**2 / 100,
+        lambdas=lambdas,
+        deltas=5 * np.sqrt(lambdas),
+        errors=errors,
+        times=times,
+        sigmas=times**2 / 100,
         chosen=(3.6e-3, delta, 4.0, 0.16),
-    )  # fmt: skip
+    )
     step, noise_panel, clock = figure.axes
     assert np.array_equal(step.lines[0].get_xydata(), np.c_[lambdas, 5 * np.sqrt(lambdas)])
     assert step.lines[-1].get_xydata().tolist() == [[3.6e-3, delta]]
@@ -168,7 +191,7 @@ def test_noise_level_figure_shows_the_numbers_it_is_given():
 
 
 def test_the_look_does_not_leak_into_other_figures():
-    keys = [key for key in matplotlib.rcParams if key != "backend"]       # asking for the backend would choose one
+    keys = [key for key in matplotlib.rcParams if key != "backend"]  # asking for the backend would choose one
     before = {key: matplotlib.rcParams[key] for key in keys}
     plots.file_figure({"z": 1})
     assert {key: matplotlib.rcParams[key] for key in keys} == before

@@ -1,4 +1,6 @@
-"""The forward process and its targets: against diffusers, Bayes' rule on a grid, autograd, and torch's own KL."""
+"""The forward process and its targets: against diffusers, Bayes' rule on a grid, autograd, and torch's own
+KL.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ SCHEDULES = {
     "short, exploding": NoiseSchedule("short", SHORT.betas, preserving=False),
 }
 each_schedule = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
-small = pytest.mark.parametrize("schedule", [SHORT, SCHEDULES["short, exploding"]], ids=["preserving", "exploding"])
+small = pytest.mark.parametrize(
+    "schedule", [SHORT, SCHEDULES["short, exploding"]], ids=["preserving", "exploding"]
+)
 
 
 def some_times(schedule: NoiseSchedule, count: int) -> torch.Tensor:
@@ -31,11 +35,16 @@ def some_times(schedule: NoiseSchedule, count: int) -> torch.Tensor:
     return torch.cat([torch.tensor([0.25, 1.0]), torch.linspace(1.5, schedule.steps, count - 2)]).double()
 
 
-# --- the forward process ---------------------------------------------------------------------------------------------
+# --- the forward process
+# ---------------------------------------------------------------------------------------------
 
 
 def test_q_sample_is_add_noise_of_diffusers():
-    x0, eps, index = normal(40, 3, 4, 4).float(), normal(40, 3, 4, 4, seed=1).float(), torch.arange(0, 1000, 25)
+    x0, eps, index = (
+        normal(40, 3, 4, 4).float(),
+        normal(40, 3, 4, 4, seed=1).float(),
+        torch.arange(0, 1000, 25),
+    )
     theirs = DDPMScheduler(num_train_timesteps=1000).add_noise(x0, eps, index)
     assert largest(q_sample(linear(1000), x0, index + 1, eps) - theirs) < 1e-5
 
@@ -44,7 +53,9 @@ def test_q_sample_with_exploding_noise_is_add_noise_of_diffusers():
     reference = ScoreSdeVeScheduler(num_train_timesteps=100, sigma_min=0.01, sigma_max=50.0)
     x0, eps = normal(100, 6).float(), normal(100, 6, seed=1).float()
     theirs = x0 + reference.discrete_sigmas[:, None] * eps
-    assert largest(q_sample(geometric(100), x0, torch.arange(1, 101), eps) - theirs) < 1e-5 * 50 * 5, "1e-5 of the state's size"
+    assert largest(q_sample(geometric(100), x0, torch.arange(1, 101), eps) - theirs) < 1e-5 * 50 * 5, (
+        "1e-5 of the state's size"
+    )
 
 
 @each_schedule
@@ -54,7 +65,9 @@ def test_all_steps_in_turn_are_one_draw_of_q_sample(schedule):
     zero, one = torch.zeros(1, 1).double(), torch.ones(1, 1).double()
     for t in range(1, schedule.steps + 1):
         factor = q_step(schedule, factor, t, zero)
-        variance = q_step(schedule, one, t, zero).square() * variance + q_step(schedule, zero, t, one).square()
+        variance = (
+            q_step(schedule, one, t, zero).square() * variance + q_step(schedule, zero, t, one).square()
+        )
         direct = q_sample(schedule, one, t, zero), q_sample(schedule, zero, t, one).square()
         assert largest(factor / direct[0] - 1) < 1e-10 and largest(variance / direct[1] - 1) < 1e-10
 
@@ -72,7 +85,10 @@ def test_the_posterior_is_bayes_rule_on_a_grid(schedule, t, earlier):
     grid = torch.linspace(-12, 12, 400_001, dtype=torch.float64)[:, None]
     zero, one = torch.zeros(1, 1).double(), torch.ones(1, 1).double()
     prior = Normal(q_sample(schedule, x0, earlier, zero), q_sample(schedule, zero, earlier, one))
-    moved, spread = q_step(schedule, grid, t, 0 * grid, earlier=earlier), q_step(schedule, zero, t, one, earlier=earlier)
+    moved, spread = (
+        q_step(schedule, grid, t, 0 * grid, earlier=earlier),
+        q_step(schedule, zero, t, one, earlier=earlier),
+    )
     seen = Normal(moved, spread)
     weight = torch.softmax(prior.log_prob(grid) + seen.log_prob(x_t), 0)
     mean = (weight * grid).sum()
@@ -83,7 +99,9 @@ def test_the_posterior_is_bayes_rule_on_a_grid(schedule, t, earlier):
 
 @pytest.mark.parametrize("index", [0, 1, 10, 500, 999])
 def test_the_posterior_is_the_step_of_diffusers(index):
-    """Their formula on a float64 table: in float32 their 1 - alpha_bar has lost half its digits where the noise is small."""
+    """Their formula on a float64 table: in float32 their 1 - alpha_bar has lost half its digits where the
+    noise is small.
+    """
     reference = DDPMScheduler(1000, clip_sample=False, prediction_type="sample", variance_type="fixed_small")
     reference.alphas_cumprod = torch.cumprod(1 - linear(1000).betas, 0)
     x0, x_t = normal(4, 8), normal(4, 8, seed=1)
@@ -101,15 +119,23 @@ def test_the_posterior_at_time_0_is_the_signal(schedule):
 
 
 def test_each_item_may_have_its_own_times():
-    x0, x_t, t, earlier = normal(3, 2, 2), normal(3, 2, 2, seed=1), torch.tensor([4.0, 2.5, 1.0]), torch.tensor([1.0, 0.5, 0.0])
+    x0, x_t, t, earlier = (
+        normal(3, 2, 2),
+        normal(3, 2, 2, seed=1),
+        torch.tensor([4.0, 2.5, 1.0]),
+        torch.tensor([1.0, 0.5, 0.0]),
+    )
     together = q_posterior(SHORT, x0, x_t, t, earlier=earlier)
     for i in range(3):
         alone = q_posterior(SHORT, x0[i : i + 1], x_t[i : i + 1], t[i].item(), earlier=earlier[i].item())
-        assert torch.equal(together.mean[i : i + 1], alone.mean) and torch.equal(together.variance[i : i + 1], alone.variance)
+        assert torch.equal(together.mean[i : i + 1], alone.mean) and torch.equal(
+            together.variance[i : i + 1], alone.variance
+        )
     assert together.variance.shape == (3, 1, 1)
 
 
-# --- targets ---------------------------------------------------------------------------------------------------------
+# --- targets
+# ---------------------------------------------------------------------------------------------------------
 
 
 @each_schedule
@@ -143,7 +169,7 @@ def test_the_score_is_the_gradient_of_the_log_density(schedule):
     x_t = q_sample(schedule, x0, t, eps).requires_grad_()
     zero = torch.zeros_like(x0)
     density = Normal(q_sample(schedule, x0, t, zero), q_sample(schedule, zero, t, torch.ones_like(x0)))
-    gradient, = torch.autograd.grad(density.log_prob(x_t).sum(), x_t)
+    (gradient,) = torch.autograd.grad(density.log_prob(x_t).sum(), x_t)
     assert largest(process.score_from_eps(schedule, x_t, t, eps) / gradient - 1) < 1e-9
 
 
@@ -154,7 +180,8 @@ def test_at_time_0_the_state_is_the_signal():
     assert torch.equal(process.v_from_eps(SHORT, x0, 0, eps), eps)
 
 
-# --- losses ----------------------------------------------------------------------------------------------------------
+# --- losses
+# ----------------------------------------------------------------------------------------------------------
 
 
 def off_by(error: torch.Tensor, eps: torch.Tensor, seen: list | None = None) -> process.Denoiser:
@@ -172,18 +199,35 @@ def test_the_simple_loss_is_the_mean_squared_error_at_the_noisy_state():
     x0, eps, error = normal(3, 2, 2), normal(3, 2, 2, seed=1), normal(3, 2, 2, seed=2)
     t, seen = torch.tensor([1.0, 2.0, 3.5]), []
     loss = process.simple_loss(off_by(error, eps, seen), SHORT, x0, t, eps)
-    assert loss.shape == () and loss.item() == pytest.approx(sum(e**2 for e in error.flatten().tolist()) / 12, rel=1e-12)
+    assert loss.shape == () and loss.item() == pytest.approx(
+        sum(e**2 for e in error.flatten().tolist()) / 12, rel=1e-12
+    )
     assert torch.equal(seen[0][0], q_sample(SHORT, x0, t, eps)) and torch.equal(seen[0][1], t.double())
     assert process.simple_loss(off_by(0 * error, eps), SHORT, x0, 2, eps).item() == 0
 
 
 def test_a_weighted_loss_weighs_each_item():
-    x0, eps, error, t = normal(3, 4), normal(3, 4, seed=1), normal(3, 4, seed=2), torch.tensor([1.0, 2.0, 4.0])
+    x0, eps, error, t = (
+        normal(3, 4),
+        normal(3, 4, seed=1),
+        normal(3, 4, seed=2),
+        torch.tensor([1.0, 2.0, 4.0]),
+    )
     loss = process.weighted_loss(off_by(error, eps), SHORT, x0, t, eps, weight=process.min_snr_weight)
-    by_hand = sum(process.min_snr_weight(SHORT, t[i].item()).item() * error[i].square().sum().item() for i in range(3)) / 12
+    by_hand = (
+        sum(
+            process.min_snr_weight(SHORT, t[i].item()).item() * error[i].square().sum().item()
+            for i in range(3)
+        )
+        / 12
+    )
     assert loss.item() == pytest.approx(by_hand, rel=1e-12)
-    ones = process.weighted_loss(off_by(error, eps), SHORT, x0, t, eps, weight=lambda schedule, t: torch.ones_like(t))
-    assert ones.item() == pytest.approx(process.simple_loss(off_by(error, eps), SHORT, x0, t, eps).item(), rel=1e-12)
+    ones = process.weighted_loss(
+        off_by(error, eps), SHORT, x0, t, eps, weight=lambda schedule, t: torch.ones_like(t)
+    )
+    assert ones.item() == pytest.approx(
+        process.simple_loss(off_by(error, eps), SHORT, x0, t, eps).item(), rel=1e-12
+    )
 
 
 @each_schedule
@@ -192,7 +236,9 @@ def test_the_min_snr_weight_bounds_the_weight_of_the_signals_error(schedule):
     x_t = q_sample(schedule, x0, t, eps)
     x0_error = process.x0_from_eps(schedule, x_t, t, eps - error) - process.x0_from_eps(schedule, x_t, t, eps)
     wanted = at(schedule.snr(t).clamp(max=3.0), x0) * x0_error.square()
-    assert largest(at(process.min_snr_weight(schedule, t, gamma=3.0), x0) * error.square() / wanted - 1) < 1e-6
+    assert (
+        largest(at(process.min_snr_weight(schedule, t, gamma=3.0), x0) * error.square() / wanted - 1) < 1e-6
+    )
 
 
 @each_schedule
@@ -248,7 +294,8 @@ def test_gradients_reach_the_network():
     assert weight.grad.item() == pytest.approx(by_hand.item(), rel=1e-12)
 
 
-# --- bad input -------------------------------------------------------------------------------------------------------
+# --- bad input
+# -------------------------------------------------------------------------------------------------------
 
 X = torch.zeros(3, 2)
 BAD_SHAPES = {
@@ -274,7 +321,13 @@ def test_shapes_that_differ_are_refused(call):
 
 @pytest.mark.parametrize("t", [-1.0, 4.5, math.nan])
 def test_times_outside_the_chain_are_refused(t):
-    conversions = process.x0_from_eps, process.eps_from_x0, process.v_from_eps, process.x0_from_v, process.eps_from_v
+    conversions = (
+        process.x0_from_eps,
+        process.eps_from_x0,
+        process.v_from_eps,
+        process.x0_from_v,
+        process.eps_from_v,
+    )
     for call in (q_sample, q_step, *conversions, process.score_from_eps):
         with pytest.raises(ValueError, match=r"must lie in \[0, (4\]|t\))"):
             call(SHORT, X, t, X)
@@ -287,10 +340,15 @@ def test_a_time_for_each_item_means_each_item():
         q_sample(SHORT, X, torch.tensor([1.0, 2.0]), X)
 
 
-@pytest.mark.parametrize("t, earlier", [(2, 2), (2, 3.0), (torch.tensor([2.0, 1.0]), torch.tensor([1.0, 1.0]))])
+@pytest.mark.parametrize(
+    "t, earlier", [(2, 2), (2, 3.0), (torch.tensor([2.0, 1.0]), torch.tensor([1.0, 1.0]))]
+)
 def test_times_out_of_order_are_refused(t, earlier):
     x = torch.zeros(2, 2)
-    for call in (lambda: q_step(SHORT, x, t, x, earlier=earlier), lambda: q_posterior(SHORT, x, x, t, earlier=earlier)):
+    for call in (
+        lambda: q_step(SHORT, x, t, x, earlier=earlier),
+        lambda: q_posterior(SHORT, x, x, t, earlier=earlier),
+    ):
         with pytest.raises(ValueError, match=r"earlier must lie in \[0, t\), got"):
             call()
 

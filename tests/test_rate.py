@@ -1,4 +1,6 @@
-"""lambda, its code, the quantiser step: every code, both ends, and the fixed-point curve against the trained one."""
+"""lambda, its code, the quantiser step: every code, both ends, and the fixed-point curve against the trained
+one.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from dhp_lab.codec.bits.lambdas import CODE_MAX, CODE_MIN, check_lambda, lambda_
 from dhp_lab.codec.networks.gain import GainCurve, quantisation_sigma
 
 CODES = range(CODE_MIN, CODE_MAX + 1)
-SOME_CODES = sorted({*CODES[::37], *(4096 * knot + near for knot in range(1, 9) for near in (-1, 0, 1)), CODE_MIN, CODE_MAX})
+SOME_CODES = sorted(
+    {*CODES[::37], *(4096 * knot + near for knot in range(1, 9) for near in (-1, 0, 1)), CODE_MIN, CODE_MAX}
+)
 
 
 @pytest.fixture
@@ -21,7 +25,9 @@ def curve() -> GainCurve:
     """A curve with bends, as after training."""
     curve = GainCurve()
     with torch.no_grad():
-        curve.knots += 0.3 * torch.randn(curve.knots.shape, generator=torch.Generator().manual_seed(0)).cumsum(0)
+        curve.knots += 0.3 * torch.randn(
+            curve.knots.shape, generator=torch.Generator().manual_seed(0)
+        ).cumsum(0)
     return curve
 
 
@@ -29,7 +35,7 @@ def test_every_code_is_the_code_of_its_lambda():
     values = [lambda_of(code) for code in CODES]
     assert [lambda_code(value) for value in values] == list(CODES)
     assert all(low < high for low, high in zip(values, values[1:], strict=False))
-    assert lambdas.LAMBDA_MIN <= values[0] and values[-1] <= lambdas.LAMBDA_MAX
+    assert values[0] >= lambdas.LAMBDA_MIN and values[-1] <= lambdas.LAMBDA_MAX
 
 
 def test_a_code_is_within_half_a_step_of_lambda():
@@ -68,7 +74,9 @@ def test_fixed_point_is_the_exact_line_between_the_rounded_knots(curve):
 def test_fixed_point_is_the_trained_curve(curve):
     """Up to the rounding of knots (half a unit of 2^-16) and a floor (a unit)."""
     fixed = torch.tensor([curve.fixed_point(code) for code in SOME_CODES], dtype=torch.float64) / 2**16
-    trained = curve.double()(torch.tensor([2.0 ** (code / 2048 - 20) for code in SOME_CODES], dtype=torch.float64))
+    trained = curve.double()(
+        torch.tensor([2.0 ** (code / 2048 - 20) for code in SOME_CODES], dtype=torch.float64)
+    )
     assert (fixed - trained).abs().max() <= 1.5 * 2**-16 + 1e-9
 
 
@@ -79,8 +87,9 @@ def test_fixed_point_rises_with_lambda_before_training():
 
 
 def test_the_curve_starts_where_a_uniform_quantiser_is_best():
-    """Each of a pixel's three coefficients: MSE = Delta^2/12 and d(MSE)/d(bits) = -2 ln 2 MSE (Gish & Pierce 1968), so
-    d(MSE)/d(bpp) = -lambda is solved by Delta = sqrt(18 lambda / ln 2) = 5.096 sqrt(lambda)."""
+    """Each of a pixel's three coefficients: MSE = Delta^2/12 and d(MSE)/d(bits) = -2 ln 2 MSE (Gish & Pierce
+    1968), so d(MSE)/d(bpp) = -lambda is solved by Delta = sqrt(18 lambda / ln 2) = 5.096 sqrt(lambda).
+    """
     values = torch.logspace(-6, -1, 101).clamp(1e-6, 1e-1)
     assert (GainCurve()(values).exp2() / (18 * values / math.log(2)).sqrt() - 1).abs().max() < 1e-3
 

@@ -1,4 +1,6 @@
-"""Samplers against diffusers' schedulers over whole paths, closed forms for Gaussian data, and scipy's ODE solver."""
+"""Samplers against diffusers' schedulers over whole paths, closed forms for Gaussian data, and scipy's ODE
+solver.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,16 @@ from scipy.integrate import solve_ivp
 
 from dhp_lab.diffusion import samplers
 from dhp_lab.diffusion.ideal import IdealDenoiser
-from dhp_lab.diffusion.samplers import ddim, ddpm, euler_maruyama, invert, last, predictor_corrector, probability_flow, start
+from dhp_lab.diffusion.samplers import (
+    ddim,
+    ddpm,
+    euler_maruyama,
+    invert,
+    last,
+    predictor_corrector,
+    probability_flow,
+    start,
+)
 from dhp_lab.diffusion.schedules import NoiseSchedule, at, cosine, geometric, linear
 
 MEAN, STD = torch.tensor([0.3, -0.5]), torch.tensor([0.4, 0.8])
@@ -32,19 +43,27 @@ def draws(sampler: Callable, seed: int = 0) -> dict:
 
 def gaussian(schedule: NoiseSchedule, mean: torch.Tensor = MEAN, std: torch.Tensor = STD) -> Callable:
     """The exact noise estimate for data ~ N(mean, std^2): sigma (x_t / s - mean) / (std^2 + sigma^2)."""
+
     def denoise(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         sigma = at(schedule.sigma(t), x)
         return sigma * (x / at(schedule.scale(t), x) - mean.to(x)) / (std.to(x) ** 2 + sigma**2)
+
     return denoise
 
 
 def bent(schedule: NoiseSchedule) -> Callable:
-    """A denoiser that is not linear, knows the time and mixes the pixels, as a network does; its x0 stays in range."""
+    """A denoiser that is not linear, knows the time and mixes the pixels, as a network does; its x0 stays in
+    range.
+    """
     exact = gaussian(schedule, torch.tensor(0.2), torch.tensor(0.5))
-    return lambda x, t: exact(x, t) + 0.3 * torch.sin(3 * x.roll(1, -1) + at(t / 100, x)) / (1 + at(schedule.sigma(t), x))
+    return lambda x, t: (
+        exact(x, t) + 0.3 * torch.sin(3 * x.roll(1, -1) + at(t / 100, x)) / (1 + at(schedule.sigma(t), x))
+    )
 
 
-# ---- the same paths as diffusers, given the same noise ----------------------------------------------------------------
+# ---- the same paths as diffusers, given the same noise
+# ----------------------------------------------------------------
+
 
 def assert_same_path(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> None:
     """Within 1e-5 all along; relative to the state's size where that is above 1."""
@@ -64,9 +83,15 @@ def path_of(scheduler, denoiser: Callable, x: torch.Tensor, **settings) -> list[
 
 
 def trained(kind: type, schedule: NoiseSchedule, count: int):
-    """A scheduler with our betas. Its table of alpha_bar is float32, wrong by 5e-5 at the end of a cosine: ours replaces it."""
-    scheduler = kind(num_train_timesteps=schedule.steps, trained_betas=schedule.betas.numpy(), clip_sample=False,
-                     timestep_spacing="trailing")
+    """A scheduler with our betas. Its table of alpha_bar is float32, wrong by 5e-5 at the end of a cosine:
+    ours replaces it.
+    """
+    scheduler = kind(
+        num_train_timesteps=schedule.steps,
+        trained_betas=schedule.betas.numpy(),
+        clip_sample=False,
+        timestep_spacing="trailing",
+    )
     ours = schedule.alpha_bar(torch.arange(1, schedule.steps + 1))
     assert largest(scheduler.alphas_cumprod / ours - 1) < 1e-4
     scheduler.alphas_cumprod = ours
@@ -74,17 +99,26 @@ def trained(kind: type, schedule: NoiseSchedule, count: int):
     return scheduler
 
 
-@pytest.mark.parametrize("schedule, dtype", [
-    pytest.param(linear(1000), torch.float32, id="linear"), pytest.param(cosine(1000), torch.float64, id="cosine"),
-])
+@pytest.mark.parametrize(
+    "schedule, dtype",
+    [
+        pytest.param(linear(1000), torch.float32, id="linear"),
+        pytest.param(cosine(1000), torch.float64, id="cosine"),
+    ],
+)
 @pytest.mark.parametrize("count", [pytest.param(1000, marks=pytest.mark.slow), 50, 8])
 def test_ddpm_walks_as_that_of_diffusers(schedule, dtype, count, monkeypatch):
     """The cosine in float64: its first step multiplies a rounding error of eps by 20000."""
-    monkeypatch.setattr(scheduling_ddpm, "randn_tensor",
-                        lambda shape, generator, device, dtype: torch.randn(shape, generator=generator).to(dtype))
+    monkeypatch.setattr(
+        scheduling_ddpm,
+        "randn_tensor",
+        lambda shape, generator, device, dtype: torch.randn(shape, generator=generator).to(dtype),
+    )
     x_T, denoiser = start(schedule, (2, 1, 4, 4), generator=seeded(), dtype=dtype), bent(schedule)
     theirs = path_of(trained(DDPMScheduler, schedule, count), denoiser, x_T, generator=seeded(1))
-    assert_same_path([state.x for state in ddpm(denoiser, schedule, x_T, count=count, generator=seeded(1))], theirs)
+    assert_same_path(
+        [state.x for state in ddpm(denoiser, schedule, x_T, count=count, generator=seeded(1))], theirs
+    )
 
 
 @each_preserving
@@ -92,9 +126,18 @@ def test_ddpm_walks_as_that_of_diffusers(schedule, dtype, count, monkeypatch):
 @pytest.mark.parametrize("count", [250, 20, 5, 1])
 def test_ddim_walks_as_that_of_diffusers(schedule, eta, count):
     """In float64, for the same reason."""
-    x_T, denoiser, draw = start(schedule, (2, 1, 4, 4), generator=seeded(), dtype=torch.float64), bent(schedule), seeded(1)
-    theirs = path_of(trained(DDIMScheduler, schedule, count), denoiser, x_T, eta=eta,
-                     variance_noise=lambda: torch.randn(x_T.shape, generator=draw).double())
+    x_T, denoiser, draw = (
+        start(schedule, (2, 1, 4, 4), generator=seeded(), dtype=torch.float64),
+        bent(schedule),
+        seeded(1),
+    )
+    theirs = path_of(
+        trained(DDIMScheduler, schedule, count),
+        denoiser,
+        x_T,
+        eta=eta,
+        variance_noise=lambda: torch.randn(x_T.shape, generator=draw).double(),
+    )
     ours = ddim(denoiser, schedule, x_T, count=count, eta=eta, generator=seeded(1))
     assert_same_path([state.x for state in ours], theirs)
 
@@ -109,16 +152,28 @@ def test_inversion_walks_as_that_of_diffusers(schedule, count):
     assert_same_path([state.x for state in ours], theirs)
 
 
-def path_of_sde(schedule: NoiseSchedule, denoiser: Callable, x: torch.Tensor, generator, *, corrector_steps: int, snr: float):
-    """The states of ScoreSdeVeScheduler, in the order of diffusers' pipeline; the last one without noise, as there."""
+def path_of_sde(
+    schedule: NoiseSchedule,
+    denoiser: Callable,
+    x: torch.Tensor,
+    generator,
+    *,
+    corrector_steps: int,
+    snr: float,
+):
+    """The states of ScoreSdeVeScheduler, in the order of diffusers' pipeline; the last one without noise, as
+    there.
+    """
     steps, path = schedule.steps, []
     scheduler = ScoreSdeVeScheduler(num_train_timesteps=steps, snr=snr, sigma_min=0.01, sigma_max=50.0)
     for i in reversed(range(steps)):
+
         def score(x, i=i):
             return -denoiser(x, torch.full((len(x),), i + 1.0)) / scheduler.discrete_sigmas[i]
+
         for _ in range(corrector_steps):
             x = scheduler.step_correct(score(x), x, generator=generator).prev_sample
-        time = (i + 0.5) / (steps - 1)                                                   # which they round down to i
+        time = (i + 0.5) / (steps - 1)  # which they round down to i
         step = scheduler.step_pred(score(x), time, x, generator=generator)
         x = step.prev_sample if i > 0 else step.prev_sample_mean
         path.append(x)
@@ -130,47 +185,65 @@ def test_the_sde_samplers_walk_as_those_of_diffusers(steps, corrector_steps, snr
     schedule = geometric(steps)
     x_T, denoiser = start(schedule, (3, 1, 4, 4), generator=seeded()), bent(schedule)
     theirs = path_of_sde(schedule, denoiser, x_T, seeded(1), corrector_steps=corrector_steps, snr=snr)
-    ours = predictor_corrector(denoiser, schedule, x_T, corrector_steps=corrector_steps, snr=snr, generator=seeded(1))
+    ours = predictor_corrector(
+        denoiser, schedule, x_T, corrector_steps=corrector_steps, snr=snr, generator=seeded(1)
+    )
     assert_same_path([state.x for state in ours], theirs)
     if corrector_steps == 0:
-        assert_same_path([state.x for state in euler_maruyama(denoiser, schedule, x_T, generator=seeded(1))], theirs)
+        assert_same_path(
+            [state.x for state in euler_maruyama(denoiser, schedule, x_T, generator=seeded(1))], theirs
+        )
 
 
-# ---- the samplers among each other ------------------------------------------------------------------------------------
+# ---- the samplers among each other
+# ------------------------------------------------------------------------------------
+
 
 @each_schedule
 @pytest.mark.parametrize("count", [100, 7])
 def test_ddim_with_eta_1_is_ddpm(schedule, count):
     x_T, denoiser = start(schedule, (3, 2), generator=seeded(), dtype=torch.float64), gaussian(schedule)
-    pairs = zip(ddim(denoiser, schedule, x_T, count=count, eta=1.0, generator=seeded(1)),
-                ddpm(denoiser, schedule, x_T, count=count, generator=seeded(1)), strict=True)
+    pairs = zip(
+        ddim(denoiser, schedule, x_T, count=count, eta=1.0, generator=seeded(1)),
+        ddpm(denoiser, schedule, x_T, count=count, generator=seeded(1)),
+        strict=True,
+    )
     assert max(largest(a.x - b.x) for a, b in pairs) < 1e-9
 
 
 @each_preserving
 def test_without_corrector_steps_it_is_euler_maruyama(schedule):
     x_T, denoiser = start(schedule, (3, 2), generator=seeded()), gaussian(schedule)
-    pairs = zip(predictor_corrector(denoiser, schedule, x_T, count=100, corrector_steps=0, generator=seeded(1)),
-                euler_maruyama(denoiser, schedule, x_T, count=100, generator=seeded(1)), strict=True)
+    pairs = zip(
+        predictor_corrector(denoiser, schedule, x_T, count=100, corrector_steps=0, generator=seeded(1)),
+        euler_maruyama(denoiser, schedule, x_T, count=100, generator=seeded(1)),
+        strict=True,
+    )
     assert all(torch.equal(a.x, b.x) for a, b in pairs)
 
 
 def test_one_step_of_euler_maruyama_is_the_textbook_s():
-    """x + (beta/2 x + beta score) dt + sqrt(beta dt) noise, beta = -d(log alpha_bar)/dt: Song et al. 2021, eq. 6 and 11."""
+    """x + (beta/2 x + beta score) dt + sqrt(beta dt) noise, beta = -d(log alpha_bar)/dt: Song et al. 2021,
+    eq. 6 and 11.
+    """
     schedule = linear(1000)
     x, denoiser = torch.randn(3, 2, generator=seeded(), dtype=torch.float64), gaussian(schedule)
     state = next(euler_maruyama(denoiser, schedule, x, count=500, generator=seeded(1)))
     noise = torch.randn(3, 2, generator=seeded(1)).double()
-    beta = -torch.log1p(-schedule.betas[-1])                                             # 998 .. 1000: the last two betas
+    beta = -torch.log1p(-schedule.betas[-1])  # 998 .. 1000: the last two betas
     beta = beta - torch.log1p(-schedule.betas[-2])
     eps = denoiser(x, torch.full((3,), 1000.0))
     score = -eps / (1 - schedule.alpha_bar(1000)).sqrt()
-    assert state.t == 998 and largest(state.x - (x + beta / 2 * x + beta * score + beta.sqrt() * noise)) < 1e-12
+    assert (
+        state.t == 998 and largest(state.x - (x + beta / 2 * x + beta * score + beta.sqrt() * noise)) < 1e-12
+    )
 
 
 @each_schedule
 def test_the_chain_and_its_exploding_twin_are_one(schedule):
-    """The same betas, the state scaled or not: u = x / s takes the same path. Euler-Maruyama alone is not free of it."""
+    """The same betas, the state scaled or not: u = x / s takes the same path. Euler-Maruyama alone is not
+    free of it.
+    """
     twin = NoiseSchedule("twin", schedule.betas, preserving=not schedule.preserving)
     x_T = start(schedule, (3, 2), generator=seeded(), dtype=torch.float64)
     other = x_T * twin.scale(1000) / schedule.scale(1000)
@@ -180,10 +253,14 @@ def test_the_chain_and_its_exploding_twin_are_one(schedule):
         assert largest(a - b) < 1e-9
 
 
-# ---- the ODE ----------------------------------------------------------------------------------------------------------
+# ---- the ODE
+# ----------------------------------------------------------------------------------------------------------
+
 
 def ode_solution(schedule: NoiseSchedule, x_T: torch.Tensor) -> torch.Tensor:
-    """Where the probability flow takes x_T for Gaussian data: the distance from the mean shrinks as the spread does."""
+    """Where the probability flow takes x_T for Gaussian data: the distance from the mean shrinks as the
+    spread does.
+    """
     u, sigma = x_T / schedule.scale(schedule.steps), schedule.sigma(schedule.steps)
     return MEAN + STD / (STD.double() ** 2 + sigma**2).sqrt() * (u - MEAN)
 
@@ -191,9 +268,13 @@ def ode_solution(schedule: NoiseSchedule, x_T: torch.Tensor) -> torch.Tensor:
 @each_schedule
 @pytest.mark.parametrize("sampler, order, at_50", [(ddim, 1, 0.2), (probability_flow, 2, 0.007)])
 def test_flow_reaches_the_closed_form_in_its_order(schedule, sampler, order, at_50):
-    """at_50: the largest error with 50 steps, for x_T of up to 2.5, as a share of the spread; twice the steps: 1 / 2^order."""
+    """at_50: the largest error with 50 steps, for x_T of up to 2.5, as a share of the spread; twice the
+    steps: 1 / 2^order.
+    """
     x_T = start(schedule, (64, 2), generator=seeded(), dtype=torch.float64)
-    sample = {count: last(sampler(gaussian(schedule), schedule, x_T, count=count)).x for count in (50, 100, 200)}
+    sample = {
+        count: last(sampler(gaussian(schedule), schedule, x_T, count=count)).x for count in (50, 100, 200)
+    }
     error = {count: largest((x - ode_solution(schedule, x_T)) / STD) for count, x in sample.items()}
     assert error[50] < at_50
     assert math.log2(error[100] / error[200]) == pytest.approx(order, abs=0.2)
@@ -201,17 +282,21 @@ def test_flow_reaches_the_closed_form_in_its_order(schedule, sampler, order, at_
 
 def mixture(points: torch.Tensor, schedule: NoiseSchedule, width: float = 0.3) -> Callable:
     """The exact noise estimate for an even mixture of N(point, width^2)."""
+
     def denoise(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         sigma, u = at(schedule.sigma(t), x), x / at(schedule.scale(t), x)
         spread = sigma**2 + width**2
         weights = (-(u[:, None] - points).square().sum(2) / (2 * spread)).softmax(1)
         return sigma / spread * (u - weights @ points)
+
     return denoise
 
 
 @each_schedule
 def test_heun_ends_where_scipy_s_rk45_does(schedule):
-    """Three points as data, so that the flow bends; RK45 follows du = eps d(sigma) on its own, to a tolerance of 1e-6."""
+    """Three points as data, so that the flow bends; RK45 follows du = eps d(sigma) on its own, to a tolerance
+    of 1e-6.
+    """
     points = torch.tensor([[-1.0, 0.2], [0.6, 0.9], [0.1, -0.8]], dtype=torch.float64)
     x_T = start(schedule, (4, 2), generator=seeded(), dtype=torch.float64)
 
@@ -221,7 +306,9 @@ def test_heun_ends_where_scipy_s_rk45_does(schedule):
         return (math.exp(log_sigma) * mixture(points, schedule)(x, t.expand(4))).flatten().numpy()
 
     top, low = schedule.sigma(1000).log().item(), math.log(1e-4)
-    solved = solve_ivp(slope, (top, low), (x_T / schedule.scale(1000)).flatten().numpy(), rtol=1e-6, atol=1e-6)
+    solved = solve_ivp(
+        slope, (top, low), (x_T / schedule.scale(1000)).flatten().numpy(), rtol=1e-6, atol=1e-6
+    )
     theirs = torch.from_numpy(solved.y[:, -1]).view(4, 2)
     ours = last(probability_flow(mixture(points, schedule), schedule, x_T, count=200)).x
     assert solved.success and largest(ours - theirs) < 1e-3
@@ -245,16 +332,27 @@ def test_inversion_finds_the_noise_of_the_closed_form(schedule):
     assert largest(found - x_T) < 0.05 * largest(x_T)
 
 
-# ---- the spread of the samples ----------------------------------------------------------------------------------------
+# ---- the spread of the samples
+# ----------------------------------------------------------------------------------------
+
 
 @pytest.mark.slow
 @each_schedule
-@pytest.mark.parametrize("sampler, settings, bias", [
-    (ddpm, {}, 0.02), (ddim, {"count": 250}, 0.04), (ddim, {"count": 1000, "eta": 0.5}, 0.02), (euler_maruyama, {}, 0.02),
-    (predictor_corrector, {"count": 250, "corrector_steps": 1, "snr": 0.08}, 0.03), (probability_flow, {"count": 25}, 0.02),
-])
+@pytest.mark.parametrize(
+    "sampler, settings, bias",
+    [
+        (ddpm, {}, 0.02),
+        (ddim, {"count": 250}, 0.04),
+        (ddim, {"count": 1000, "eta": 0.5}, 0.02),
+        (euler_maruyama, {}, 0.02),
+        (predictor_corrector, {"count": 250, "corrector_steps": 1, "snr": 0.08}, 0.03),
+        (probability_flow, {"count": 25}, 0.02),
+    ],
+)
 def test_samples_have_the_moments_of_the_data(schedule, sampler, settings, bias):
-    """Within 4 standard errors of 4000 samples; bias is what the finite steps may add to the variance, as a share of it."""
+    """Within 4 standard errors of 4000 samples; bias is what the finite steps may add to the variance, as a
+    share of it.
+    """
     many = 4000
     x_T = start(schedule, (many, 2), generator=seeded())
     x = last(sampler(gaussian(schedule), schedule, x_T, **settings, **draws(sampler, 1))).x
@@ -273,7 +371,9 @@ def test_samples_of_the_ideal_denoiser_are_the_data(schedule, sampler):
     assert distance.max() < 0.15 and set(nearest.tolist()) == {0, 1, 2}
 
 
-# ---- what is promised of all of them ----------------------------------------------------------------------------------
+# ---- what is promised of all of them
+# ----------------------------------------------------------------------------------
+
 
 @each_sampler
 @each_schedule
@@ -281,8 +381,12 @@ def test_the_states_tell_where_they_are(schedule, sampler):
     x_T, denoiser = start(schedule, (2, 1, 4, 4), generator=seeded()), bent(schedule)
     states = list(sampler(denoiser, schedule, x_T, count=30, **draws(sampler)))
     assert [state.t for state in states] == schedule.times(30)[1:].tolist()
-    assert all(state.x.shape == state.x0.shape == x_T.shape and bool(state.x.isfinite().all()) for state in states)
-    assert sampler is predictor_corrector or largest(states[-1].x - states[-1].x0) < 0.05, "without noise they are one"
+    assert all(
+        state.x.shape == state.x0.shape == x_T.shape and bool(state.x.isfinite().all()) for state in states
+    )
+    assert sampler is predictor_corrector or largest(states[-1].x - states[-1].x0) < 0.05, (
+        "without noise they are one"
+    )
 
 
 @each_sampler
@@ -291,7 +395,9 @@ def test_a_seed_decides_the_samples_and_nothing_else_does(sampler):
     x_T, denoiser = start(schedule, (2, 1, 4, 4), generator=seeded()), bent(schedule)
     torch.manual_seed(7)
     state = torch.get_rng_state()
-    first, again, other = (last(sampler(denoiser, schedule, x_T, **draws(sampler, seed))).x for seed in (1, 1, 2))
+    first, again, other = (
+        last(sampler(denoiser, schedule, x_T, **draws(sampler, seed))).x for seed in (1, 1, 2)
+    )
     assert torch.equal(first, again) and torch.equal(torch.get_rng_state(), state)
     assert torch.equal(first, other) == (sampler in (ddim, probability_flow))
 
@@ -319,7 +425,9 @@ def test_device_and_type_follow_the_start_and_no_graph_is_kept(sampler):
 
     states = list(sampler(denoise, schedule, x_T, **draws(sampler)))
     assert set(seen) == {(torch.float64, torch.float64, (2,))}
-    assert {state.x.dtype for state in states} == {torch.float64} and not any(state.x.requires_grad for state in states)
+    assert {state.x.dtype for state in states} == {torch.float64} and not any(
+        state.x.requires_grad for state in states
+    )
 
 
 @each_schedule
@@ -345,14 +453,21 @@ def test_a_count_outside_the_chain_is_refused(sampler, count):
         last(invert(gaussian(linear(30)), linear(30), torch.zeros(1, 2), count=count))
 
 
-@pytest.mark.parametrize("sampler, settings, message", [
-    (ddim, {"eta": -0.1}, r"eta must lie in \[0, 1\], got -0.1"),
-    (ddim, {"eta": 1.5}, r"eta must lie in \[0, 1\], got 1.5"),
-    (predictor_corrector, {"corrector_steps": -1}, "corrector_steps must be at least 0 and snr above 0, got -1 and 0.16"),
-    (predictor_corrector, {"snr": 0.0}, "snr above 0, got 1 and 0"),
-    (predictor_corrector, {"snr": math.nan}, "snr above 0, got 1 and nan"),
-    (invert, {"refinements": -2}, "refinements must be at least 0, got -2"),
-])
+@pytest.mark.parametrize(
+    "sampler, settings, message",
+    [
+        (ddim, {"eta": -0.1}, r"eta must lie in \[0, 1\], got -0.1"),
+        (ddim, {"eta": 1.5}, r"eta must lie in \[0, 1\], got 1.5"),
+        (
+            predictor_corrector,
+            {"corrector_steps": -1},
+            "corrector_steps must be at least 0 and snr above 0, got -1 and 0.16",
+        ),
+        (predictor_corrector, {"snr": 0.0}, "snr above 0, got 1 and 0"),
+        (predictor_corrector, {"snr": math.nan}, "snr above 0, got 1 and nan"),
+        (invert, {"refinements": -2}, "refinements must be at least 0, got -2"),
+    ],
+)
 def test_settings_outside_their_range_are_refused(sampler, settings, message):
     with pytest.raises(ValueError, match=message):
         last(sampler(gaussian(linear(30)), linear(30), torch.zeros(1, 2), **settings))

@@ -1,4 +1,6 @@
-"""How the models of scenes are trained, named and found; one call and one command train them in miniature; what is shipped."""
+"""How the models of scenes are trained, named and found; one call and one command train them in miniature;
+what is shipped.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +12,34 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel, VQModel
 from typer.testing import CliRunner
 
-from dhp_lab.training import autoencoder as autoencoder_training, digit_denoiser as lesson_training, scene_models
-from dhp_lab.training.autoencoder import AutoencoderConfig
-from dhp_lab.latent.autoencoders import codebook_use, decode, encode, load_autoencoder
-from dhp_lab.core.weights import CheckpointError
 from dhp_lab.cli import app
-from dhp_lab.diffusion.samplers import start
-from dhp_lab.latent.pipeline import LatentDiffusion
-from dhp_lab.training.latent_diffusion import LatentConfig
-from dhp_lab.metrics.pixels import psnr
-from dhp_lab.training.scene_models import SCENE_MODELS, SceneConfig, load_scenes, load_vq, scene_config, train_scenes
+from dhp_lab.core.weights import CheckpointError
 from dhp_lab.data.scenes import WORDS, batch, obedience_table
+from dhp_lab.diffusion.samplers import start
+from dhp_lab.latent.autoencoders import codebook_use, decode, encode, load_autoencoder
+from dhp_lab.latent.pipeline import LatentDiffusion
+from dhp_lab.metrics.pixels import psnr
+from dhp_lab.training import (
+    autoencoder as autoencoder_training,
+)
+from dhp_lab.training import (
+    digit_denoiser as lesson_training,
+)
+from dhp_lab.training import (
+    scene_models,
+)
+from dhp_lab.training.autoencoder import AutoencoderConfig
+from dhp_lab.training.latent_diffusion import LatentConfig
+from dhp_lab.training.scene_models import (
+    SCENE_MODELS,
+    SceneConfig,
+    load_scenes,
+    load_vq,
+    scene_config,
+    train_scenes,
+)
 
-UNSEEN = 1_000_000                       # a seed beyond those of training
+UNSEEN = 1_000_000  # a seed beyond those of training
 NAMES = ("scenes-f4", "scenes-f8", "scenes-vq")
 SECOND = LatentConfig(widths=(16,), attention=(True,), text_width=8, text_layers=1, batch_size=2)
 
@@ -43,12 +60,21 @@ def in_miniature(monkeypatch):
 @pytest.mark.slow
 def test_one_call_trains_and_saves_all(tmp_path, in_miniature):
     told = []
-    folders = train_scenes(tmp_path, profile="ci", device="cpu", progress=lambda name, step, loss: told.append((name, step)))
+    folders = train_scenes(
+        tmp_path, profile="ci", device="cpu", progress=lambda name, step, loss: told.append((name, step))
+    )
     assert folders == [tmp_path / name for name in NAMES]
-    assert told == [(name, step) for name, steps in zip(NAMES, (9, 6, 3), strict=True) for step in range(1, steps + 1)]
+    assert told == [
+        (name, step) for name, steps in zip(NAMES, (9, 6, 3), strict=True) for step in range(1, steps + 1)
+    ]
     for name, side in (("scenes-f4", 16), ("scenes-f8", 8)):
         model = LatentDiffusion.load(tmp_path / name)
-        assert model.latent_shape == (4, side, side) and model.sample(["a red circle"], steps=1).shape == (1, 3, 64, 64)
+        assert model.latent_shape == (4, side, side) and model.sample(["a red circle"], steps=1).shape == (
+            1,
+            3,
+            64,
+            64,
+        )
         saved = json.loads((tmp_path / name / "training.json").read_text())
         assert saved == json.loads(json.dumps(asdict(scene_config(name, "ci"))))
         assert saved["first"]["training_steps"] == 3 and {one["scenes"] for one in saved["second"]} == {8}
@@ -58,7 +84,9 @@ def test_one_call_trains_and_saves_all(tmp_path, in_miniature):
 
 @pytest.mark.slow
 def test_one_command_trains_one_of_them(tmp_path, in_miniature):
-    result = CliRunner().invoke(app, f"train-scenes --output_dir {tmp_path} --only scenes-vq --profile ci --device cpu".split())
+    result = CliRunner().invoke(
+        app, f"train-scenes --output_dir {tmp_path} --only scenes-vq --profile ci --device cpu".split()
+    )
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines() == [f"checkpoint: {tmp_path}/scenes-vq"] and "3/3" in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["scenes-vq"]
@@ -79,7 +107,9 @@ def test_profiles_change_the_numbers_of_steps_and_scenes_alone():
         assert small.training_steps < scene_config(name, "laptop").training_steps < whole.training_steps
         changed = {key for key, value in asdict(small.first).items() if value != asdict(whole.first)[key]}
         assert changed == {"training_steps"} and (whole.second == ()) == (name == "scenes-vq")
-        assert whole.training_steps == whole.first.training_steps + sum(one.training_steps for one in whole.second)
+        assert whole.training_steps == whole.first.training_steps + sum(
+            one.training_steps for one in whole.second
+        )
         for one, other in zip(small.second, whole.second, strict=True):
             changed = {key for key, value in asdict(one).items() if value != asdict(other)[key]}
             assert changed == {"training_steps", "scenes"}
@@ -98,7 +128,9 @@ def test_names_that_nobody_knows_are_refused_before_anything_is_trained(tmp_path
 
 def test_a_model_that_is_not_there_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr(scene_models, "CHECKPOINTS", tmp_path)
-    with pytest.raises(CheckpointError, match="no latent diffusion model at .*scenes-f8: model_index.json, vae"):
+    with pytest.raises(
+        CheckpointError, match="no latent diffusion model at .*scenes-f8: model_index.json, vae"
+    ):
         load_scenes(8)
     with pytest.raises(CheckpointError, match="no autoencoder at .*scenes-vq: config.json and"):
         load_vq()
@@ -152,13 +184,22 @@ def test_the_shipped_models_draw_what_is_asked_for(f, least):
 @pytest.mark.parametrize("f", [4, 8])
 def test_plain_diffusers_draws_the_same_from_the_shipped_folder(f, in_float32):
     """By its own classes and pipeline, in float32; a picture's levels are 1/255 = 0.004 apart."""
-    folder, ours, caption = lesson_training.CHECKPOINTS / f"scenes-f{f}", load_scenes(f), "a red circle left of a blue square"
-    vae, unet = (kind.from_pretrained(folder, subfolder=part) for kind, part in ((AutoencoderKL, "vae"), (UNet2DConditionModel, "unet")))
+    folder, ours, caption = (
+        lesson_training.CHECKPOINTS / f"scenes-f{f}",
+        load_scenes(f),
+        "a red circle left of a blue square",
+    )
+    vae, unet = (
+        kind.from_pretrained(folder, subfolder=part)
+        for kind, part in ((AutoencoderKL, "vae"), (UNet2DConditionModel, "unet"))
+    )
     assert vae.config.scaling_factor == ours.vae.config.scaling_factor and unet.config.sample_size == 64 // f
     theirs = StableDiffusionPipeline.from_pretrained(folder, vae=vae, unet=unet)
     theirs.set_progress_bar_config(disable=True)
     z_T = start(ours.schedule, (1, *ours.latent_shape), generator=torch.Generator().manual_seed(2))
-    expected = theirs([caption], num_inference_steps=10, guidance_scale=4.0, latents=z_T, output_type="pt").images
+    expected = theirs(
+        [caption], num_inference_steps=10, guidance_scale=4.0, latents=z_T, output_type="pt"
+    ).images
     assert (ours.sample([caption], steps=10, guidance=4.0, seed=2) - expected).abs().max() < 1e-3
 
 

@@ -1,4 +1,6 @@
-"""Scenes against geometry by hand, captions against all that the grammar can say, the judge against the scenes themselves."""
+"""Scenes against geometry by hand, captions against all that the grammar can say, the judge against the
+scenes themselves.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,36 @@ from scipy.ndimage import gaussian_filter
 from scipy.stats import chisquare
 from torch.nn.functional import interpolate
 
-from dhp_lab.data.scenes import BACKGROUNDS, COLOURS, KINDS, MAX_WORDS, RELATIONS, RGB, SIZES, WORDS, Conditions, Scene, Shape, Thing, Verdict, batch, caption, coverage, draw, draw_all, find_shapes, judge, judge_all, obedience, obedience_table, obeys, parse, read_words, scene, sentence
+from dhp_lab.data.scenes import (
+    BACKGROUNDS,
+    COLOURS,
+    KINDS,
+    MAX_WORDS,
+    RELATIONS,
+    RGB,
+    SIZES,
+    WORDS,
+    Conditions,
+    Scene,
+    Shape,
+    Thing,
+    Verdict,
+    batch,
+    caption,
+    coverage,
+    draw,
+    draw_all,
+    find_shapes,
+    judge,
+    judge_all,
+    obedience,
+    obedience_table,
+    obeys,
+    parse,
+    read_words,
+    scene,
+    sentence,
+)
 from dhp_lab.data.scenes.drawing import BORDER_RADIUS, RADII
 from dhp_lab.data.scenes.placing import GAP, MARGIN, SLOPE, SPACE
 from dhp_lab.data.scenes.regions import unmix
@@ -24,8 +55,10 @@ COUNT = 2000
 PARTS = ("colour", "kind", "size", "relation", "alone")
 THINGS = [Thing(*words) for words in product(COLOURS, KINDS, (None, *SIZES))]
 PINNED = [
-    "a yellow circle above a large purple triangle and a large blue circle", "a large cyan triangle right of a red triangle",
-    "a small yellow square", "a blue square above a yellow square",
+    "a yellow circle above a large purple triangle and a large blue circle",
+    "a large cyan triangle right of a red triangle",
+    "a small yellow square",
+    "a blue square above a yellow square",
 ]
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 RED, BLUE = Thing("red", "circle"), Thing("blue", "square")
@@ -62,7 +95,9 @@ def perimeter(shape: Shape) -> float:
 
 def lies(relation: str, a: Shape, b: Shape, slope: float) -> bool:
     dx, dy = a.x - b.x, a.y - b.y
-    along, across = {"left of": (-dx, dy), "right of": (dx, dy), "above": (-dy, dx), "below": (dy, dx)}[relation]
+    along, across = {"left of": (-dx, dy), "right of": (dx, dy), "above": (-dy, dx), "below": (dy, dx)}[
+        relation
+    ]
     return along > 0 and abs(across) <= slope * along
 
 
@@ -70,8 +105,9 @@ def lies(relation: str, a: Shape, b: Shape, slope: float) -> bool:
 
 
 def test_the_vocabulary_is_what_checkpoints_know():
-    assert " ".join(WORDS) == ("a small large red green blue yellow purple cyan circle square triangle "
-                               "left right of above below and")
+    assert " ".join(WORDS) == (
+        "a small large red green blue yellow purple cyan circle square triangle left right of above below and"
+    )
 
 
 @pytest.mark.slow
@@ -86,7 +122,9 @@ def test_every_caption_of_one_or_two_things_has_one_meaning_and_is_read_back():
 
 def test_captions_of_three_things():
     things = (Thing("red", "circle"), Thing("blue", "square"), Thing("yellow", "triangle", "small"))
-    assert parse("a red circle above a blue square and a small yellow triangle") == Conditions(things, "above")
+    assert parse("a red circle above a blue square and a small yellow triangle") == Conditions(
+        things, "above"
+    )
     for _, _, text in zip(range(300), *many()[1:], strict=False):
         assert sentence(parse(text)) == text
     longest = Conditions(tuple(replace(thing, size="small") for thing in things), "right of")
@@ -95,15 +133,29 @@ def test_captions_of_three_things():
 
 def test_case_and_spaces_do_not_matter():
     two = Conditions((Thing("red", "circle", "small"), BLUE), "left of")
-    assert parse("  A small  RED circle left of a blue square ") == two == parse("a small red circle left of a blue square")
+    assert (
+        parse("  A small  RED circle left of a blue square ")
+        == two
+        == parse("a small red circle left of a blue square")
+    )
 
 
 def test_each_word_names_something_of_one_thing():
     read = read_words("A small red circle left of a blue square and a cyan triangle")
     assert [(word.text, word.role, word.thing) for word in read] == [
-        ("a", None, 0), ("small", "size", 0), ("red", "colour", 0), ("circle", "kind", 0),
-        ("left", "relation", None), ("of", "relation", None), ("a", None, 1), ("blue", "colour", 1), ("square", "kind", 1),
-        ("and", None, None), ("a", None, 2), ("cyan", "colour", 2), ("triangle", "kind", 2),
+        ("a", None, 0),
+        ("small", "size", 0),
+        ("red", "colour", 0),
+        ("circle", "kind", 0),
+        ("left", "relation", None),
+        ("of", "relation", None),
+        ("a", None, 1),
+        ("blue", "colour", 1),
+        ("square", "kind", 1),
+        ("and", None, None),
+        ("a", None, 2),
+        ("cyan", "colour", 2),
+        ("triangle", "kind", 2),
     ]
     for text in many()[2][:300]:
         read, said = read_words(text), parse(text)
@@ -111,7 +163,9 @@ def test_each_word_names_something_of_one_thing():
         assert " ".join(word.text for word in read if word.role == "relation") == (said.relation or "")
         for i, thing in enumerate(said.things):
             assert [word.text for word in read if word.thing == i] == str(thing).split()
-            assert all(getattr(thing, word.role) == word.text for word in read if word.thing == i and word.role)
+            assert all(
+                getattr(thing, word.role) == word.text for word in read if word.thing == i and word.role
+            )
     with pytest.raises(ValueError, match="does not know 'dog'"):
         read_words("a red dog")
 
@@ -119,14 +173,30 @@ def test_each_word_names_something_of_one_thing():
 def test_an_unknown_word_is_refused_with_all_that_are_known():
     with pytest.raises(ValueError) as caught:
         parse("a pink dog left of a pink square.")
-    assert str(caught.value) == f"a caption does not know 'pink', 'dog', 'square.'; its words are: {', '.join(WORDS)}"
+    assert (
+        str(caught.value)
+        == f"a caption does not know 'pink', 'dog', 'square.'; its words are: {', '.join(WORDS)}"
+    )
 
 
-@pytest.mark.parametrize("text", [
-    "", "red circle", "a circle", "a red", "a red small circle", "a circle red", "a red circle and a blue square",
-    "a red circle left a blue square", "a red circle left of", "a red circle above a blue square above a cyan square",
-    "a red circle above a blue square and a cyan square and a green square", "left of a red circle", "a a red circle",
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "red circle",
+        "a circle",
+        "a red",
+        "a red small circle",
+        "a circle red",
+        "a red circle and a blue square",
+        "a red circle left a blue square",
+        "a red circle left of",
+        "a red circle above a blue square above a cyan square",
+        "a red circle above a blue square and a cyan square and a green square",
+        "left of a red circle",
+        "a a red circle",
+    ],
+)
 def test_a_sentence_outside_the_grammar_is_refused_with_the_form(text):
     with pytest.raises(ValueError) as caught:
         parse(text)
@@ -136,19 +206,28 @@ def test_a_sentence_outside_the_grammar_is_refused_with_the_form(text):
     )
 
 
-@pytest.mark.parametrize("call, message", [
-    (lambda: parse("a red circle above a red square"), "red comes twice: give each thing a colour of its own, out of red, gr"),
-    (lambda: Thing("pink", "circle"), "colour must be one of red, .*cyan; got 'pink'"),
-    (lambda: Thing("red", "dog"), "kind must be one of circle, square, triangle; got 'dog'"),
-    (lambda: Thing("red", "circle", "huge"), "size must be one of small, large, None; got 'huge'"),
-    (lambda: Conditions(()), "1 to 3 things, got 0"),
-    (lambda: Conditions((RED, BLUE)), "the relation among 2 things must be one of left of, right of, above, below; got None"),
-    (lambda: Conditions((RED,), "above"), "the relation among 1 things must be one of None; got 'above'"),
-    (lambda: caption(Scene(())), "1 to 3 things, got 0"),
-    (lambda: draw_all([]), "no scene to draw"),
-    (lambda: batch(0, 0), "count must be at least 1, got 0"),
-    (lambda: Scene((), background=5), "background must lie in 0 .. 4, got 5"),
-])
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (
+            lambda: parse("a red circle above a red square"),
+            "red comes twice: give each thing a colour of its own, out of red, gr",
+        ),
+        (lambda: Thing("pink", "circle"), "colour must be one of red, .*cyan; got 'pink'"),
+        (lambda: Thing("red", "dog"), "kind must be one of circle, square, triangle; got 'dog'"),
+        (lambda: Thing("red", "circle", "huge"), "size must be one of small, large, None; got 'huge'"),
+        (lambda: Conditions(()), "1 to 3 things, got 0"),
+        (
+            lambda: Conditions((RED, BLUE)),
+            "the relation among 2 things must be one of left of, right of, above, below; got None",
+        ),
+        (lambda: Conditions((RED,), "above"), "the relation among 1 things must be one of None; got 'above'"),
+        (lambda: caption(Scene(())), "1 to 3 things, got 0"),
+        (lambda: draw_all([]), "no scene to draw"),
+        (lambda: batch(0, 0), "count must be at least 1, got 0"),
+        (lambda: Scene((), background=5), "background must lie in 0 .. 4, got 5"),
+    ],
+)
 def test_what_cannot_be_said_or_drawn_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
@@ -178,7 +257,9 @@ def test_shapes_keep_to_themselves_and_the_relation_is_unmistakable():
             assert max(b[0] - a[1], a[0] - b[1], b[2] - a[3], a[2] - b[3]) >= SPACE - 1e-6
         first, *others = one.shapes
         for other in others:
-            apart = abs(first.x - other.x) if one.relation in ("left of", "right of") else abs(first.y - other.y)
+            apart = (
+                abs(first.x - other.x) if one.relation in ("left of", "right of") else abs(first.y - other.y)
+            )
             assert lies(one.relation, first, other, SLOPE + 1e-6) and apart >= GAP - 1e-6 > 64 / 3
 
 
@@ -187,14 +268,19 @@ def test_what_is_drawn_at_random_is_drawn_fairly():
     scenes = many()[0]
     shapes = [shape for one in scenes for shape in one.shapes]
     for seen, kinds in (
-        ([len(one.shapes) for one in scenes], 3), ([one.background for one in scenes], len(BACKGROUNDS)),
-        ([one.relation for one in scenes if one.relation], 4), ([shape.thing.colour for shape in shapes], 6),
+        ([len(one.shapes) for one in scenes], 3),
+        ([one.background for one in scenes], len(BACKGROUNDS)),
+        ([one.relation for one in scenes if one.relation], 4),
+        ([shape.thing.colour for shape in shapes], 6),
         ([(shape.thing.kind, shape.size, shape.thing.size is None) for shape in shapes], 12),
-    ):  # fmt: skip
+    ):
         counts = Counter(seen)
         assert len(counts) == kinds and chisquare(list(counts.values())).pvalue > 1e-3
     for shape in shapes:
-        assert shape.thing.size in (None, shape.size) and RADII[shape.size][0] <= shape.radius <= RADII[shape.size][1]
+        assert (
+            shape.thing.size in (None, shape.size)
+            and RADII[shape.size][0] <= shape.radius <= RADII[shape.size][1]
+        )
 
 
 def share_inside(shape: Shape, fine: int = 32) -> np.ndarray:
@@ -216,9 +302,10 @@ def share_inside(shape: Shape, fine: int = 32) -> np.ndarray:
 def test_coverage_by_counting_points(kind, x, y):
     """Where the distance may differ from the covered area, and by how much.
 
-    Along a straight side with normal (c, s) most at d = 0.5: (|c| + |s| - 1)^2 / 8|cs|, at most 0.0429, at 45 degrees; a
-    circle's bend adds 1 / 24r. At a corner most where the triangle's tip lies t = 0.07 below a pixel's centre (the second
-    place): 0.5 - t / 2 against tan(30) (0.5 - t)^2, by 0.358. All in all the shape grows by 1 / 12a^2, a its apothem.
+    Along a straight side with normal (c, s) most at d = 0.5: (|c| + |s| - 1)^2 / 8|cs|, at most 0.0429, at 45
+    degrees; a circle's bend adds 1 / 24r. At a corner most where the triangle's tip lies t = 0.07 below a
+    pixel's centre (the second place): 0.5 - t / 2 against tan(30) (0.5 - t)^2, by 0.358. All in all the shape
+    grows by 1 / 12a^2, a its apothem.
     """
     shape = Shape(Thing("red", kind), x, y, 9.2)
     ours, counted = coverage([shape])[0].double().numpy(), share_inside(shape)
@@ -227,14 +314,25 @@ def test_coverage_by_counting_points(kind, x, y):
     near &= kind != "circle"
     assert np.abs(ours - counted)[~near].max() < 0.05 and np.abs(ours - counted).max() < 0.36
     assert ours.sum() == pytest.approx(math.pi * shape.radius**2, rel=0.005)
-    assert (ours.sum(0) @ middle / ours.sum(), ours.sum(1) @ middle / ours.sum()) == pytest.approx((x, y), abs=0.05)
+    assert (ours.sum(0) @ middle / ours.sum(), ours.sum(1) @ middle / ours.sum()) == pytest.approx(
+        (x, y), abs=0.05
+    )
 
 
 def test_a_picture_is_its_background_and_its_shapes():
     made = Scene((Shape(RED, 20, 20, 9), Shape(BLUE, 44, 40, 6)), "above", background=3)
     picture = draw(made)
-    assert picture.shape == (3, 64, 64) and picture.dtype == torch.float32 and 0 <= picture.min() and picture.max() <= 1
-    for (row, column), colour in {(20, 20): RGB["red"], (40, 44): RGB["blue"], (60, 5): BACKGROUNDS[3]}.items():
+    assert (
+        picture.shape == (3, 64, 64)
+        and picture.dtype == torch.float32
+        and picture.min() >= 0
+        and picture.max() <= 1
+    )
+    for (row, column), colour in {
+        (20, 20): RGB["red"],
+        (40, 44): RGB["blue"],
+        (60, 5): BACKGROUNDS[3],
+    }.items():
         assert (picture[:, row, column] - torch.tensor(colour)).abs().max() < 1e-6
     red, blue = coverage(made.shapes)
     parts = ((1 - red - blue, BACKGROUNDS[3]), (red, RGB["red"]), (blue, RGB["blue"]))
@@ -248,17 +346,23 @@ def test_a_batch_is_its_scenes_one_by_one():
     generator = torch.Generator().manual_seed(7)
     scenes = [scene(generator) for _ in range(12)]
     pictures, captions = batch(12, 7)
-    assert torch.equal(pictures, torch.stack([draw(one) for one in scenes])) and captions == [caption(one) for one in scenes]
+    assert torch.equal(pictures, torch.stack([draw(one) for one in scenes])) and captions == [
+        caption(one) for one in scenes
+    ]
     fewer = batch(5, 7)
     assert torch.equal(fewer[0], pictures[:5]) and fewer[1] == captions[:5] and batch(12, 8)[1] != captions
-    assert pictures.shape == (12, 3, 64, 64) and {word for text in many()[2] for word in text.split()} == set(WORDS)
+    assert pictures.shape == (12, 3, 64, 64) and {word for text in many()[2] for word in text.split()} == set(
+        WORDS
+    )
 
 
 # the judge
 
 
 def test_the_judge_gives_every_mixture_with_a_background_to_its_colour():
-    """From half of the colour on; less of it is background. Closed form: p = b + share (c - b), whichever c, b and share."""
+    """From half of the colour on; less of it is background. Closed form: p = b + share (c - b), whichever c,
+    b and share.
+    """
     shares = torch.tensor([0.1, 0.3, 0.45, 0.55, 0.7, 1.0])
     for (index, colour), background in product(enumerate(COLOURS), BACKGROUNDS):
         b, c = torch.tensor(background)[:, None], torch.tensor(RGB[colour])[:, None]
@@ -272,12 +376,16 @@ def test_the_judge_gives_every_mixture_with_a_background_to_its_colour():
 
 @pytest.mark.slow
 def test_every_drawn_scene_obeys_its_caption_and_is_seen_where_it_is():
-    """The judge counts the pixel centres in a shape: N with A - P/2 < N <= A + P/2 + 1 (Nosarzewska 1948; P: the perimeter),
-    which keeps sizes apart. A square's centroid then moves by half a pixel at most; the others' less."""
+    """The judge counts the pixel centres in a shape: N with A - P/2 < N <= A + P/2 + 1 (Nosarzewska 1948; P:
+    the perimeter), which keeps sizes apart. A square's centroid then moves by half a pixel at most; the
+    others' less.
+    """
     scenes, pictures, captions = many()
     assert obedience(pictures, captions) == 1
     for one, found in zip(scenes, find_shapes(pictures[:400]), strict=False):
-        for shape, seen in zip(sorted(one.shapes, key=lambda s: COLOURS.index(s.thing.colour)), found, strict=True):
+        for shape, seen in zip(
+            sorted(one.shapes, key=lambda s: COLOURS.index(s.thing.colour)), found, strict=True
+        ):
             assert (seen.colour, seen.kind, seen.size) == (shape.thing.colour, shape.thing.kind, shape.size)
             assert max(abs(seen.x - shape.x), abs(seen.y - shape.y)) <= 0.5
             area, half = math.pi * shape.radius**2, perimeter(shape) / 2
@@ -286,14 +394,22 @@ def test_every_drawn_scene_obeys_its_caption_and_is_seen_where_it_is():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_grid_makes_a_small_shape_large(kind):
-    small, large = (Shape(Thing("red", kind), 32, 32, radius) for radius in (RADII["small"][1], RADII["large"][0]))
+    small, large = (
+        Shape(Thing("red", kind), 32, 32, radius) for radius in (RADII["small"][1], RADII["large"][0])
+    )
     border = math.pi * BORDER_RADIUS**2
-    assert math.pi * small.radius**2 + perimeter(small) / 2 + 1 < border < math.pi * large.radius**2 - perimeter(large) / 2
+    assert (
+        math.pi * small.radius**2 + perimeter(small) / 2 + 1
+        < border
+        < math.pi * large.radius**2 - perimeter(large) / 2
+    )
 
 
 @pytest.mark.slow
 def test_a_shuffled_caption_is_obeyed_when_it_is_true_and_that_is_rare():
-    """What is true is read off the scene; by chance it is 1 in 200: 1/9 * 1/18 * 3/4 for one shape, next to nothing for more."""
+    """What is true is read off the scene; by chance it is 1 in 200: 1/9 * 1/18 * 3/4 for one shape, next to
+    nothing for more.
+    """
     scenes, pictures, captions = many()
 
     def is_true(one: Scene, said: Conditions) -> bool:
@@ -301,7 +417,10 @@ def test_a_shuffled_caption_is_obeyed_when_it_is_true_and_that_is_rare():
         if set(shapes) != {thing.colour for thing in said.things}:
             return False
         first, *others = (shapes[thing.colour] for thing in said.things)
-        alike = [(shapes[t.colour].thing.kind == t.kind and t.size in (None, shapes[t.colour].size)) for t in said.things]
+        alike = [
+            (shapes[t.colour].thing.kind == t.kind and t.size in (None, shapes[t.colour].size))
+            for t in said.things
+        ]
         return all(alike) and all(lies(said.relation, first, other, 1) for other in others)
 
     shares = []
@@ -325,7 +444,7 @@ def faded(scenes: list[Scene], pictures: torch.Tensor, by: float) -> torch.Tenso
     """Each shape and each background brighter or darker by so much in each of red, green and blue, at random."""
     result = pictures.clone()
     for i, (one, shift) in enumerate(zip(scenes, by * noise(len(scenes), 4, 3, 1, 1).sign(), strict=True)):
-        shares = coverage(one.shapes)[:, None]                                                      # (n, 1, 64, 64)
+        shares = coverage(one.shapes)[:, None]  # (n, 1, 64, 64)
         result[i] += (1 - shares.sum(0)) * shift[3] + (shares * shift[: len(shares)]).sum(0)
     return result.clamp(0, 1)
 
@@ -363,10 +482,20 @@ def changed(one: Scene) -> list[tuple[Conditions, set[str]]]:
         other_size = SIZES[1 - SIZES.index(one.shapes[i].size)]
         wrong = [(replace(thing, kind=kind), {"kind"}) for kind in KINDS if kind != thing.kind]
         wrong.append((replace(thing, size=other_size), {"size"}))
-        wrong.append((replace(thing, colour=unused), {"colour", "kind", "alone"} | side | ({"size"} if thing.size else set())))
-        result += [(replace(said, things=(*said.things[:i], new, *said.things[i + 1 :])), parts) for new, parts in wrong]
+        wrong.append(
+            (
+                replace(thing, colour=unused),
+                {"colour", "kind", "alone"} | side | ({"size"} if thing.size else set()),
+            )
+        )
+        result += [
+            (replace(said, things=(*said.things[:i], new, *said.things[i + 1 :])), parts)
+            for new, parts in wrong
+        ]
     if said.relation:
-        result += [(replace(said, relation=other), {"relation"}) for other in RELATIONS if other != said.relation]
+        result += [
+            (replace(said, relation=other), {"relation"}) for other in RELATIONS if other != said.relation
+        ]
         a, b, *rest = said.things
         result += [(Conditions((a,)), {"alone"}), (replace(said, things=(b, a, *rest)), {"relation"})]
     return result
@@ -378,7 +507,9 @@ def test_a_single_change_is_found_every_time_and_where_it_is():
     scenes, pictures, _ = many()
     cases = [(i, sentence(said), parts) for i, one in enumerate(scenes[:120]) for said, parts in changed(one)]
     assert len(cases) > 1000
-    for (_, text, parts), verdict in zip(cases, judge_all(pictures[[i for i, *_ in cases]], [c[1] for c in cases]), strict=True):
+    for (_, text, parts), verdict in zip(
+        cases, judge_all(pictures[[i for i, *_ in cases]], [c[1] for c in cases]), strict=True
+    ):
         assert {name for name in PARTS if getattr(verdict, name) is False} == parts, text
         assert not verdict.obeyed and verdict.placed == (not parts & {"colour", "kind", "relation"})
 
@@ -398,70 +529,121 @@ def test_the_judge_says_what_is_wrong():
     for text, verdict in {
         "a red circle left of a small blue square": Verdict(True, True, True, True, True, ()),
         "a red circle left of a blue square": Verdict(True, True, None, True, True, ()),
-        "a large red circle": Verdict(True, True, True, None, False, ("a small blue square that was not asked for",)),
-        "a small red circle above a green square": Verdict(False, False, False, False, False, (
-            "a small blue square that was not asked for", "a large red circle in place of a small red circle",
-            "0 green regions in place of one")),
-        "a blue square above a red triangle": Verdict(True, False, None, False, True, (
-            "a large red circle in place of a red triangle", "a blue square not above a red triangle")),
+        "a large red circle": Verdict(
+            True, True, True, None, False, ("a small blue square that was not asked for",)
+        ),
+        "a small red circle above a green square": Verdict(
+            False,
+            False,
+            False,
+            False,
+            False,
+            (
+                "a small blue square that was not asked for",
+                "a large red circle in place of a small red circle",
+                "0 green regions in place of one",
+            ),
+        ),
+        "a blue square above a red triangle": Verdict(
+            True,
+            False,
+            None,
+            False,
+            True,
+            ("a large red circle in place of a red triangle", "a blue square not above a red triangle"),
+        ),
     }.items():
-        assert judge(picture, text) == verdict and obeys(picture, text) == verdict.obeyed == (not verdict.faults)
+        assert judge(picture, text) == verdict and obeys(picture, text) == verdict.obeyed == (
+            not verdict.faults
+        )
 
 
 def test_the_table_counts_the_verdicts():
     first = draw(Scene((Shape(RED, 16, 20, 9), Shape(BLUE, 46, 22, 6)), "left of"))
     second = draw(Scene((Shape(RED, 16, 20, 9),)))
     cases = [
-        (first, "a red circle left of a small blue square"),    # all true
-        (first, "a red circle left of a large blue square"),    # the size is wrong: placed
-        (first, "a red circle"),                                # not alone: placed, and asks for no size and no relation
-        (first, "a blue square left of a red circle"),          # the side is wrong
-        (second, "a red triangle"),                             # the kind is wrong
+        (first, "a red circle left of a small blue square"),  # all true
+        (first, "a red circle left of a large blue square"),  # the size is wrong: placed
+        (first, "a red circle"),  # not alone: placed, and asks for no size and no relation
+        (first, "a blue square left of a red circle"),  # the side is wrong
+        (second, "a red triangle"),  # the kind is wrong
     ]
     pictures, captions = torch.stack([picture for picture, _ in cases]), [text for _, text in cases]
     assert obedience_table(pictures, captions) == {
-        "colour": 1, "kind": 4 / 5, "size": 1 / 2, "relation": 2 / 3, "alone": 4 / 5, "placed": 3 / 5, "obeyed": 1 / 5}
+        "colour": 1,
+        "kind": 4 / 5,
+        "size": 1 / 2,
+        "relation": 2 / 3,
+        "alone": 4 / 5,
+        "placed": 3 / 5,
+        "obeyed": 1 / 5,
+    }
     assert judge_all(pictures, captions) == [judge(picture, text) for picture, text in cases]
-    assert obedience(pictures, captions) == 1 / 5 and math.isnan(obedience_table(pictures[2:3], captions[2:3])["size"])
+    assert obedience(pictures, captions) == 1 / 5 and math.isnan(
+        obedience_table(pictures[2:3], captions[2:3])["size"]
+    )
 
 
 def test_what_is_no_shape_is_no_shape():
     made = Scene((Shape(RED, 32, 32, 9),))
     picture, red = draw(made), torch.tensor(RGB["red"])[:, None, None]
     specked, doubled, bar, halved = (picture.clone() for _ in range(4))
-    specked[:, 5:10, 5:10] = red                                        # 25 pixels
-    doubled[:, 5:11, 5:11] = red                                        # 36
-    bar[:], halved[:, :, 32:] = draw(Scene(())), draw(Scene((Shape(Thing("blue", "circle"), 32, 32, 9),)))[:, :, 32:]
+    specked[:, 5:10, 5:10] = red  # 25 pixels
+    doubled[:, 5:11, 5:11] = red  # 36
+    bar[:], halved[:, :, 32:] = (
+        draw(Scene(())),
+        draw(Scene((Shape(Thing("blue", "circle"), 32, 32, 9),)))[:, :, 32:],
+    )
     bar[:, 30:35, 10:50] = red
     assert obeys(specked, "a red circle")
     assert judge(doubled, "a red circle").faults == ("2 red regions in place of one",)
     assert judge(bar, "a red square").faults == ("a large red blot in place of a red square",)
-    assert judge(halved, "a red circle").faults[0].endswith("that was not asked for") and not obeys(halved, "a blue circle")
+    assert judge(halved, "a red circle").faults[0].endswith("that was not asked for") and not obeys(
+        halved, "a blue circle"
+    )
     triangle = draw(Scene((Shape(Thing("red", "triangle"), 32, 32, 9),)))
-    assert obeys(triangle, "a red triangle") and not obeys(triangle.flip(1), "a red triangle"), "it stands on a side"
-    assert find_shapes(draw_all([Scene(()), made]))[0] == [] and not obeys(torch.zeros(3, 64, 64), "a red circle")
+    assert obeys(triangle, "a red triangle") and not obeys(triangle.flip(1), "a red triangle"), (
+        "it stands on a side"
+    )
+    assert find_shapes(draw_all([Scene(()), made]))[0] == [] and not obeys(
+        torch.zeros(3, 64, 64), "a red circle"
+    )
 
 
 def test_the_share_counts_and_dtypes_do_not_matter():
     pictures, captions = many()[1][:10], many()[2][:10]
     captions = captions[:7] + ["a green circle above a cyan circle and a red circle"] * 3
     expected = sum(obeys(picture, text) for picture, text in zip(pictures, captions, strict=True)) / 10
-    assert expected == obedience(pictures.double(), captions) == obedience(pictures.requires_grad_(), captions) == 0.7
+    assert (
+        expected
+        == obedience(pictures.double(), captions)
+        == obedience(pictures.requires_grad_(), captions)
+        == 0.7
+    )
 
 
-@pytest.mark.parametrize("call, message", [
-    (lambda x: obedience(x, ["a red circle"]), r"2 captions are needed, one for each picture, got \['a red circle'\]"),
-    (lambda x: obedience_table(x, []), "2 captions are needed"),
-    (lambda x: judge_all(x, ["a red circle"] * 3), "2 captions are needed"),
-    (lambda x: obedience(x, "ab"), "2 captions are needed, one for each picture, got 'ab'"),
-    (lambda x: obedience(x[:0], []), r"float \(B, 3, 64, 64\), got torch.float32 of shape \(0, 3, 64, 64\)"),
-    (lambda x: obedience(x, ["a red circle", "a red dog"]), "does not know 'dog'"),
-    (lambda x: judge(x, "a red circle"), r"got torch.float32 of shape \(1, 2, 3, 64, 64\)"),
-    (lambda x: obeys(x[0, :, :32], "a red circle"), r"shape \(1, 3, 32, 64\)"),
-    (lambda x: obeys((255 * x[0]).byte(), "a red circle"), "got torch.uint8"),
-    (lambda x: obeys(x[0] / 0, "a red circle"), "must be finite"),
-    (lambda x: unmix(x[0]), r"shape \(3, 64, 64\)"),
-])
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (
+            lambda x: obedience(x, ["a red circle"]),
+            r"2 captions are needed, one for each picture, got \['a red circle'\]",
+        ),
+        (lambda x: obedience_table(x, []), "2 captions are needed"),
+        (lambda x: judge_all(x, ["a red circle"] * 3), "2 captions are needed"),
+        (lambda x: obedience(x, "ab"), "2 captions are needed, one for each picture, got 'ab'"),
+        (
+            lambda x: obedience(x[:0], []),
+            r"float \(B, 3, 64, 64\), got torch.float32 of shape \(0, 3, 64, 64\)",
+        ),
+        (lambda x: obedience(x, ["a red circle", "a red dog"]), "does not know 'dog'"),
+        (lambda x: judge(x, "a red circle"), r"got torch.float32 of shape \(1, 2, 3, 64, 64\)"),
+        (lambda x: obeys(x[0, :, :32], "a red circle"), r"shape \(1, 3, 32, 64\)"),
+        (lambda x: obeys((255 * x[0]).byte(), "a red circle"), "got torch.uint8"),
+        (lambda x: obeys(x[0] / 0, "a red circle"), "must be finite"),
+        (lambda x: unmix(x[0]), r"shape \(3, 64, 64\)"),
+    ],
+)
 def test_what_cannot_be_judged_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call(torch.zeros(2, 3, 64, 64))

@@ -16,10 +16,13 @@ each_schedule = pytest.mark.parametrize("make", [linear, cosine, geometric])
 each_length = pytest.mark.parametrize("steps", LENGTHS)
 
 
-@pytest.mark.parametrize("make, steps, theirs", [
-    (linear, 1000, {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}),
-    *((cosine, steps, {"beta_schedule": "squaredcos_cap_v2"}) for steps in LENGTHS),
-])
+@pytest.mark.parametrize(
+    "make, steps, theirs",
+    [
+        (linear, 1000, {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}),
+        *((cosine, steps, {"beta_schedule": "squaredcos_cap_v2"}) for steps in LENGTHS),
+    ],
+)
 def test_alpha_bar_is_that_of_diffusers(make, steps, theirs):
     reference = DDPMScheduler(num_train_timesteps=steps, **theirs)
     schedule = make(steps)
@@ -47,7 +50,9 @@ def test_sigma_alpha_bar_and_snr_are_one_number(make, steps):
     alpha_bar, sigma, snr = schedule.alpha_bar(t), schedule.sigma(t), schedule.snr(t)
     assert largest(alpha_bar * (1 + sigma**2) - 1) < 1e-12
     assert largest(snr * sigma**2 - 1) < 1e-12
-    assert largest(snr * (1 - alpha_bar) / alpha_bar - 1) < 1e-9, "1 - alpha_bar cancels where the noise is small"
+    assert largest(snr * (1 - alpha_bar) / alpha_bar - 1) < 1e-9, (
+        "1 - alpha_bar cancels where the noise is small"
+    )
     assert bool((sigma.diff() > 0).all())
 
 
@@ -57,7 +62,11 @@ def test_whole_times_are_the_products_of_the_betas(make, steps):
     schedule = make(steps)
     product = torch.cumprod(1 - schedule.betas, 0)
     assert largest(schedule.alpha_bar(torch.arange(1, steps + 1)) / product - 1) < 1e-12
-    assert schedule.alpha_bar(0).item() == 1 and schedule.sigma(0).item() == 0 and schedule.snr(0).item() == math.inf
+    assert (
+        schedule.alpha_bar(0).item() == 1
+        and schedule.sigma(0).item() == 0
+        and schedule.snr(0).item() == math.inf
+    )
     assert schedule.steps == steps and len(schedule.log_alpha_bars) == steps + 1
 
 
@@ -65,7 +74,9 @@ def test_whole_times_are_the_products_of_the_betas(make, steps):
 def test_log_alpha_bar_is_linear_between_whole_times(make):
     schedule = make(50)
     quarter = schedule.log_alpha_bar(7.25).item()
-    assert quarter == pytest.approx(0.75 * schedule.log_alpha_bar(7).item() + 0.25 * schedule.log_alpha_bar(8).item(), rel=1e-12)
+    assert quarter == pytest.approx(
+        0.75 * schedule.log_alpha_bar(7).item() + 0.25 * schedule.log_alpha_bar(8).item(), rel=1e-12
+    )
 
 
 @each_schedule
@@ -75,7 +86,9 @@ def test_time_of_sigma_is_the_inverse(make, steps):
     t = torch.linspace(0, steps, 1009, dtype=torch.float64)
     assert largest(schedule.time_of(schedule.sigma(t)) - t) < 1e-6
     sigma = torch.linspace(0, schedule.sigma(steps).item(), 1009, dtype=torch.float64)
-    assert largest(schedule.sigma(schedule.time_of(sigma)) / sigma.clamp(min=1e-9) - (sigma > 0).double()) < 1e-9
+    assert (
+        largest(schedule.sigma(schedule.time_of(sigma)) / sigma.clamp(min=1e-9) - (sigma > 0).double()) < 1e-9
+    )
 
 
 @each_schedule
@@ -96,7 +109,9 @@ def test_a_time_outside_the_chain_is_refused(t):
 
 @pytest.mark.parametrize("sigma, named", [(-0.5, "-0.5"), (1e9, r"1e\+09"), (math.nan, "nan")])
 def test_a_sigma_that_the_chain_never_has_is_refused(sigma, named):
-    with pytest.raises(ValueError, match=rf"sigma must lie in \[0, \S+\], .*'cosine' with 30 steps.*; got {named}"):
+    with pytest.raises(
+        ValueError, match=rf"sigma must lie in \[0, \S+\], .*'cosine' with 30 steps.*; got {named}"
+    ):
         cosine(30).time_of(sigma)
 
 
@@ -107,7 +122,10 @@ def test_a_chain_without_steps_is_refused(make, steps):
         make(steps)
 
 
-@pytest.mark.parametrize("betas, named", [([0.1, 1.0], "0.1.* .. 1.0"), ([0.0], "0.0 .. 0.0"), ([-0.2, 0.1], "-0.2"), ([math.nan], "nan")])
+@pytest.mark.parametrize(
+    "betas, named",
+    [([0.1, 1.0], "0.1.* .. 1.0"), ([0.0], "0.0 .. 0.0"), ([-0.2, 0.1], "-0.2"), ([math.nan], "nan")],
+)
 def test_betas_that_are_no_shares_are_refused(betas, named):
     with pytest.raises(ValueError, match=rf"every beta must lie in \(0, 1\), got {named}"):
         NoiseSchedule("own", torch.tensor(betas, dtype=torch.float64))
@@ -119,7 +137,8 @@ def test_betas_that_are_no_vector_are_refused(shape):
         NoiseSchedule("own", torch.full(shape, 0.1))
 
 
-# --- the two scalings, a sampler's times, numbers beside a batch --------------------------------------------------------
+# --- the two scalings, a sampler's times, numbers beside a batch
+# --------------------------------------------------------
 
 
 @pytest.mark.parametrize("steps", [2, 30, 1000])
@@ -127,7 +146,9 @@ def test_geometric_sigmas_are_those_of_diffusers(steps):
     reference = ScoreSdeVeScheduler(num_train_timesteps=steps, sigma_min=0.01, sigma_max=50.0)
     ours = geometric(steps).sigma(torch.arange(1, steps + 1))
     assert largest(ours / reference.discrete_sigmas - 1) < 1e-5, "theirs are float32"
-    assert ours[0].item() == pytest.approx(0.01, rel=1e-12) and ours[-1].item() == pytest.approx(50, rel=1e-12)
+    assert ours[0].item() == pytest.approx(0.01, rel=1e-12) and ours[-1].item() == pytest.approx(
+        50, rel=1e-12
+    )
 
 
 def test_geometric_sigmas_rise_by_one_factor():
@@ -173,7 +194,9 @@ def test_more_steps_than_the_chain_has_are_refused(count):
         linear(30).times(count)
 
 
-@pytest.mark.parametrize("first, last", [(0.0, 50.0), (-1.0, 50.0), (2.0, 2.0), (3.0, 2.0), (0.01, math.inf), (math.nan, 1.0)])
+@pytest.mark.parametrize(
+    "first, last", [(0.0, 50.0), (-1.0, 50.0), (2.0, 2.0), (3.0, 2.0), (0.01, math.inf), (math.nan, 1.0)]
+)
 def test_sigmas_that_do_not_rise_are_refused(first, last):
     with pytest.raises(ValueError, match=f"got first = {first:g}, last = {last:g}"):
         geometric(10, first=first, last=last)
@@ -188,12 +211,14 @@ def test_numbers_take_a_batchs_type_and_shape(dtype):
     for one in (0.5, torch.tensor(0.5), torch.tensor([0.5])):
         assert at(one, x).shape == (1, 1, 1, 1) and at(one, x).dtype == dtype and at(one, x).item() == 0.5
     assert at(7.0, torch.zeros(4)).shape == (1,)
-    assert at(0.1, torch.zeros(4, dtype=torch.float64)).item() == 0.1                  # no detour by float32
+    assert at(0.1, torch.zeros(4, dtype=torch.float64)).item() == 0.1  # no detour by float32
 
 
 @pytest.mark.parametrize("shape", [(2,), (3, 1), (4,), (0,)])
 def test_numbers_that_do_not_fit_a_batch_are_refused(shape):
-    with pytest.raises(ValueError, match=r"one value for all 3 items or one for each is needed, got shape \(" + str(shape[0])):
+    with pytest.raises(
+        ValueError, match=r"one value for all 3 items or one for each is needed, got shape \(" + str(shape[0])
+    ):
         at(torch.zeros(shape), torch.zeros(3, 8))
 
 

@@ -1,4 +1,6 @@
-"""The codec around Stable Diffusion's parts: a random pipeline of BK-SDM's own layout through every path, and the shipped one."""
+"""The codec around Stable Diffusion's parts: a random pipeline of BK-SDM's own layout through every path, and
+the shipped one.
+"""
 
 from __future__ import annotations
 
@@ -10,38 +12,64 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    PNDMScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from models import picture
 from oracles import largest
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from dhp_lab.core.weights import CheckpointError
 from dhp_lab.codec import DiffusionHyperprior, create_bk_sdm_compression_model
 from dhp_lab.codec.create import changed
-from dhp_lab.training.codec_objective import Objective
-from dhp_lab.codec.stable_diffusion.networks import Frozen
 from dhp_lab.codec.stable_diffusion.config import FOLDER, StableDiffusionConfig
+from dhp_lab.codec.stable_diffusion.networks import Frozen
+from dhp_lab.core.weights import CheckpointError
+from dhp_lab.data.scenes import batch
 from dhp_lab.evaluation.evaluate import Coder
 from dhp_lab.metrics.pixels import psnr
-from dhp_lab.data.scenes import batch
+from dhp_lab.training.codec_objective import Objective
 
 pytestmark = pytest.mark.usefixtures("in_float32")
 
 SCENES = Path(__file__).resolve().parents[1] / "data" / "checkpoints" / "scenes-f4"
 N, M = 8, 12
-# the U-Net of BK-SDM-Small as its authors publish it, a sixty-fourth as wide; the VAE and text encoder of Stable Diffusion 1.4 likewise
+# the U-Net of BK-SDM-Small as its authors publish it, a sixty-fourth as wide; the VAE and text encoder of
+# Stable Diffusion 1.4 likewise
 UNET = {
-    "act_fn": "silu", "attention_head_dim": 8, "block_out_channels": (8, 16, 16, 16), "center_input_sample": False,
-    "cross_attention_dim": 16, "down_block_types": (*3 * ("CrossAttnDownBlock2D",), "DownBlock2D"), "downsample_padding": 1,
-    "flip_sin_to_cos": True, "freq_shift": 0, "in_channels": 4, "layers_per_block": 1, "mid_block_scale_factor": 1,
-    "mid_block_type": None, "norm_eps": 1e-5, "norm_num_groups": 4, "out_channels": 4, "sample_size": 64,
+    "act_fn": "silu",
+    "attention_head_dim": 8,
+    "block_out_channels": (8, 16, 16, 16),
+    "center_input_sample": False,
+    "cross_attention_dim": 16,
+    "down_block_types": (*3 * ("CrossAttnDownBlock2D",), "DownBlock2D"),
+    "downsample_padding": 1,
+    "flip_sin_to_cos": True,
+    "freq_shift": 0,
+    "in_channels": 4,
+    "layers_per_block": 1,
+    "mid_block_scale_factor": 1,
+    "mid_block_type": None,
+    "norm_eps": 1e-5,
+    "norm_num_groups": 4,
+    "out_channels": 4,
+    "sample_size": 64,
     "up_block_types": ("UpBlock2D", *3 * ("CrossAttnUpBlock2D",)),
-}  # fmt: skip
+}
 VAE = {
-    "block_out_channels": (8, 8, 16, 16), "down_block_types": 4 * ("DownEncoderBlock2D",), "up_block_types": 4 * ("UpDecoderBlock2D",),
-    "layers_per_block": 2, "latent_channels": 4, "norm_num_groups": 4, "sample_size": 512, "scaling_factor": 0.18215,
-}  # fmt: skip
+    "block_out_channels": (8, 8, 16, 16),
+    "down_block_types": 4 * ("DownEncoderBlock2D",),
+    "up_block_types": 4 * ("UpDecoderBlock2D",),
+    "layers_per_block": 2,
+    "latent_channels": 4,
+    "norm_num_groups": 4,
+    "sample_size": 512,
+    "scaling_factor": 0.18215,
+}
 
 
 def written(folder: Path, prediction: str = "epsilon", **unet: object) -> Path:
@@ -52,17 +80,39 @@ def written(folder: Path, prediction: str = "epsilon", **unet: object) -> Path:
     (folder / "merges.txt").write_text("#version: 0.2\n")
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        text = CLIPTextModel(CLIPTextConfig(
-            vocab_size=len(words), hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
-            max_position_embeddings=77, bos_token_id=4, eos_token_id=5, pad_token_id=5,
-        ))  # fmt: skip
+        text = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(words),
+                hidden_size=16,
+                intermediate_size=32,
+                num_hidden_layers=1,
+                num_attention_heads=2,
+                max_position_embeddings=77,
+                bos_token_id=4,
+                eos_token_id=5,
+                pad_token_id=5,
+            )
+        )
         pipeline = StableDiffusionPipeline(
-            vae=AutoencoderKL(**VAE), unet=UNet2DConditionModel(**UNET | unet), text_encoder=text,
-            tokenizer=CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=77),
-            scheduler=PNDMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True,
-                                    steps_offset=1, set_alpha_to_one=False, prediction_type=prediction),
-            safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-        )  # fmt: skip
+            vae=AutoencoderKL(**VAE),
+            unet=UNet2DConditionModel(**UNET | unet),
+            text_encoder=text,
+            tokenizer=CLIPTokenizer(
+                str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=77
+            ),
+            scheduler=PNDMScheduler(
+                beta_start=0.00085,
+                beta_end=0.012,
+                beta_schedule="scaled_linear",
+                skip_prk_steps=True,
+                steps_offset=1,
+                set_alpha_to_one=False,
+                prediction_type=prediction,
+            ),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
     pipeline.save_pretrained(folder)
     return folder
 
@@ -76,7 +126,9 @@ def created(path: Path, **settings) -> DiffusionHyperprior:
     """A codec, always the same, with noise in what is its own."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = create_bk_sdm_compression_model(path, **{"N": N, "M": M, "diffusion_steps": 10} | settings).eval()
+        model = create_bk_sdm_compression_model(
+            path, **{"N": N, "M": M, "diffusion_steps": 10} | settings
+        ).eval()
         with torch.no_grad():
             for name, weight in model.named_parameters():
                 if weight.ndim == 4 and weight.numel() > 16:
@@ -94,10 +146,18 @@ def model(bk_sdm) -> DiffusionHyperprior:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("settings", [
-    {}, {"use_pretrained_vae": False}, {"use_pretrained_unet": False}, {"use_pretrained_vae": False, "use_pretrained_unet": False},
-    {"passes": 4, "dead_zone": 0.3}, {"transmit": "z"},
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"use_pretrained_vae": False},
+        {"use_pretrained_unet": False},
+        {"use_pretrained_vae": False, "use_pretrained_unet": False},
+        {"passes": 4, "dead_zone": 0.3},
+        {"transmit": "z"},
+    ],
+    ids=str,
+)
 def test_files_are_decoded_to_what_the_encoder_saw(bk_sdm, settings):
     model, x = created(bk_sdm, **settings), picture(40, 72, count=2)
     coded = model.compress(x, 1e-2)
@@ -118,7 +178,9 @@ def test_pictures_of_any_size(model, shape):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("settings", [{}, {"use_pretrained_vae": False}, {"use_pretrained_unet": False}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{}, {"use_pretrained_vae": False}, {"use_pretrained_unet": False}], ids=str
+)
 def test_saved_and_loaded(bk_sdm, tmp_path, settings):
     """Bytes and pictures are the same; of what comes from the folder nothing is stored."""
     parts = shutil.copytree(bk_sdm, tmp_path / "parts")
@@ -128,9 +190,11 @@ def test_saved_and_loaded(bk_sdm, tmp_path, settings):
     again = DiffusionHyperprior.from_pretrained(tmp_path / "codec")
     assert loaded.config == replace(model.config, bk_sdm_path=loaded.config.bk_sdm_path)
     coded = loaded.compress(x, 1e-2)
-    pictures = [codec.decompress(coded["strings"], coded["shape"], steps=2)["x_hat"] for codec in (loaded, again)]
+    pictures = [
+        codec.decompress(coded["strings"], coded["shape"], steps=2)["x_hat"] for codec in (loaded, again)
+    ]
     assert torch.equal(*pictures) and again.compress(x, 1e-2) == coded
-    shutil.rmtree(parts / "text_encoder")                                    # the empty prompt is stored
+    shutil.rmtree(parts / "text_encoder")  # the empty prompt is stored
     assert DiffusionHyperprior.from_pretrained(tmp_path / "codec").compress(x, 1e-2) == coded
     borrowed = [name for name in loaded.state_dict() if name.startswith(("g_a.", "g_s.", "denoiser.unet."))]
     assert bool(borrowed) == (not model.config.use_pretrained_vae)
@@ -154,7 +218,9 @@ def test_latents_are_the_scaled_mode_and_pictures_the_decoders(bk_sdm, model):
     x, zero = picture(48, 64), torch.zeros(1)
     y = vae.encode(2 * x - 1).latent_dist.mode() * 0.18215
     assert torch.allclose(model.analyse(x, zero), y, atol=1e-5)
-    assert torch.allclose(model.synthesise(y, zero, (48, 64)), (vae.decode(y / 0.18215).sample + 1) / 2, atol=1e-5)
+    assert torch.allclose(
+        model.synthesise(y, zero, (48, 64)), (vae.decode(y / 0.18215).sample + 1) / 2, atol=1e-5
+    )
 
 
 @torch.no_grad()
@@ -165,8 +231,12 @@ def test_the_u_net_is_asked_as_diffusers_asks_it(tmp_path, prediction):
     nn.init.zeros_(model.denoiser.adapter.exit.weight)
     model.denoiser.error[0] = -20.0
     unet = UNet2DConditionModel.from_pretrained(tmp_path, subfolder="unet").eval()
-    tokens = CLIPTokenizer.from_pretrained(tmp_path, subfolder="tokenizer")("", padding="max_length", return_tensors="pt").input_ids
-    context = CLIPTextModel.from_pretrained(tmp_path, subfolder="text_encoder").eval()(tokens).last_hidden_state
+    tokens = CLIPTokenizer.from_pretrained(tmp_path, subfolder="tokenizer")(
+        "", padding="max_length", return_tensors="pt"
+    ).input_ids
+    context = (
+        CLIPTextModel.from_pretrained(tmp_path, subfolder="text_encoder").eval()(tokens).last_hidden_state
+    )
     scheduler = DDIMScheduler.from_config(PNDMScheduler.load_config(tmp_path, subfolder="scheduler"))
     latents = model.encode(picture(64, 64), [27000])
     known = model.known(latents)
@@ -175,9 +245,17 @@ def test_the_u_net_is_asked_as_diffusers_asks_it(tmp_path, prediction):
     root = model.denoiser.schedule.scale(t).item()
     sample = root * (known.symbols + known.mean) * delta
     told = unet(sample, t - 1, encoder_hidden_states=context).sample
-    clean = (sample - math.sqrt(1 - root**2) * told) / root if prediction == "epsilon" else root * sample - math.sqrt(1 - root**2) * told
+    clean = (
+        (sample - math.sqrt(1 - root**2) * told) / root
+        if prediction == "epsilon"
+        else root * sample - math.sqrt(1 - root**2) * told
+    )
     assert torch.allclose(model.denoise(known, steps=1), clean, atol=2e-4)
-    assert torch.allclose(scheduler.alphas_cumprod.double().sqrt()[[0, 500, 999]], model.denoiser.schedule.scale(torch.tensor([1, 501, 1000])), atol=1e-5)
+    assert torch.allclose(
+        scheduler.alphas_cumprod.double().sqrt()[[0, 500, 999]],
+        model.denoiser.schedule.scale(torch.tensor([1, 501, 1000])),
+        atol=1e-5,
+    )
 
 
 @torch.no_grad()
@@ -208,7 +286,9 @@ def test_the_average_goes_by_what_each_is_off(model):
 
 @torch.no_grad()
 def test_from_t_the_preview_is_a_ddim_like_walk_of_the_same_u_net(model):
-    """z alone: the chain starts at the folder's last time, and each picture draws the same noise whatever batch it is in."""
+    """z alone: the chain starts at the folder's last time, and each picture draws the same noise whatever
+    batch it is in.
+    """
     coded = model.compress(picture(48, 48, count=2), 1e-2)
     none = [[None, None], *coded["strings"][1:]]
     both = model.decompress(none, coded["shape"], steps=3, seed=4)["x_hat"]
@@ -228,16 +308,34 @@ def test_each_stage_trains_what_is_ours(bk_sdm, stage):
     before = [{name: tensor.clone() for name, tensor in state.items()} for state in before]
     losses = task(picture(64, 64, count=2), stage)
     losses["objective"].backward()
-    reached = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None and bool(p.grad.any())}
-    wanted = {"codec": {"h_a", "h_s", "gain"}, "denoiser": {"denoiser"}, "joint": {"h_a", "h_s", "gain", "denoiser"}}[stage]
+    reached = {
+        name.split(".")[0]
+        for name, p in model.named_parameters()
+        if p.grad is not None and bool(p.grad.any())
+    }
+    wanted = {
+        "codec": {"h_a", "h_s", "gain"},
+        "denoiser": {"denoiser"},
+        "joint": {"h_a", "h_s", "gain", "denoiser"},
+    }[stage]
     assert wanted <= reached and bool(torch.isfinite(losses["objective"])) and groups
     after = [part.network.state_dict() for part in model.modules() if isinstance(part, Frozen)]
-    assert all(torch.equal(a[name], b[name]) for a, b in zip(before, after, strict=True) for name in a) and len(after) == 3
-    assert not any(p.requires_grad for part in model.modules() if isinstance(part, Frozen) for p in part.network.parameters())
+    assert (
+        all(torch.equal(a[name], b[name]) for a, b in zip(before, after, strict=True) for name in a)
+        and len(after) == 3
+    )
+    assert not any(
+        p.requires_grad
+        for part in model.modules()
+        if isinstance(part, Frozen)
+        for p in part.network.parameters()
+    )
 
 
 def test_steps_start_where_rate_and_distortion_are_balanced():
-    """By brute force on the shipped VAE: of all steps the cheapest in MSE + lambda * bpp is near the one it starts with."""
+    """By brute force on the shipped VAE: of all steps the cheapest in MSE + lambda * bpp is near the one it
+    starts with.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = create_bk_sdm_compression_model(SCENES, N=N, M=M).eval()
@@ -248,9 +346,20 @@ def test_steps_start_where_rate_and_distortion_are_balanced():
         for octave in (-3, -2, -1, 0, 1, 2, 3):
             delta = model.step_size(lambda_rate) * 2.0**octave
             q = (y / delta).round()
-            mse = (model.synthesise(q * delta, torch.zeros(16), (64, 64)).clamp(0, 1) - x).square().mean().item()
-            bits = sum(-(p * p.log2()).sum() for channel in range(4)
-                       for p in [q[:, channel].unique(return_counts=True)[1] / q[:, channel].numel()]) / 16      # an ideal coder's, per pixel
+            mse = (
+                (model.synthesise(q * delta, torch.zeros(16), (64, 64)).clamp(0, 1) - x)
+                .square()
+                .mean()
+                .item()
+            )
+            bits = (
+                sum(
+                    -(p * p.log2()).sum()
+                    for channel in range(4)
+                    for p in [q[:, channel].unique(return_counts=True)[1] / q[:, channel].numel()]
+                )
+                / 16
+            )  # an ideal coder's, per pixel
             costs[octave] = mse + lambda_rate * bits.item()
     assert min(costs, key=costs.get) in (-1, 0, 1)
 
@@ -261,19 +370,32 @@ def test_steps_start_where_rate_and_distortion_are_balanced():
 @torch.no_grad()
 def test_spared_memory_reads_the_same_files(bk_sdm):
     x, spared = picture(64, 64), created(bk_sdm).spare_memory()
-    assert all(p.dtype == torch.bfloat16 for part in spared.modules() if isinstance(part, Frozen) for p in part.network.parameters())
+    assert all(
+        p.dtype == torch.bfloat16
+        for part in spared.modules()
+        if isinstance(part, Frozen)
+        for p in part.network.parameters()
+    )
     coded = created(bk_sdm).compress(x, 1e-2)
-    whole, small = (codec.decompress(coded["strings"], coded["shape"])["x_hat"] for codec in (created(bk_sdm), spared))
+    whole, small = (
+        codec.decompress(coded["strings"], coded["shape"])["x_hat"] for codec in (created(bk_sdm), spared)
+    )
     assert largest(whole - small) < 0.1 and spared.tile < created(bk_sdm).tile
 
 
 def test_a_codec_with_other_settings_keeps_its_parts(model):
     other = changed(model, passes=4)
-    assert other.config.passes == 4 and other.config.parts == model.config.parts and isinstance(other.config, StableDiffusionConfig)
+    assert (
+        other.config.passes == 4
+        and other.config.parts == model.config.parts
+        and isinstance(other.config, StableDiffusionConfig)
+    )
 
 
 def test_a_missing_folder_or_part_is_named(bk_sdm, tmp_path):
-    with pytest.raises(CheckpointError, match="no latent diffusion model at .*nowhere.*unet/config.json.* not found"):
+    with pytest.raises(
+        CheckpointError, match="no latent diffusion model at .*nowhere.*unet/config.json.* not found"
+    ):
         create_bk_sdm_compression_model(tmp_path / "nowhere")
     shutil.copytree(bk_sdm, tmp_path / "part")
     shutil.rmtree(tmp_path / "part" / "unet")
@@ -287,10 +409,16 @@ def test_parts_that_do_not_fit_are_refused(tmp_path):
         create_bk_sdm_compression_model(tmp_path)
 
 
-@pytest.mark.parametrize("settings, words", [
-    ({"diffusion_steps": 0}, "diffusion_steps must lie in 1 .. 1000"), ({"diffusion_steps": 1001}, "got 1001"),
-    ({"M": 3}, "M must be at least 4, got 3"), ({"N": 2}, "N must lie in 4 .. 1024, got 2"), ({"passes": 3}, "passes must be"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        ({"diffusion_steps": 0}, "diffusion_steps must lie in 1 .. 1000"),
+        ({"diffusion_steps": 1001}, "got 1001"),
+        ({"M": 3}, "M must be at least 4, got 3"),
+        ({"N": 2}, "N must lie in 4 .. 1024, got 2"),
+        ({"passes": 3}, "passes must be"),
+    ],
+)
 def test_values_out_of_range_are_refused(bk_sdm, settings, words):
     with pytest.raises(ValueError, match=words):
         create_bk_sdm_compression_model(bk_sdm, **settings)
@@ -332,12 +460,17 @@ def test_on_the_shipped_folder_the_u_net_repairs_what_rounding_broke():
         model = create_bk_sdm_compression_model(SCENES, N=N, M=M).eval()
     x, _ = batch(8, seed=99)
     coded = model.compress(x, 1e-2)
-    plain, asked = (psnr(model.decompress(coded["strings"], coded["shape"], steps=k)["x_hat"], x).mean().item() for k in (0, 1))
+    plain, asked = (
+        psnr(model.decompress(coded["strings"], coded["shape"], steps=k)["x_hat"], x).mean().item()
+        for k in (0, 1)
+    )
     assert asked > plain + 1 and model.config.schedule == FOLDER
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("lambda_rate, bytes_at_most, gain", [(3e-2, 100, 2.5), (3e-3, 125, 1.5)])     # measured: 92, +3.3 dB; 116, +1.9 dB
+@pytest.mark.parametrize(
+    "lambda_rate, bytes_at_most, gain", [(3e-2, 100, 2.5), (3e-3, 125, 1.5)]
+)  # measured: 92, +3.3 dB; 116, +1.9 dB
 def test_the_shipped_codec_of_scenes(lambda_rate, bytes_at_most, gain):
     model = DiffusionHyperprior.from_pretrained(SCENES.with_name("scenes-codec"))
     x, _ = batch(8, seed=99)

@@ -1,4 +1,6 @@
-"""Tiles against the whole: with toy networks to the last bit, with the codec's own up to rounding; and how far those look."""
+"""Tiles against the whole: with toy networks to the last bit, with the codec's own up to rounding; and how
+far those look.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +10,17 @@ import torch.nn.functional as F
 from models import M, picture, woken
 from oracles import largest
 
-from dhp_lab.core import memory, precision
-from dhp_lab.codec.denoising import decoder_state as denoiser_module
 from dhp_lab.codec import hyperprior
 from dhp_lab.codec import model as model_module
-from dhp_lab.codec.networks import tiling
+from dhp_lab.codec.denoising import decoder_state as denoiser_module
 from dhp_lab.codec.denoising.decoder_state import SIGMA_Q, Known
+from dhp_lab.codec.entropy_coding import receive
+from dhp_lab.codec.networks.hyper_transforms import HYPER
 from dhp_lab.codec.networks.lapped import BLOCK
 from dhp_lab.codec.networks.tiling import OVERLAP, TILE, tiled
-from dhp_lab.codec.networks.hyper_transforms import HYPER
-from dhp_lab.codec.entropy_coding import receive
+from dhp_lab.core import memory, precision
 
-SMALL = 7                                 # side of the tiles in these tests, in latents
+SMALL = 7  # side of the tiles in these tests, in latents
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +31,17 @@ def model():
 @pytest.fixture
 def in_tiles(monkeypatch):
     """A function that sets the side of all tiles; None means one tile for everything."""
+
     def use(side: int | None):
         for module in (hyperprior, model_module, denoiser_module):
-            monkeypatch.setattr(module, "tiled", lambda network, rows, cols, scale, tile=TILE: tiled(network, rows, cols, scale, side or 10**9))
+            monkeypatch.setattr(
+                module,
+                "tiled",
+                lambda network, rows, cols, scale, tile=TILE: tiled(
+                    network, rows, cols, scale, side or 10**9
+                ),
+            )
+
     return use
 
 
@@ -42,7 +51,9 @@ def in_tiles(monkeypatch):
 @pytest.mark.parametrize("rows, cols", [(7, 7), (8, 7), (40, 1), (1, 40), (15, 50), (29, 30)])
 @pytest.mark.parametrize("scale", [1, 3])
 def test_a_network_that_looks_as_far_as_the_overlap_cannot_tell(rows, cols, scale):
-    """Maxima over a square of side 2 * OVERLAP + 1 are exact, and the border of the whole is the border of its tiles."""
+    """Maxima over a square of side 2 * OVERLAP + 1 are exact, and the border of the whole is the border of
+    its tiles.
+    """
     x = torch.randn(2, 3, rows, cols, generator=torch.Generator().manual_seed(0))
 
     def network(r: slice, c: slice) -> torch.Tensor:
@@ -50,7 +61,12 @@ def test_a_network_that_looks_as_far_as_the_overlap_cannot_tell(rows, cols, scal
         return seen.repeat_interleave(scale, -1).repeat_interleave(scale, -2)
 
     whole = network(slice(0, rows), slice(0, cols))
-    assert torch.equal(tiled(network, rows, cols, scale, SMALL), whole) and whole.shape == (2, 3, scale * rows, scale * cols)
+    assert torch.equal(tiled(network, rows, cols, scale, SMALL), whole) and whole.shape == (
+        2,
+        3,
+        scale * rows,
+        scale * cols,
+    )
 
 
 def test_a_network_that_looks_farther_can_tell():
@@ -80,6 +96,7 @@ def test_tiles_are_bounded_and_a_small_picture_is_one():
 @pytest.mark.parametrize("library", [object(), None])
 def test_an_allocator_without_that_option_is_left_alone(monkeypatch, library):
     """musl and macOS have no mallopt; on Windows the program itself cannot be opened as a library."""
+
     def load(name):
         if library is None:
             raise TypeError("LoadLibrary() argument 1 must be str, not None")
@@ -93,7 +110,9 @@ def test_an_allocator_without_that_option_is_left_alone(monkeypatch, library):
 
 
 def reach(gradient: torch.Tensor, centre: int, unit: int) -> float:
-    """The distance in latents between the middle latent's own square and the farthest place that it depends on."""
+    """The distance in latents between the middle latent's own square and the farthest place that it depends
+    on.
+    """
     rows = gradient.flatten(0, -3).abs().sum(0).sum(1).nonzero().flatten()
     first, last = rows.min().item(), rows.max().item()
     return max(centre * unit - first, last - (centre * unit + unit - 1)) / unit
@@ -130,7 +149,9 @@ def test_the_overlap_covers_the_reach_of_the_denoiser(model, in_float32):
 
 @torch.no_grad()
 def test_g_a_and_g_s_in_tiles(model, in_float32):
-    """Differences are those of float32 sums over 3072 pixels: 2e-5 seen in latents of up to 11, 5e-7 in pixels."""
+    """Differences are those of float32 sums over 3072 pixels: 2e-5 seen in latents of up to 11, 5e-7 in
+    pixels.
+    """
     x, delta = picture(400, 340), torch.tensor([-3.0])
     whole = model.analyse(x, delta, tile=10**9)
     assert largest(model.analyse(x, delta, tile=SMALL) - whole) < 5e-6 * largest(whole)
@@ -147,7 +168,10 @@ def test_h_s_in_tiles_is_the_same_to_the_last_bit(model, in_tiles, size):
     in_tiles(None)
     whole = model.predict(z_symbols, [3000, 20000], size)
     in_tiles(SMALL)
-    assert all(torch.equal(part, one) for part, one in zip(model.predict(z_symbols, [3000, 20000], size), whole, strict=True))
+    assert all(
+        torch.equal(part, one)
+        for part, one in zip(model.predict(z_symbols, [3000, 20000], size), whole, strict=True)
+    )
     assert all(part.shape[-2:] == size for part in whole)
 
 
@@ -187,11 +211,15 @@ def test_a_picture_of_more_than_one_real_tile(model, in_float32, in_tiles, size)
 
 @pytest.mark.parametrize("steps", [1, 3])
 def test_seams_in_bfloat16_are_as_small(model, in_tiles, monkeypatch, steps):
-    """Sums are kept in float32 and rounded to bfloat16 at the end, so a tile rarely rounds otherwise: an eighth of an 8-bit
-    level at most, with weights this wild."""
+    """Sums are kept in float32 and rounded to bfloat16 at the end, so a tile rarely rounds otherwise: an
+    eighth of an 8-bit level at most, with weights this wild.
+    """
     monkeypatch.setattr(precision, "has_fast_bfloat16", lambda device_type: True)
     in_tiles(None)
     coded = model.compress(picture(400, 340), 1e-3)
     whole = model.decompress(coded["strings"], coded["shape"], steps=steps)["x_hat"]
     in_tiles(SMALL)
-    assert largest(model.decompress(coded["strings"], coded["shape"], steps=steps)["x_hat"] - whole) < 0.125 / 255
+    assert (
+        largest(model.decompress(coded["strings"], coded["shape"], steps=steps)["x_hat"] - whole)
+        < 0.125 / 255
+    )

@@ -13,16 +13,28 @@ import pytest
 import torch
 from PIL import Image
 
-from dhp_lab.training import codec_trainer as training
-from dhp_lab.core.weights import CheckpointError
-from dhp_lab.training import codec_objective as objective
 from dhp_lab.codec.model import DiffusionHyperprior
+from dhp_lab.core.weights import CheckpointError
 from dhp_lab.data.images import ImageError
-from dhp_lab.training.codec_trainer import Trainer, train
+from dhp_lab.training import codec_objective as objective
+from dhp_lab.training import codec_trainer as training
 from dhp_lab.training.codec_config import TrainingConfig, TrainingError
+from dhp_lab.training.codec_trainer import Trainer, train
 
-SMALL = {"batch_size": 2, "epochs": 2, "denoiser_epochs": 1, "joint_epochs": 1, "lr": 5e-4, "N": 8, "M": 16,
-         "diffusion_steps": 10, "image_size": 64, "device": "cpu", "validate_every": 4, "minutes_between_saves": 0.0}
+SMALL = {
+    "batch_size": 2,
+    "epochs": 2,
+    "denoiser_epochs": 1,
+    "joint_epochs": 1,
+    "lr": 5e-4,
+    "N": 8,
+    "M": 16,
+    "diffusion_steps": 10,
+    "image_size": 64,
+    "device": "cpu",
+    "validate_every": 4,
+    "minutes_between_saves": 0.0,
+}
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +60,9 @@ class Recorder(Trainer):
         if self.step == self.stop_at:
             raise KeyboardInterrupt
         report = super()._train_step(x)
-        self.losses.append((self.step, self.stage, float(report["objective"]), float(report["gradient norm"])))
+        self.losses.append(
+            (self.step, self.stage, float(report["objective"]), float(report["gradient norm"]))
+        )
         return report
 
 
@@ -64,7 +78,9 @@ def unbroken(photos, tmp_path_factory) -> tuple[Recorder, Path]:
     return run, out
 
 
-@pytest.mark.parametrize("stop_at", [3, 8, 11], ids=["in the codec stage", "between stages", "in the denoiser stage"])
+@pytest.mark.parametrize(
+    "stop_at", [3, 8, 11], ids=["in the codec stage", "between stages", "in the denoiser stage"]
+)
 def test_a_resumed_run_repeats_the_unbroken_one_exactly(photos, tmp_path, unbroken, stop_at):
     first = Recorder(config(photos, tmp_path), stop_at)
     with pytest.raises(TrainingError, match=f"stopped at step {stop_at}; go on with --resume"):
@@ -72,7 +88,9 @@ def test_a_resumed_run_repeats_the_unbroken_one_exactly(photos, tmp_path, unbrok
     second = Recorder(config(photos, tmp_path, resume=True))
     second.run()
     assert first.losses + second.losses == unbroken[0].losses
-    final = [DiffusionHyperprior.from_pretrained(folder / "final_checkpoint") for folder in (tmp_path, unbroken[1])]
+    final = [
+        DiffusionHyperprior.from_pretrained(folder / "final_checkpoint") for folder in (tmp_path, unbroken[1])
+    ]
     assert final[0].model_id == final[1].model_id
 
 
@@ -80,7 +98,13 @@ def test_a_run_goes_through_its_stages_and_leaves_everything_behind(unbroken):
     run, out = unbroken
     stages = [stage for _, stage, *_ in run.losses]
     assert [stages.count(s) for s in ("codec", "denoiser", "joint")] == run.lengths and min(run.lengths) > 0
-    assert {p.name for p in out.iterdir()} >= {"training.log", "samples", "tensorboard", "best_checkpoint", "last.safetensors"}
+    assert {p.name for p in out.iterdir()} >= {
+        "training.log",
+        "samples",
+        "tensorboard",
+        "best_checkpoint",
+        "last.safetensors",
+    }
     assert "stage 'joint'" in (out / "training.log").read_text()
     assert list((out / "samples").glob("*.png")) and list((out / "tensorboard").iterdir())
     model = DiffusionHyperprior.from_pretrained(out / "best_checkpoint")
@@ -91,7 +115,14 @@ def test_a_run_goes_through_its_stages_and_leaves_everything_behind(unbroken):
 
 
 def test_training_lowers_the_validation_loss(photos, tmp_path):
-    settings = {"epochs": 40, "denoiser_epochs": 0, "joint_epochs": 0, "lambda_rate": 1e-2, "lr": 4e-3, "validate_every": 1000}
+    settings = {
+        "epochs": 40,
+        "denoiser_epochs": 0,
+        "joint_epochs": 0,
+        "lambda_rate": 1e-2,
+        "lr": 4e-3,
+        "validate_every": 1000,
+    }
     run = Trainer(config(photos, tmp_path, minutes_between_saves=60.0, **settings))
     with run._averaged():
         before = run.objective.validate(run.val, denoise=False)[0]["objective"]
@@ -103,7 +134,9 @@ def test_the_frozen_codec_does_not_move_in_the_denoiser_stage(photos, tmp_path, 
     out = tmp_path / "second"
     start = unbroken[1] / "final_checkpoint"
     train(config(photos, out, epochs=0, joint_epochs=0, init_from=str(start)))
-    before, after = (DiffusionHyperprior.from_pretrained(f).state_dict() for f in (start, out / "final_checkpoint"))
+    before, after = (
+        DiffusionHyperprior.from_pretrained(f).state_dict() for f in (start, out / "final_checkpoint")
+    )
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved and all(name.startswith("denoiser.") for name in moved)
 
@@ -159,8 +192,12 @@ except TrainingError as error:
 def test_a_full_disk_ends_in_one_line_with_the_last_checkpoint_intact(photos, tmp_path):
     settings = {**SMALL, "data_path": str(photos), "output_dir": str(tmp_path)}
     command = [sys.executable, "-c", FULL_DISK.format(settings=settings)]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=120)
-    assert done.returncode == 1 and "one line: cannot write to" in done.stderr and "--resume" in done.stderr, done.stderr
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=120
+    )
+    assert (
+        done.returncode == 1 and "one line: cannot write to" in done.stderr and "--resume" in done.stderr
+    ), done.stderr
     assert "Traceback" not in done.stderr
     assert Recorder(config(photos, tmp_path, resume=True)).step == 6
     DiffusionHyperprior.from_pretrained(tmp_path / "best_checkpoint")
@@ -174,11 +211,19 @@ def test_resuming_without_a_state_or_with_another_plan_is_refused(photos, tmp_pa
         Trainer(config(photos, unbroken[1], resume=True, epochs=3))
 
 
-@pytest.mark.parametrize("change, message", [
-    ({"batch_size": 0}, "batch_size"), ({"epochs": -1}, "epochs"), ({"lr": 0.0}, "lr"), ({"image_size": 100}, "image_size"),
-    ({"init_from": "a", "bk_sdm_path": "b"}, "leave bk_sdm_path out"), ({"use_pretrained_vae": True}, "name it with bk_sdm_path"),
-    ({"lambda_rate": 1.0}, "lambda_rate"), ({"epochs": 0, "denoiser_epochs": 0, "joint_epochs": 0}, "nothing to train"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"batch_size": 0}, "batch_size"),
+        ({"epochs": -1}, "epochs"),
+        ({"lr": 0.0}, "lr"),
+        ({"image_size": 100}, "image_size"),
+        ({"init_from": "a", "bk_sdm_path": "b"}, "leave bk_sdm_path out"),
+        ({"use_pretrained_vae": True}, "name it with bk_sdm_path"),
+        ({"lambda_rate": 1.0}, "lambda_rate"),
+        ({"epochs": 0, "denoiser_epochs": 0, "joint_epochs": 0}, "nothing to train"),
+    ],
+)
 def test_bad_settings_name_the_value(change, message):
     with pytest.raises(ValueError, match=message):
         TrainingConfig(data_path="photos", **{**SMALL, **change})

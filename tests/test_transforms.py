@@ -1,4 +1,6 @@
-"""The lapped transform against its definition, h_s in whole numbers against integer arithmetic and against itself."""
+"""The lapped transform against its definition, h_s in whole numbers against integer arithmetic and against
+itself.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from models import M, N, picture, untrained, woken
 
-from dhp_lab.core import precision
-from dhp_lab.codec.networks import exact, hyper_transforms, lapped, transforms
-from dhp_lab.codec.networks.lapped import lapped_basis, lapped_filters, mirror
-from dhp_lab.codec.networks.transforms import Analysis, Synthesis
+from dhp_lab.codec.networks import exact, hyper_transforms, lapped
 from dhp_lab.codec.networks.hyper_transforms import HyperSynthesis
+from dhp_lab.codec.networks.lapped import lapped_basis, lapped_filters, mirror
 from dhp_lab.codec.networks.layers import widths
+from dhp_lab.codec.networks.transforms import Analysis, Synthesis
+from dhp_lab.core import precision
 
 LOG2_DELTA = torch.tensor([-3.0])
 ALL = 3 * 16 * 16
@@ -51,7 +53,10 @@ def test_basis_rows_are_even_or_odd_and_fall_in_variance():
 
 
 def test_basis_gains_more_than_the_dct():
-    """Coding gain for AR(1), 0.95, and 16 bands: 9.5 dB for the DCT, up to 9.85 dB with one overlap (Malvar 1992)."""
+    """Coding gain for AR(1), 0.95, and 16 bands: 9.5 dB for the DCT, up to 9.85 dB with one overlap (Malvar
+    1992).
+    """
+
     def gain(rows):
         n = np.arange(rows.shape[1])
         variance = np.diag(rows @ 0.95 ** np.abs(np.subtract.outer(n, n)) @ rows.T)
@@ -68,7 +73,13 @@ def test_filters_are_orthonormal_and_their_variances_those_of_the_model_of_photo
     rows = filters["weight"].double().flatten(1)
     assert largest(rows @ rows.T - torch.eye(ALL)) < 1e-6
     some = torch.arange(0, ALL, 13)
-    kernels = filters["weight"].double()[some].view(-1, 3, 16, 16, 2, 2).permute(0, 1, 4, 2, 5, 3).reshape(-1, 3, 32, 32)
+    kernels = (
+        filters["weight"]
+        .double()[some]
+        .view(-1, 3, 16, 16, 2, 2)
+        .permute(0, 1, 4, 2, 5, 3)
+        .reshape(-1, 3, 32, 32)
+    )
     planes = torch.einsum("ec,mcij->emij", torch.from_numpy(lapped.COLOUR), kernels)
     distance = (torch.arange(32)[:, None] - torch.arange(32)).abs().double()
     variance = sum(
@@ -100,14 +111,18 @@ def test_energy_is_kept_even_at_the_border(complete):
     """Parseval: the mirrored transform is orthonormal as a whole."""
     g_a, _, std = complete
     x = torch.rand(1, 3, 48, 80, generator=torch.Generator().manual_seed(0))
-    assert g_a(x, LOG2_DELTA, std).square().sum().item() == pytest.approx((x - 0.5).square().sum().item(), rel=1e-5)
+    assert g_a(x, LOG2_DELTA, std).square().sum().item() == pytest.approx(
+        (x - 0.5).square().sum().item(), rel=1e-5
+    )
 
 
 @torch.no_grad()
 def test_noise_on_the_latents_is_noise_of_the_same_power_on_the_picture(complete):
     _, g_s, std = complete
     noise = torch.randn(1, ALL, 3, 5, generator=torch.Generator().manual_seed(0))
-    assert (g_s(noise, LOG2_DELTA, std) - 0.5).square().sum().item() == pytest.approx(noise.square().sum().item(), rel=1e-5)
+    assert (g_s(noise, LOG2_DELTA, std) - 0.5).square().sum().item() == pytest.approx(
+        noise.square().sum().item(), rel=1e-5
+    )
 
 
 @torch.no_grad()
@@ -157,10 +172,15 @@ def h_s() -> HyperSynthesis:
     return woken().h_s
 
 
-def whole(count: int = 2, rows: int = 3, cols: int = 5, spread: float = 3.0) -> tuple[torch.Tensor, torch.Tensor]:
+def whole(
+    count: int = 2, rows: int = 3, cols: int = 5, spread: float = 3.0
+) -> tuple[torch.Tensor, torch.Tensor]:
     """z_hat and log2(Delta) as the decoder holds them."""
     generator = torch.Generator().manual_seed(0)
-    z_hat = torch.randn(count, N, rows, cols, generator=generator, dtype=torch.float64).mul(spread).round() + 307 / 1024
+    z_hat = (
+        torch.randn(count, N, rows, cols, generator=generator, dtype=torch.float64).mul(spread).round()
+        + 307 / 1024
+    )
     return z_hat, torch.arange(count, dtype=torch.float64).mul(-12345 / 65536) - 1
 
 
@@ -178,7 +198,11 @@ def in_integers(h_s: HyperSynthesis, z_hat: torch.Tensor, log2_delta: torch.Tens
         h = (np.einsum("bchwij,ocij->bohw", windows, weight) + bias[:, None, None] + 2**11) >> 12
         if i < 2:
             b, c, rows, cols = h.shape
-            h = h.reshape(b, c // 4, 2, 2, rows, cols).transpose(0, 1, 4, 2, 5, 3).reshape(b, c // 4, 2 * rows, 2 * cols)
+            h = (
+                h.reshape(b, c // 4, 2, 2, rows, cols)
+                .transpose(0, 1, 4, 2, 5, 3)
+                .reshape(b, c // 4, 2 * rows, 2 * cols)
+            )
         if i < 3:
             h = np.maximum(h, 0)
     return h / 2**10
@@ -193,7 +217,9 @@ def test_exact_is_integer_arithmetic(h_s, spread):
 
 @torch.no_grad()
 def test_exact_is_the_trained_network_up_to_the_fixed_point(h_s):
-    """Weights are rounded to 2^-12 and activations to 2^-10; the largest difference seen here is 0.005 of values up to 1.7."""
+    """Weights are rounded to 2^-12 and activations to 2^-10; the largest difference seen here is 0.005 of
+    values up to 1.7.
+    """
     z_hat, log2_delta = whole()
     exact, trained = h_s.exact(z_hat, log2_delta), h_s(z_hat.float(), log2_delta.float())
     assert exact.dtype == torch.float64 and exact.shape == (2, 2 * M, 12, 20)
@@ -230,7 +256,9 @@ def test_exact_does_not_depend_on_layout_threads_batch_or_onednn(h_s):
     z_hat, log2_delta = whole()
     expected = h_s.exact(z_hat, log2_delta)
     assert torch.equal(h_s.exact(z_hat.contiguous(memory_format=torch.channels_last), log2_delta), expected)
-    assert all(torch.equal(h_s.exact(z_hat[i : i + 1], log2_delta[i : i + 1])[0], expected[i]) for i in range(2))
+    assert all(
+        torch.equal(h_s.exact(z_hat[i : i + 1], log2_delta[i : i + 1])[0], expected[i]) for i in range(2)
+    )
     with torch.backends.mkldnn.flags(enabled=False):
         assert torch.equal(h_s.exact(z_hat, log2_delta), expected)
     before = torch.get_num_threads()
@@ -261,7 +289,9 @@ def test_a_weight_beyond_the_fixed_point_is_refused(value):
     h_s = HyperSynthesis(4, 4, 8)
     with torch.no_grad():
         h_s.layers[1].weight[0, 0, 0, 0] = value
-    with pytest.raises(ValueError, match=f"a weight of an exact layer is {abs(value):g}; the exact path holds values below 8"):
+    with pytest.raises(
+        ValueError, match=f"a weight of an exact layer is {abs(value):g}; the exact path holds values below 8"
+    ):
         h_s.exact(torch.zeros(1, 4, 1, 1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64))
 
 
@@ -274,7 +304,10 @@ def test_convolutions_run_in_bfloat16_where_that_is_fast(fast, monkeypatch):
     seen = []
     monkeypatch.setattr(precision, "has_fast_bfloat16", lambda device_type: fast)
     model = untrained()
-    hooks = [m.register_forward_hook(lambda module, inputs, out: seen.append(out.dtype)) for m in (model.g_a.exit, model.g_s.exit)]
+    hooks = [
+        m.register_forward_hook(lambda module, inputs, out: seen.append(out.dtype))
+        for m in (model.g_a.exit, model.g_s.exit)
+    ]
     out = model(picture(32, 32))
     assert len(hooks) == 2 and seen == [torch.bfloat16 if fast else torch.float32] * 2
     assert out["x_hat"].dtype == out["y"].dtype == torch.float32

@@ -1,6 +1,7 @@
 """The program ``dhp``. Only this package prints.
 
-Everything heavy is imported inside the command that needs it, so that ``dhp --help`` and ``dhp info`` answer at once.
+Everything heavy is imported inside the command that needs it, so that ``dhp --help`` and ``dhp info`` answer
+at once.
 """
 
 from dhp_lab.cli import files, study  # noqa: F401  (each adds its commands)

@@ -17,7 +17,7 @@ class _Commands(TyperGroup):
     def invoke(self, ctx):
         try:
             return super().invoke(ctx)
-        except BrokenPipeError:                          # `dhp info x.dhp | head -1`: typer ends quietly
+        except BrokenPipeError:  # `dhp info x.dhp | head -1`: typer ends quietly
             raise
         except (ValueError, OSError, MemoryError, RuntimeError) as error:
             if (message := _expected(error)) is None:
@@ -31,21 +31,33 @@ def _expected(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):
-        return ("not enough memory: take smaller pictures (--image_size), fewer at a time (--batch_size), --spare_memory, "
-                f"a codec without borrowed networks, or another --device: {error or type(error).__name__}")
+        return (
+            "not enough memory: take smaller pictures (--image_size), fewer at a time (--batch_size), --spare_memory, "
+            f"a codec without borrowed networks, or another --device: {error or type(error).__name__}"
+        )
     return None if isinstance(error, RuntimeError) else str(error)
 
 
 app = typer.Typer(
-    cls=_Commands, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+    cls=_Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
     help="Compress photos with a hyperprior and a latent diffusion model.",
-)  # fmt: skip
+)
 
 ModelPath = Annotated[
-    str | None, typer.Option("--model_path", metavar="DIR", help="A checkpoint's folder; the shipped one if not given.")
+    str | None,
+    typer.Option("--model_path", metavar="DIR", help="A checkpoint's folder; the shipped one if not given."),
 ]
-Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1; the fastest one if not given.")]
+Device = Annotated[
+    str | None, typer.Option("--device", help="cpu, cuda, cuda:1; the fastest one if not given.")
+]
 SpareMemory = Annotated[
-    bool, typer.Option("--spare_memory", help="Borrowed networks in half precision, attention in slices, small tiles.")
+    bool,
+    typer.Option(
+        "--spare_memory", help="Borrowed networks in half precision, attention in slices, small tiles."
+    ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite the output file.")]

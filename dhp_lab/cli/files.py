@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 def compress(
     source: Annotated[Path, typer.Argument(metavar="IN", help="A picture, at least 16 x 16 pixels.")],
     target: Annotated[Path, typer.Argument(metavar="OUT.dhp", help="The file to write.")],
-    lambda_rate: Annotated[float, typer.Option("--lambda_rate", help="1e-6 .. 1e-1; larger = smaller file.")] = 1e-3,
+    lambda_rate: Annotated[
+        float, typer.Option("--lambda_rate", help="1e-6 .. 1e-1; larger = smaller file.")
+    ] = 1e-3,
     model_path: ModelPath = None,
     device: Device = None,
     spare_memory: SpareMemory = False,
@@ -55,12 +57,22 @@ def compress(
 @app.command()
 def decompress(
     source: Annotated[Path, typer.Argument(metavar="IN.dhp", help="A file written by dhp compress.")],
-    target: Annotated[Path, typer.Argument(metavar="OUT.png", help="The picture to write, in a lossless format.")],
-    steps: Annotated[int, typer.Option("--steps", help="0 no diffusion, 1 best PSNR, 2 .. 1000 a sample.")] = 1,
-    gamma: Annotated[float, typer.Option("--gamma", help="0 .. 1: 0 the sample, 1 the posterior mean.")] = 0.0,
+    target: Annotated[
+        Path, typer.Argument(metavar="OUT.png", help="The picture to write, in a lossless format.")
+    ],
+    steps: Annotated[
+        int, typer.Option("--steps", help="0 no diffusion, 1 best PSNR, 2 .. 1000 a sample.")
+    ] = 1,
+    gamma: Annotated[
+        float, typer.Option("--gamma", help="0 .. 1: 0 the sample, 1 the posterior mean.")
+    ] = 0.0,
     seed: Annotated[int, typer.Option("--seed", help="Start of the random numbers of a sample.")] = 0,
-    preview: Annotated[bool, typer.Option("--preview", help="From z alone, even if the file was cut off.")] = False,
-    max_megapixels: Annotated[float, typer.Option("--max_megapixels", help="Refuse larger pictures.")] = 100.0,
+    preview: Annotated[
+        bool, typer.Option("--preview", help="From z alone, even if the file was cut off.")
+    ] = False,
+    max_megapixels: Annotated[
+        float, typer.Option("--max_megapixels", help="Refuse larger pictures.")
+    ] = 100.0,
     model_path: ModelPath = None,
     device: Device = None,
     spare_memory: SpareMemory = False,
@@ -84,7 +96,11 @@ def decompress(
     seconds = time.perf_counter() - start
     with _writing(target):
         save_image(decoded["x_hat"], target)
-    facts = [f"{file.width} x {file.height} pixels", f"{seconds:.2f} s", *(["preview from z alone"] if preview else [])]
+    facts = [
+        f"{file.width} x {file.height} pixels",
+        f"{seconds:.2f} s",
+        *(["preview from z alone"] if preview else []),
+    ]
     typer.echo(f"{target}: {', '.join(facts)}")
 
 
@@ -147,7 +163,9 @@ def _writing(target: Path) -> Iterator[None]:
 
 
 def _read_dhp(path: Path, *, max_pixels: int, allow_truncated: bool = False) -> DhpFile:
-    """Read and check a file, never more of it than its header announces (and one byte, to see that it ends there)."""
+    """Read and check a file, never more of it than its header announces (and one byte, to see that it ends
+    there).
+    """
     from dhp_lab.codec.bits.bitstream import (
         HEADER_BYTES,
         BitstreamError,
@@ -166,7 +184,9 @@ def _read_dhp(path: Path, *, max_pixels: int, allow_truncated: bool = False) -> 
         raise BitstreamError(f"{path}: {error}") from None
 
 
-def _load_model(model_path: str | None, device: str | None, spare: bool) -> tuple[DiffusionHyperprior, object]:
+def _load_model(
+    model_path: str | None, device: str | None, spare: bool
+) -> tuple[DiffusionHyperprior, object]:
     """The model, ready to code, and the torch.device that it is on."""
     from dhp_lab.core.paths import default_checkpoint
     from dhp_lab.core.settings import choose_device
@@ -179,7 +199,9 @@ def _load_model(model_path: str | None, device: str | None, spare: bool) -> tupl
 
 
 def _name_model(file: DhpFile, model_path: str | None) -> tuple[str, bytes | None]:
-    """How the file's model relates to the one asked for (or the shipped one), and that one's id; no torch needed."""
+    """How the file's model relates to the one asked for (or the shipped one), and that one's id; no torch
+    needed.
+    """
     from dhp_lab.codec.checkpoint import model_id
     from dhp_lab.core.paths import default_checkpoint
     from dhp_lab.core.weights import CONFIG, WEIGHTS, CheckpointError

@@ -10,5 +10,7 @@ __all__ = ["DiffusionHyperprior", "create_bk_sdm_compression_model", "create_dif
 
 def __getattr__(name: str):
     if name in __all__:
-        return getattr(import_module(f"dhp_lab.codec.{'model' if name == 'DiffusionHyperprior' else 'create'}"), name)
+        return getattr(
+            import_module(f"dhp_lab.codec.{'model' if name == 'DiffusionHyperprior' else 'create'}"), name
+        )
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -14,5 +14,14 @@ from dhp_lab.codec.bits.bitstream import (
 )
 
 __all__ = [
-    "HEADER_BYTES", "MAGIC", "MIN_SIDE", "VERSION", "BitstreamError", "DhpFile", "announced_size", "check_model", "read", "write",
+    "HEADER_BYTES",
+    "MAGIC",
+    "MIN_SIDE",
+    "VERSION",
+    "BitstreamError",
+    "DhpFile",
+    "announced_size",
+    "check_model",
+    "read",
+    "write",
 ]

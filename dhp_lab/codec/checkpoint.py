@@ -1,4 +1,6 @@
-"""A codec's checkpoint: a folder with config.json, model.safetensors and a model card, and the id that its files carry."""
+"""A codec's checkpoint: a folder with config.json, model.safetensors and a model card, and the id that its
+files carry.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from dhp_lab.codec.config import CodecConfig
     from dhp_lab.codec.model import DiffusionHyperprior
 
-PLACE = re.compile(rb'\n *"bk_sdm_path": [^\n]*')    # in CONFIG, as it is written
+PLACE = re.compile(rb'\n *"bk_sdm_path": [^\n]*')  # in CONFIG, as it is written
 
 
 def save_model(folder: str | Path, model: DiffusionHyperprior) -> None:
@@ -40,7 +42,8 @@ def save_model(folder: str | Path, model: DiffusionHyperprior) -> None:
 
 
 def read_checkpoint(folder: str | Path) -> tuple[dict, dict[str, Tensor], bytes]:
-    """The configuration, the tensors in float32, and the model id (first 8 bytes of the sha256 of both files).
+    """The configuration, the tensors in float32, and the model id (first 8 bytes of the sha256 of both
+    files).
 
     Raises:
         CheckpointError: a file is missing or cannot be read.

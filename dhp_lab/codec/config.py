@@ -26,7 +26,8 @@ class CodecConfig:
         diffusion_steps: T, the number of times in the schedule, >= 1. schedule: "linear" or "cosine".
         transmit: "z+y" sends hyper-latents and latents, "z" hyper-latents alone.
         passes: over the latents, 1, 2 or 4; later ones learn from earlier ones (``context``).
-        dead_zone: 0 .. 1, how much rounding leans towards zero where scales are small (``entropy.bin_width``).
+        dead_zone: 0 .. 1, how much rounding leans towards zero where scales are small
+            (``entropy.bin_width``).
 
     Raises:
         ValueError: a value outside its range.
@@ -40,9 +41,9 @@ class CodecConfig:
     passes: int = 1
     dead_zone: float = 0.0
 
-    kind: ClassVar[str] = "DiffusionHyperprior"            # as config.json calls it
-    block: ClassVar[int] = BLOCK                           # a latent stands for block x block pixels
-    tile: ClassVar[int] = TILE                             # largest side of what the networks see at once, in latents
+    kind: ClassVar[str] = "DiffusionHyperprior"  # as config.json calls it
+    block: ClassVar[int] = BLOCK  # a latent stands for block x block pixels
+    tile: ClassVar[int] = TILE  # largest side of what the networks see at once, in latents
     schedules: ClassVar[tuple[str, ...]] = tuple(SCHEDULES)
 
     def __post_init__(self) -> None:
@@ -52,14 +53,22 @@ class CodecConfig:
             raise ValueError(f"schedule must be one of {', '.join(self.schedules)}, got '{self.schedule}'")
         if self.transmit not in ("z+y", "z"):
             raise ValueError(f"transmit must be 'z+y' or 'z', got '{self.transmit}'")
-        if self.passes not in PASSES or (self.passes > 1 and self.transmit == "z") or (self.passes == 4 and self.M == 1):
-            raise ValueError(f"passes must be 1, 2 or 4, with z alone 1, with one channel at most 2; got {self.passes}")
+        if (
+            self.passes not in PASSES
+            or (self.passes > 1 and self.transmit == "z")
+            or (self.passes == 4 and self.M == 1)
+        ):
+            raise ValueError(
+                f"passes must be 1, 2 or 4, with z alone 1, with one channel at most 2; got {self.passes}"
+            )
         if not 0 <= self.dead_zone <= (1 if self.transmit == "z+y" else 0):
             raise ValueError(f"dead_zone must lie in 0 .. 1, and be 0 with z alone; got {self.dead_zone}")
 
     @property
     def lambda_range(self) -> tuple[float, float]:
-        """The trade-offs that training draws, log-uniformly; z alone cannot hold the bits of a smaller lambda."""
+        """The trade-offs that training draws, log-uniformly; z alone cannot hold the bits of a smaller
+        lambda.
+        """
         return (1e-5, 3e-2) if self.transmit == "z+y" else (1e-3, 1e-1)
 
     def stored(self, folder: Path) -> dict[str, object]:

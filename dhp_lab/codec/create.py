@@ -1,4 +1,6 @@
-"""Creators of untrained codecs, native or around the parts of a Stable Diffusion folder, and a trained one with other settings."""
+"""Creators of untrained codecs, native or around the parts of a Stable Diffusion folder, and a trained one
+with other settings.
+"""
 
 from __future__ import annotations
 
@@ -18,52 +20,85 @@ from dhp_lab.latent.pipeline import EMPTY, LatentDiffusion
 
 
 def create_diffusion_hyperprior_model(
-    N: int = 128, M: int = 128, diffusion_steps: int = 50, schedule: str = "linear", transmit: str = "z+y", passes: int = 1,
+    N: int = 128,
+    M: int = 128,
+    diffusion_steps: int = 50,
+    schedule: str = "linear",
+    transmit: str = "z+y",
+    passes: int = 1,
     dead_zone: float = 0.0,
-) -> DiffusionHyperprior:  # fmt: skip
-    """An untrained codec that already is a lapped-transform codec; see ``CodecConfig`` for the arguments and errors."""
+) -> DiffusionHyperprior:
+    """An untrained codec that already is a lapped-transform codec; see ``CodecConfig`` for the arguments and
+    errors.
+    """
     model = DiffusionHyperprior(CodecConfig(N, M, diffusion_steps, schedule, transmit, passes, dead_zone))
     model.update()
     return model.to(memory_format=torch.channels_last)
 
 
 def changed(model: DiffusionHyperprior, **settings: object) -> DiffusionHyperprior:
-    """The same codec with other settings: what it has learnt stays, what is new to it (later passes) starts at nothing.
+    """The same codec with other settings: what it has learnt stays, what is new to it (later passes) starts
+    at nothing.
 
     Args:
         settings: transmit, passes, dead_zone as in ``CodecConfig``; None leaves one as it is.
 
     Raises:
-        ValueError: a value outside its range, or a model of several passes that shall get another number above 1.
+        ValueError: a value outside its range, or a model of several passes that shall get another number
+            above 1.
     """
     config = replace(model.config, **{name: value for name, value in settings.items() if value is not None})
     if config == model.config:
         return model
     if config.passes != model.config.passes and min(config.passes, model.config.passes) > 1:
-        raise ValueError(f"a model of {model.config.passes} passes cannot be made one of {config.passes}; start from one of 1")
+        raise ValueError(
+            f"a model of {model.config.passes} passes cannot be made one of {config.passes}; start from one of 1"
+        )
     other = DiffusionHyperprior(config)
     wanted = other.state_dict()
-    other.load_state_dict(wanted | {name: tensor for name, tensor in model.state_dict().items() if name in wanted})
+    other.load_state_dict(
+        wanted | {name: tensor for name, tensor in model.state_dict().items() if name in wanted}
+    )
     return other.to(model.log2_spread.device, memory_format=torch.channels_last).train(model.training)
 
 
-PROBE = 16                                 # side, in latents, of the picture that tells what an error of y costs
+PROBE = 16  # side, in latents, of the picture that tells what an error of y costs
 
 
 def create_bk_sdm_compression_model(
-    bk_sdm_path: str | Path, N: int = 128, M: int = 128, diffusion_steps: int = 30, use_pretrained_vae: bool = True,
-    use_pretrained_unet: bool = True, transmit: str = "z+y", passes: int = 1, dead_zone: float = 0.0,
-) -> DiffusionHyperprior:  # fmt: skip
+    bk_sdm_path: str | Path,
+    N: int = 128,
+    M: int = 128,
+    diffusion_steps: int = 30,
+    use_pretrained_vae: bool = True,
+    use_pretrained_unet: bool = True,
+    transmit: str = "z+y",
+    passes: int = 1,
+    dead_zone: float = 0.0,
+) -> DiffusionHyperprior:
     """An untrained hyperprior around the parts of a Stable Diffusion folder; see ``StableDiffusionConfig``.
 
-    Its steps Delta start where they would be best if the VAE were linear: an error of y of variance v costs c v of MSE, which
-    is measured here, and Delta^2 = 6 lambda C / (ln 2 c f^2) balances c Delta^2/12 against -lambda log2(Delta) C / f^2.
+    Its steps Delta start where they would be best if the VAE were linear: an error of y of variance v costs c
+    v of MSE, which is measured here, and Delta^2 = 6 lambda C / (ln 2 c f^2) balances c Delta^2/12 against
+    -lambda log2(Delta) C / f^2.
     """
-    context = empty_prompt(find_checkpoint(bk_sdm_path, PARTS)) if use_pretrained_unet else torch.zeros(1, 1, 1)
-    model = DiffusionHyperprior(StableDiffusionConfig(
-        tokens=context.shape[1], N=N, M=M, diffusion_steps=diffusion_steps, transmit=transmit, passes=passes, dead_zone=dead_zone, bk_sdm_path=str(bk_sdm_path),
-        use_pretrained_vae=use_pretrained_vae, use_pretrained_unet=use_pretrained_unet,
-    ))  # fmt: skip
+    context = (
+        empty_prompt(find_checkpoint(bk_sdm_path, PARTS)) if use_pretrained_unet else torch.zeros(1, 1, 1)
+    )
+    model = DiffusionHyperprior(
+        StableDiffusionConfig(
+            tokens=context.shape[1],
+            N=N,
+            M=M,
+            diffusion_steps=diffusion_steps,
+            transmit=transmit,
+            passes=passes,
+            dead_zone=dead_zone,
+            bk_sdm_path=str(bk_sdm_path),
+            use_pretrained_vae=use_pretrained_vae,
+            use_pretrained_unet=use_pretrained_unet,
+        )
+    )
     with torch.no_grad():
         if use_pretrained_unet:
             model.denoiser.context.copy_(context)
@@ -75,12 +110,16 @@ def create_bk_sdm_compression_model(
 
 @torch.no_grad()
 def empty_prompt(folder: Path) -> Tensor:
-    """(1, L, D): what the text encoder of a folder makes of the prompt that says nothing. Errors as for ``LatentDiffusion.load``."""
+    """(1, L, D): what the text encoder of a folder makes of the prompt that says nothing. Errors as for
+    ``LatentDiffusion.load``.
+    """
     return LatentDiffusion.load(folder).context([EMPTY])
 
 
 def _cost(model: DiffusionHyperprior) -> float:
-    """c: the MSE of a picture for an error in y of variance 1, measured at a tenth of that on latents of unit variance."""
+    """c: the MSE of a picture for an error in y of variance 1, measured at a tenth of that on latents of unit
+    variance.
+    """
     draw = torch.Generator().manual_seed(0)
     y, noise = (torch.randn(1, model.M, PROBE, PROBE, generator=draw) for _ in range(2))
     size, zero = (model.block * PROBE,) * 2, torch.zeros(1)

@@ -1,7 +1,7 @@
 """The latent denoiser as a diffusers model, so that any scheduler of diffusers can drive it.
 
-Our states are unscaled, in quantiser steps; a diffusers scheduler scales them by sqrt(alpha_bar) and counts whole
-timesteps from 0, where ours counts times from 1:
+Our states are unscaled, in quantiser steps; a diffusers scheduler scales them by sqrt(alpha_bar) and counts
+whole timesteps from 0, where ours counts times from 1:
 
     sample = sqrt(alpha_bar_t) * u * Delta / latent_scale,        timestep = t - 1
 
@@ -24,7 +24,8 @@ from dhp_lab.codec.model import DiffusionHyperprior
 
 
 class DenoiserView(nn.Module):
-    """D for one decode: what the decoder knows is fixed, the noisy sample and the timestep are the scheduler's.
+    """D for one decode: what the decoder knows is fixed, the noisy sample and the timestep are the
+    scheduler's.
 
     Args:
         model: the codec. known: from ``model.receive`` or ``model.known``.
@@ -33,7 +34,7 @@ class DenoiserView(nn.Module):
     def __init__(self, model: DiffusionHyperprior, known: Known) -> None:
         super().__init__()
         self.model, self.known = model, known
-        self.unit = known.log2_delta.exp2().view(-1, 1, 1, 1) / model.latent_scale       # a quantiser step, scaled
+        self.unit = known.log2_delta.exp2().view(-1, 1, 1, 1) / model.latent_scale  # a quantiser step, scaled
 
     def forward(self, sample: Tensor, timestep: int | Tensor) -> UNet2DOutput:
         """Predict the clean sample (prediction_type "sample").

@@ -1,8 +1,8 @@
 """A model's latents as byte strings, and back: [y, z, side], each a list with a string for each picture.
 
-    z      symbols of z in the order of their memory, with the factorised prior's tables
-    y      symbols of y pass by pass (``context``), within a pass in the order of their memory; silent ones are left out
-    side   lambda code, CRC32 of z's symbols, CRC32 of y's symbols: 10 bytes, big-endian
+z      symbols of z in the order of their memory, with the factorised prior's tables
+y      symbols of y pass by pass (``context``), within a pass in the order of their memory; silent ones are left out
+side   lambda code, CRC32 of z's symbols, CRC32 of y's symbols: 10 bytes, big-endian
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ def send(model: Hyperprior, latents: Latents, code: int) -> list[list[bytes]]:
     """The entropy coder: ``latents`` as ``model.encode`` makes them for this lambda code -> [y, z, side]."""
     order, strings = coding_order(model.passes.count, *latents.y.shape[1:]), [[], [], []]
     for i in range(len(latents.y)):
-        z_symbols, y = latents.z_symbols[i].int(), [whole[i : i + 1].cpu() for whole in (latents.symbols, latents.octaves)]
+        z_symbols, y = (
+            latents.z_symbols[i].int(),
+            [whole[i : i + 1].cpu() for whole in (latents.symbols, latents.octaves)],
+        )
         sent = [(part.take(y[0]).mT, *_sent(part.take(y[1]))) for part in order]
         symbols = torch.cat([symbols[at].int() for symbols, at, _ in sent])
         indexes = torch.cat([indexes for _, _, indexes in sent])
@@ -41,25 +44,33 @@ def send(model: Hyperprior, latents: Latents, code: int) -> list[list[bytes]]:
 
 @torch.no_grad()
 def receive(model: Hyperprior, strings: list, shape: tuple[int, int]) -> Known:
-    """The entropy decoder: byte strings -> what the decoder knows. Arguments and errors as for ``model.decompress``."""
+    """The entropy decoder: byte strings -> what the decoder knows. Arguments and errors as for
+    ``model.decompress``.
+    """
     parts = [_receive_one(model, *one, shape) for one in zip(*strings, strict=True)]
     fields = ("symbols", "decoded", "mean", "scale", "log2_delta")
     return Known(*(torch.cat([getattr(part, name) for part in parts]) for name in fields), parts[0].std)
 
 
-def _receive_one(model: Hyperprior, y_bytes: bytes | None, z_bytes: bytes, side: bytes, shape: tuple[int, int]) -> Known:
+def _receive_one(
+    model: Hyperprior, y_bytes: bytes | None, z_bytes: bytes, side: bytes, shape: tuple[int, int]
+) -> Known:
     device, size = model.log2_spread.device, tuple(math.ceil(length / model.block) for length in shape)
     z_shape = (model.N, *(math.ceil(length / HYPER) for length in size))
     code, z_crc, y_crc = _read_side(side)
     z_symbols = unpack(z_bytes, _channel_rows(z_shape), model.entropy_bottleneck).view(1, *z_shape)
     check_symbols("z", z_symbols, z_crc)
     first = model.predict(z_symbols.to(device), [code], size)
-    log2_delta = torch.tensor([model.gain.fixed_point(code) / 2**FRACTION_BITS], dtype=torch.float32, device=device)
+    log2_delta = torch.tensor(
+        [model.gain.fixed_point(code) / 2**FRACTION_BITS], dtype=torch.float32, device=device
+    )
     if model.sends_y and y_bytes is not None:
         reader = _Reader(model, y_bytes, first[0].numel())
         mean, octaves, symbols = model.passes.walk(*first, log2_delta, reader.symbols_at, exact=True)
-        if y_bytes or not reader.read:                                      # nothing sent, or nothing to send
-            check_symbols("y", torch.cat(reader.read) if reader.read else torch.zeros(0, dtype=torch.int32), y_crc)
+        if y_bytes or not reader.read:  # nothing sent, or nothing to send
+            check_symbols(
+                "y", torch.cat(reader.read) if reader.read else torch.zeros(0, dtype=torch.int32), y_crc
+            )
             return model.knows(symbols, 1.0, mean, octaves, log2_delta)
     return model.knows(torch.zeros_like(first[0]), 0.0, *first, log2_delta)
 
@@ -72,7 +83,7 @@ class _Reader:
         self.read: list[Tensor] = []
 
     def symbols_at(self, part: Part, mean: Tensor, octaves: Tensor) -> Tensor:
-        symbols = torch.zeros(octaves.mT.shape)                             # (1, C, n)
+        symbols = torch.zeros(octaves.mT.shape)  # (1, C, n)
         at, indexes = _sent(octaves.cpu())
         if len(indexes):
             self.read.append(self.unpacker.take(indexes))
@@ -85,15 +96,21 @@ def _channel_rows(shape: tuple[int, int, int]) -> Tensor:
 
 
 def _sent(octaves: Tensor) -> tuple[Tensor, Tensor]:
-    """Of a pass's scales (1, n, C): where the entropy coder says something, bool (1, C, n), and rows of its table there."""
+    """Of a pass's scales (1, n, C): where the entropy coder says something, bool (1, C, n), and rows of its
+    table there.
+    """
     indexes = table_rows(octaves).mT.contiguous()
     return indexes > 0, indexes[indexes > 0]
 
 
 def _read_side(side: bytes) -> tuple[int, int, int]:
     if len(side) != SIDE.size:
-        raise BitstreamError(f"the side information holds {len(side)} bytes, not {SIDE.size}; the stream is damaged")
+        raise BitstreamError(
+            f"the side information holds {len(side)} bytes, not {SIDE.size}; the stream is damaged"
+        )
     code, z_crc, y_crc = SIDE.unpack(side)
     if not CODE_MIN <= code <= CODE_MAX:
-        raise BitstreamError(f"the lambda code is {code}, not in {CODE_MIN} .. {CODE_MAX}; the stream is damaged")
+        raise BitstreamError(
+            f"the lambda code is {code}, not in {CODE_MIN} .. {CODE_MAX}; the stream is damaged"
+        )
     return code, z_crc, y_crc

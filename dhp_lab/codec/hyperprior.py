@@ -1,4 +1,5 @@
-r"""The mean-scale hyperprior that the codec is built on (Minnen et al. 2018), with one set of weights for every rate.
+r"""The mean-scale hyperprior that the codec is built on (Minnen et al. 2018), with one set of weights for
+every rate.
 
     x --g_a--> y --/Delta--> h_a --> z --entropy bottleneck--> z_hat --h_s--> mean, scale
                |                                                             |
@@ -11,7 +12,8 @@ r"""The mean-scale hyperprior that the codec is built on (Minnen et al. 2018), w
 | q            | ``Latents.symbols``             | as y                                               |
 | mu, sigma    | ``Latents.mean``, ``.scale``    | as y, in quantiser steps                           |
 
-Where there are later passes (``context``) they correct mean and scale; a dead zone (``entropy.bin_width``) widens the bins.
+Where there are later passes (``context``) they correct mean and scale; a dead zone (``entropy.bin_width``)
+widens the bins.
 """
 
 from __future__ import annotations
@@ -73,7 +75,7 @@ class Hyperprior(CompressionModel):
         super().__init__()
         self.N, self.M, self.block, self.tile = config.N, config.channels, config.block, config.tile
         self.sends_y, self.dead_zone = config.transmit == "z+y", config.dead_zone
-        self._tables_stale = False                     # whether training has moved on since the last update
+        self._tables_stale = False  # whether training has moved on since the last update
         self.g_a, self.g_s = config.transforms()
         hyper = config.N, config.channels, config.hyper_width
         self.h_a, self.h_s = HyperAnalysis(*hyper), HyperSynthesis(*hyper)
@@ -92,7 +94,9 @@ class Hyperprior(CompressionModel):
         return 2.0 ** (self.gain.fixed_point(lambda_code(lambda_rate)) / 2**FRACTION_BITS)
 
     def analyse(self, x: Tensor, log2_delta: Tensor, tile: int | None = None) -> Tensor:
-        """g_a on pictures of any size: (B, 3, H, W) -> y (B, M, ceil(H/block), ceil(W/block)); tile: largest side, in latents."""
+        """g_a on pictures of any size: (B, 3, H, W) -> y (B, M, ceil(H/block), ceil(W/block)); tile: largest
+        side, in latents.
+        """
         x, block = _pad(x, self.block), self.block
         std, rows, cols = self.log2_spread.exp2(), x.shape[-2] // block, x.shape[-1] // block
 
@@ -102,10 +106,17 @@ class Hyperprior(CompressionModel):
 
         return tiled(part, rows, cols, 1, tile or self.tile)
 
-    def synthesise(self, y_hat: Tensor, log2_delta: Tensor, size: tuple[int, int], tile: int | None = None) -> Tensor:
+    def synthesise(
+        self, y_hat: Tensor, log2_delta: Tensor, size: tuple[int, int], tile: int | None = None
+    ) -> Tensor:
         """g_s: latents -> picture (B, 3, *size), about [0, 1]."""
         std = self.log2_spread.exp2()
-        whole = tiled(lambda r, c: self.g_s(y_hat[..., r, c], log2_delta, std), *y_hat.shape[-2:], self.block, tile or self.tile)
+        whole = tiled(
+            lambda r, c: self.g_s(y_hat[..., r, c], log2_delta, std),
+            *y_hat.shape[-2:],
+            self.block,
+            tile or self.tile,
+        )
         return whole[..., : size[0], : size[1]]
 
     def hyper_analyse(self, y: Tensor, log2_delta: Tensor) -> Tensor:
@@ -114,7 +125,9 @@ class Hyperprior(CompressionModel):
         return self.h_a(_pad(steps, HYPER).contiguous(memory_format=torch.channels_last), log2_delta)
 
     def medians(self) -> Tensor:
-        """(1, N, 1, 1) float64 centres of z's bins, in whole multiples of 2^-10 so that every device adds the same."""
+        """(1, N, 1, 1) float64 centres of z's bins, in whole multiples of 2^-10 so that every device adds the
+        same.
+        """
         medians = self.entropy_bottleneck._get_medians().detach().double().view(1, -1, 1, 1)
         return torch.round(medians * 2**ACTIVATION_BITS) / 2**ACTIVATION_BITS
 
@@ -125,17 +138,26 @@ class Hyperprior(CompressionModel):
             z_symbols: (B, N, h/4, w/4) whole numbers. codes: B lambda codes. size: (h, w) of y.
 
         Returns:
-            mean (B, M, h, w) float32 in quantiser steps, and octaves likewise: log2 of the scale in steps, exact.
+            mean (B, M, h, w) float32 in quantiser steps, and octaves likewise: log2 of the scale in steps,
+            exact.
         """
         fixed = [self.gain.fixed_point(code) for code in codes]
         log2_delta = torch.tensor(fixed, dtype=torch.float64, device=z_symbols.device) / 2**FRACTION_BITS
         z_hat = z_symbols.double() + self.medians()
 
         def part(r: slice, c: slice) -> Tensor:
-            window = z_hat[..., r.start // HYPER : -(-r.stop // HYPER), c.start // HYPER : -(-c.stop // HYPER)]
-            mean, log2_scale = self.h_s.exact(window, log2_delta)[..., : r.stop - r.start, : c.stop - c.start].chunk(2, 1)
-            octaves = [octaves_in_steps(log2_scale[i : i + 1], self.log2_spread, fixed[i]) for i in range(len(fixed))]
-            return torch.cat([mean.float() * self._unit(log2_delta.float()).exp2(), torch.cat(octaves).float()], 1)
+            window = z_hat[
+                ..., r.start // HYPER : -(-r.stop // HYPER), c.start // HYPER : -(-c.stop // HYPER)
+            ]
+            mean, log2_scale = self.h_s.exact(window, log2_delta)[
+                ..., : r.stop - r.start, : c.stop - c.start
+            ].chunk(2, 1)
+            octaves = [
+                octaves_in_steps(log2_scale[i : i + 1], self.log2_spread, fixed[i]) for i in range(len(fixed))
+            ]
+            return torch.cat(
+                [mean.float() * self._unit(log2_delta.float()).exp2(), torch.cat(octaves).float()], 1
+            )
 
         return tiled(part, *size, 1).chunk(2, 1)
 
@@ -150,7 +172,9 @@ class Hyperprior(CompressionModel):
 
     def encode(self, x: Tensor, codes: list[int]) -> Latents:
         """Encode pictures with a lambda code each: the numbers that the entropy coder sends. For eval mode."""
-        return self._latents(x, x.new_tensor([self.gain.fixed_point(code) / 2**FRACTION_BITS for code in codes]), codes)
+        return self._latents(
+            x, x.new_tensor([self.gain.fixed_point(code) / 2**FRACTION_BITS for code in codes]), codes
+        )
 
     def _latents(self, x: Tensor, log2_delta: Tensor, codes: list[int] | None) -> Latents:
         y = self.analyse(x, log2_delta)
@@ -172,7 +196,19 @@ class Hyperprior(CompressionModel):
             return rest + (symbols - rest).detach() if codes is None else symbols
 
         mean, octaves, symbols = self.passes.walk(*first, log2_delta, symbols_at, exact=codes is not None)
-        return Latents(y, z, first, mean, octaves, steps - mean, symbols, z_symbols, log2_delta, self.log2_spread.exp2(), z_likelihood)
+        return Latents(
+            y,
+            z,
+            first,
+            mean,
+            octaves,
+            steps - mean,
+            symbols,
+            z_symbols,
+            log2_delta,
+            self.log2_spread.exp2(),
+            z_likelihood,
+        )
 
     def likelihoods(self, latents: Latents) -> dict[str, Tensor]:
         """Probabilities of y's and z's symbols; the bits they add up to are an estimate of the file's."""
@@ -193,7 +229,9 @@ class Hyperprior(CompressionModel):
             return self.knows(latents.symbols, 1.0, latents.mean, latents.octaves, latents.log2_delta)
         return self.knows(torch.zeros_like(latents.symbols), 0.0, *latents.first, latents.log2_delta)
 
-    def knows(self, symbols: Tensor, decoded: float, mean: Tensor, octaves: Tensor, log2_delta: Tensor) -> Known:
+    def knows(
+        self, symbols: Tensor, decoded: float, mean: Tensor, octaves: Tensor, log2_delta: Tensor
+    ) -> Known:
         """A ``Known`` of latents that are all decoded, 1.0, or all not, 0.0."""
         mask = torch.full_like(symbols[:, :1], decoded)
         return Known(symbols, mask, mean, steps_of(octaves), log2_delta, self.log2_spread.exp2())
@@ -207,7 +245,9 @@ class Hyperprior(CompressionModel):
         return super().load_state_dict(state_dict, strict)
 
     def update(self, scale_table=None, force: bool = False, update_quantiles: bool = False) -> bool:
-        """Make the probability tables, as CompressAI's ``update`` does; the Gaussian ones never depend on the weights."""
+        """Make the probability tables, as CompressAI's ``update`` does; the Gaussian ones never depend on the
+        weights.
+        """
         changed = self.gaussian_conditional.update_scale_table(SCALES, force=force)
         force, self._tables_stale = force or self._tables_stale, False
         return self.entropy_bottleneck.update(force=force, update_quantiles=update_quantiles) or changed
@@ -220,7 +260,9 @@ def check_pictures(x: Tensor) -> None:
         ValueError: another type or shape.
     """
     if x.dtype != torch.float32 or x.ndim != 4 or len(x) == 0 or x.shape[1] != 3 or min(x.shape[-2:]) < 16:
-        raise ValueError(f"pictures must be float32 of shape (B, 3, H, W) with H, W >= 16, got {tuple(x.shape)}, {x.dtype}")
+        raise ValueError(
+            f"pictures must be float32 of shape (B, 3, H, W) with H, W >= 16, got {tuple(x.shape)}, {x.dtype}"
+        )
 
 
 def check_sampling(steps: int, gamma: float) -> None:

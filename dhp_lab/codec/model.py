@@ -5,7 +5,8 @@ r"""DiffusionHyperprior: a scale hyperprior and a latent diffusion model that sh
                +---> q = round(y/Delta - mean) ---- Gaussian conditional ----+--> bytes
     decoder:   y_hat = Delta (q + mean)  ->  K denoising steps from t* to 0  ->  y_tilde  --g_s-->  x_hat
 
-K = 0 decodes y_hat as it is (a mean-scale hyperprior, Minnen et al. 2018), K = 1 its posterior mean, K > 1 a sample.
+K = 0 decodes y_hat as it is (a mean-scale hyperprior, Minnen et al. 2018), K = 1 its posterior mean, K > 1 a
+sample.
 
 ``gamma`` blends the two ends: 0 gives the sample as drawn, 1 the posterior mean.
 
@@ -34,12 +35,14 @@ from dhp_lab.core.weights import CheckpointError
 
 
 class DiffusionHyperprior(Hyperprior):
-    """The codec as a CompressAI model; ``create_diffusion_hyperprior_model`` makes one, ``from_pretrained`` loads one."""
+    """The codec as a CompressAI model; ``create_diffusion_hyperprior_model`` makes one, ``from_pretrained``
+    loads one.
+    """
 
     def __init__(self, config: CodecConfig) -> None:
         super().__init__(config)
         self.config = config
-        self.model_id = bytes(8)                       # of the checkpoint it was loaded from
+        self.model_id = bytes(8)  # of the checkpoint it was loaded from
         self.denoiser = config.denoiser()
         self.noise_schedule = config.noise_schedule()
 
@@ -65,7 +68,8 @@ class DiffusionHyperprior(Hyperprior):
             steps: K; None is 0 in train mode and 1 in eval mode.
 
         Returns:
-            x_hat (B, 3, H, W), y, y_hat, z, scales_hat (standard deviation of y, latent units), likelihoods {"y", "z"}.
+            x_hat (B, 3, H, W), y, y_hat, z, scales_hat (standard deviation of y, latent units), likelihoods
+            {"y", "z"}.
 
         Raises:
             ValueError: a value out of range, or a picture that is too small or has not 3 channels.
@@ -79,7 +83,10 @@ class DiffusionHyperprior(Hyperprior):
         delta = latents.log2_delta.exp2().view(-1, 1, 1, 1)
         return {
             "x_hat": self.synthesise(y_hat, latents.log2_delta, x.shape[-2:]),
-            "y": latents.y, "y_hat": y_hat, "z": latents.z, "scales_hat": latents.scale * delta,
+            "y": latents.y,
+            "y_hat": y_hat,
+            "z": latents.z,
+            "scales_hat": latents.scale * delta,
             "likelihoods": self.likelihoods(latents),
         }
 
@@ -108,19 +115,23 @@ class DiffusionHyperprior(Hyperprior):
         return {"strings": send(self, latents, code), "shape": tuple(x.shape[-2:])}
 
     @torch.no_grad()
-    def decompress(self, strings: list, shape: tuple[int, int], *, steps: int = 1, gamma: float = 0.0, seed: int = 0) -> dict:
+    def decompress(
+        self, strings: list, shape: tuple[int, int], *, steps: int = 1, gamma: float = 0.0, seed: int = 0
+    ) -> dict:
         """Decode what ``compress`` wrote.
 
         Args:
             strings: [y, z, side]; None in the place of y's bytes gives the preview from z alone.
             shape: (H, W) of the pictures. steps: K, 0 .. 1000. seed: of the noise that K > 1 draws.
-            gamma: weight of the posterior mean in the result, 0 (the sample as drawn) .. 1 (what K = 1 gives).
+            gamma: weight of the posterior mean in the result, 0 (the sample as drawn) .. 1 (what K = 1
+                gives).
 
         Returns:
             {"x_hat": (B, 3, H, W) in [0, 1]}
 
         Raises:
-            BitstreamError: the decoded symbols are not those that were coded. ValueError: a value out of range.
+            BitstreamError: the decoded symbols are not those that were coded. ValueError: a value out of
+                range.
         """
         check_sampling(steps, gamma)
         known = receive(self, strings, shape)
@@ -128,19 +139,26 @@ class DiffusionHyperprior(Hyperprior):
         return {"x_hat": self.synthesise(y_hat, known.log2_delta, shape).clamp_(0, 1)}
 
     def denoise(self, known: Known, *, steps: int = 1, gamma: float = 0.0, seed: int = 0) -> Tensor:
-        """K denoising steps from t* (from T where z alone is known) to 0: what the decoder knows -> latents for g_s.
+        """K denoising steps from t* (from T where z alone is known) to 0: what the decoder knows -> latents
+        for g_s.
 
         Returns:
-            (B, M, h, w) in latent units. Other arguments as for ``decompress``; each picture draws the same noise
-            whatever batch it is in.
+            (B, M, h, w) in latent units. Other arguments as for ``decompress``; each picture draws the same
+            noise whatever batch it is in.
         """
         delta = known.log2_delta.exp2().view(-1, 1, 1, 1)
         if steps == 0:
             return (known.symbols + known.mean) * delta
         levels = self.noise_levels(known, steps)
-        noise, start = (_noise(known, s) for s in (seed, seed ^ 0x5EED))     # what all pictures draw, and undecoded ones first
-        u = known.symbols if bool(known.decoded.all()) else torch.where(known.decoded > 0, known.symbols, levels[0] * start())
-        known = known.with_moments() if steps > 1 else known                # for all steps at once
+        noise, start = (
+            _noise(known, s) for s in (seed, seed ^ 0x5EED)
+        )  # what all pictures draw, and undecoded ones first
+        u = (
+            known.symbols
+            if bool(known.decoded.all())
+            else torch.where(known.decoded > 0, known.symbols, levels[0] * start())
+        )
+        known = known.with_moments() if steps > 1 else known  # for all steps at once
         for k, sigma in enumerate(levels):
             clean, variance = self._denoise_once(u, sigma, known)
             if k == 0:
@@ -150,11 +168,19 @@ class DiffusionHyperprior(Hyperprior):
         return (torch.lerp(clean, posterior_mean, gamma) + known.mean) * delta
 
     def noise_levels(self, known: Known, steps: int) -> list[Tensor]:
-        """The K noise levels of a decode, each (B, 1, h, w) in quantiser steps, at equal times from the start towards 0."""
+        """The K noise levels of a decode, each (B, 1, h, w) in quantiser steps, at equal times from the start
+        towards 0.
+        """
         deltas = known.log2_delta.double().exp2().tolist()
-        starts = [self.start_time(delta) for delta in deltas], [float(self.config.diffusion_steps)] * len(deltas)
+        starts = (
+            [self.start_time(delta) for delta in deltas],
+            [float(self.config.diffusion_steps)] * len(deltas),
+        )
         shares = [1 - k / steps for k in range(steps)]
-        return [torch.where(known.decoded > 0, *(self._sigmas(times, share, known) for times in starts)) for share in shares]
+        return [
+            torch.where(known.decoded > 0, *(self._sigmas(times, share, known) for times in starts))
+            for share in shares
+        ]
 
     def _sigmas(self, times: list[float], share: float, known: Known) -> Tensor:
         sigma = self.noise_schedule.sigma(torch.tensor(times) * share) * self.latent_scale
@@ -167,7 +193,8 @@ class DiffusionHyperprior(Hyperprior):
         return tiled(part, *u.shape[-2:], 1, self.tile).chunk(2, 1)
 
     def spare_memory(self) -> DiffusionHyperprior:
-        """Itself, for a machine with little memory: smaller tiles, and what is borrowed (``pretrained``) in half precision.
+        """Itself, for a machine with little memory: smaller tiles, and what is borrowed (``pretrained``) in
+        half precision.
 
         Pictures differ a little from those of the whole codec; files are read by both.
         """
@@ -180,7 +207,8 @@ class DiffusionHyperprior(Hyperprior):
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config.json and model.safetensors, with the probability tables, to a folder.
 
-        Large tensors are stored in float16: to write files that the checkpoint reads, load it (``from_pretrained``).
+        Large tensors are stored in float16: to write files that the checkpoint reads, load it
+        (``from_pretrained``).
 
         Raises:
             OSError: the disk's own trouble; an older checkpoint there is intact.
@@ -208,6 +236,8 @@ class DiffusionHyperprior(Hyperprior):
         except CheckpointError:
             raise
         except (TypeError, ValueError, KeyError, RuntimeError) as error:
-            raise CheckpointError(f"the checkpoint at {folder} does not fit this version of dhp_lab: {error}") from None
+            raise CheckpointError(
+                f"the checkpoint at {folder} does not fit this version of dhp_lab: {error}"
+            ) from None
         model.model_id = identity
         return model.to(memory_format=torch.channels_last).eval()

@@ -1,4 +1,6 @@
-"""Fetch one file over HTTP: resumed where it stopped, bounded in size, never left half-written under its own name."""
+"""Fetch one file over HTTP: resumed where it stopped, bounded in size, never left half-written under its own
+name.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +8,8 @@ import urllib.request
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 
-CHUNK = 1 << 18                                  # bytes read from the network at once
-TIMEOUT = 30                                     # seconds without a byte
+CHUNK = 1 << 18  # bytes read from the network at once
+TIMEOUT = 30  # seconds without a byte
 
 
 class DownloadError(OSError):
@@ -23,16 +25,19 @@ def fetch(url: str, part: Path, *, limit: int) -> None:
         limit: the most bytes that the whole file may have.
 
     Raises:
-        DownloadError: the site cannot be reached, is silent for ``TIMEOUT`` seconds, broke off, or sends more than the limit.
+        DownloadError: the site cannot be reached, is silent for ``TIMEOUT`` seconds, broke off, or sends more
+            than the limit.
         OSError: the disk's own trouble.
     """
     have = part.stat().st_size if part.exists() else 0
     headers = {"User-Agent": "dhp-lab"} | ({"Range": f"bytes={have}-"} if have else {})
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT) as response:
+        with urllib.request.urlopen(
+            urllib.request.Request(url, headers=headers), timeout=TIMEOUT
+        ) as response:
             _receive(response, part, have, limit)
     except urllib.error.HTTPError as error:
-        if error.code == 416 and have:            # nothing is left to send, or the part is of something else
+        if error.code == 416 and have:  # nothing is left to send, or the part is of something else
             if error.headers.get("Content-Range") != f"bytes */{have}":
                 part.unlink()
                 fetch(url, part, limit=limit)
@@ -40,7 +45,9 @@ def fetch(url: str, part: Path, *, limit: int) -> None:
         raise DownloadError(f"{url}: the site answers {error.code} {error.reason}; try again later") from None
     except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", None) or error
-        raise DownloadError(f"cannot reach {url} ({reason}); try again, it goes on where it stopped") from None
+        raise DownloadError(
+            f"cannot reach {url} ({reason}); try again, it goes on where it stopped"
+        ) from None
 
 
 def _receive(response: HTTPResponse, part: Path, have: int, limit: int) -> None:
@@ -50,7 +57,9 @@ def _receive(response: HTTPResponse, part: Path, have: int, limit: int) -> None:
     announced = response.headers.get("Content-Length")
     end = have + int(announced) if announced else None
     if end and end > limit:
-        raise DownloadError(f"{response.url} would have {end} bytes, at most {limit} are expected; it is another file")
+        raise DownloadError(
+            f"{response.url} would have {end} bytes, at most {limit} are expected; it is another file"
+        )
     with open(part, "ab" if have else "wb") as stream:
         while chunk := response.read(min(CHUNK, limit + 1 - have)):
             stream.write(chunk)
@@ -59,4 +68,6 @@ def _receive(response: HTTPResponse, part: Path, have: int, limit: int) -> None:
         part.unlink()
         raise DownloadError(f"{response.url} has more than the {limit} bytes expected; it is another file")
     if end and have < end:
-        raise DownloadError(f"{response.url} broke off after {have} of {end} bytes; try again, it goes on from there")
+        raise DownloadError(
+            f"{response.url} broke off after {have} of {end} bytes; try again, it goes on from there"
+        )

@@ -11,7 +11,9 @@ import torch
 
 
 def environment(device: torch.device) -> dict[str, object]:
-    """Return what times and bytes depend on besides the model: date, processor, threads, versions, memory used."""
+    """Return what times and bytes depend on besides the model: date, processor, threads, versions, memory
+    used.
+    """
     cuda = device.type == "cuda"
     peak = torch.cuda.max_memory_allocated(device) / 1e6 if cuda else peak_memory_mb()
     return {
@@ -19,7 +21,11 @@ def environment(device: torch.device) -> dict[str, object]:
         "device": torch.cuda.get_device_name(device) if cuda else cpu_model(),
         "threads": torch.get_num_threads(),
         "peak_memory_mb": peak,
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "pillow": PIL.__version__},
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "pillow": PIL.__version__,
+        },
     }
 
 

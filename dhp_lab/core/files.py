@@ -1,4 +1,6 @@
-"""Files that appear whole or not at all: each is written beside its place, flushed to the disk, and moved there."""
+"""Files that appear whole or not at all: each is written beside its place, flushed to the disk, and moved
+there.
+"""
 
 from __future__ import annotations
 

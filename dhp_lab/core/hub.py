@@ -9,7 +9,8 @@ from dhp_lab.core.weights import CONFIG, WEIGHTS, CheckpointError
 
 
 def find_checkpoint(name: str | Path, patterns: Sequence[str] = (CONFIG, WEIGHTS)) -> Path:
-    """A checkpoint's folder: the path itself if it is there, else a repository of the Hugging Face hub, "owner/name".
+    """A checkpoint's folder: the path itself if it is there, else a repository of the Hugging Face hub,
+    "owner/name".
 
     Args:
         patterns: of the repository's files that are wanted.
@@ -30,7 +31,9 @@ def find_checkpoint(name: str | Path, patterns: Sequence[str] = (CONFIG, WEIGHTS
         return Path(snapshot_download(str(name), allow_patterns=list(patterns)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"{name} is neither a folder here nor a repository that the hub gives out: {reason}") from None
+        raise CheckpointError(
+            f"{name} is neither a folder here nor a repository that the hub gives out: {reason}"
+        ) from None
 
 
 def upload_checkpoint(folder: str | Path, repository: str) -> str:
@@ -39,4 +42,6 @@ def upload_checkpoint(folder: str | Path, repository: str) -> str:
 
     api = HfApi()
     api.create_repo(repository, exist_ok=True)
-    return api.upload_folder(repo_id=repository, folder_path=str(folder), allow_patterns=[CONFIG, WEIGHTS, "README.md"])
+    return api.upload_folder(
+        repo_id=repository, folder_path=str(folder), allow_patterns=[CONFIG, WEIGHTS, "README.md"]
+    )

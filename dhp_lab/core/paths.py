@@ -18,11 +18,13 @@ def default_checkpoint() -> Path:
     """
     folder = CHECKPOINTS / DEFAULT
     if not (folder / WEIGHTS).is_file():
-        raise CheckpointError(f"the shipped checkpoint is not at {folder}; work in a full clone, or name one with --model_path")
+        raise CheckpointError(
+            f"the shipped checkpoint is not at {folder}; work in a full clone, or name one with --model_path"
+        )
     return folder
 
 
-ROOT = Path(__file__).resolve().parents[2]               # the clone that the package lies in
+ROOT = Path(__file__).resolve().parents[2]  # the clone that the package lies in
 CHECKPOINTS = ROOT / "data" / "checkpoints"
 RESULTS = ROOT / "data" / "results"
 ANCHORS = ROOT / "data" / "anchors" / "kodak_rd.json"

@@ -1,13 +1,15 @@
-"""bfloat16 where the hardware multiplies it fast (AMX or AVX-512 BF16 on a CPU, CUDA from Ampere on), float32 elsewhere."""
+"""bfloat16 where the hardware multiplies it fast (AMX or AVX-512 BF16 on a CPU, CUDA from Ampere on), float32
+elsewhere.
+"""
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import torch
 
 
-@lru_cache(maxsize=None)
+@cache
 def has_fast_bfloat16(device_type: str) -> bool:
     """Whether convolutions in bfloat16 beat float32 on this device type ("cpu", "cuda", ...)."""
     if device_type == "cpu":

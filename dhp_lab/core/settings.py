@@ -1,7 +1,7 @@
 """What a run depends on besides its arguments: the profile, the device, the seed and the folder of data.
 
-Two environment variables are read, and nothing else is configured behind the reader's back, but that the codec asks
-glibc to keep freed memory (``codec.tiling``):
+Two environment variables are read, and nothing else is configured behind the reader's back, but that the
+codec asks glibc to keep freed memory (``codec.tiling``):
 
     DHP_PROFILE   ci | laptop | gpu: the same code with other sizes and numbers of steps
     DHP_DATA      the folder where downloaded data sets lie
@@ -30,7 +30,8 @@ class Settings:
     """The settings of one run.
 
     Attributes:
-        profile: "ci" (a notebook in under a minute on 2 cores), "laptop" (under 3 minutes) or "gpu" (the real sizes).
+        profile: "ci" (a notebook in under a minute on 2 cores), "laptop" (under 3 minutes) or "gpu" (the real
+            sizes).
         device: where tensors live.
         dtype: what convolutions and matrix products compute in, see `compute_dtype`.
         data: the folder of data sets, see `data_dir`.
@@ -59,7 +60,8 @@ def current_settings(*, device: str | None = None, seed: int = 0) -> Settings:
 
 
 def choose_profile(name: str | None = None) -> str:
-    """Return the profile: `name`, or else DHP_PROFILE, or else "gpu" where CUDA is there and "laptop" elsewhere.
+    """Return the profile: `name`, or else DHP_PROFILE, or else "gpu" where CUDA is there and "laptop"
+    elsewhere.
 
     Raises:
         ValueError: there is no such profile.
@@ -89,17 +91,23 @@ def choose_device(name: str | None = None) -> torch.device:
         raise ValueError(f"device is {name!r}; choose one of {', '.join(DEVICES)} (or cuda:0, cuda:1, ...)")
     there = torch.cuda.device_count() if kind == "cuda" else 1
     if kind not in available or int(index or 0) >= there:
-        raise ValueError(f"device is {name!r}, but torch {torch.__version__} finds only {_list(available)} here")
+        raise ValueError(
+            f"device is {name!r}, but torch {torch.__version__} finds only {_list(available)} here"
+        )
     return torch.device(name or kind)
 
 
 def _list(available: tuple[str, ...]) -> str:
     count = torch.cuda.device_count()
-    return ", ".join(f"cuda:0 .. cuda:{count - 1}" if kind == "cuda" and count > 1 else kind for kind in available)
+    return ", ".join(
+        f"cuda:0 .. cuda:{count - 1}" if kind == "cuda" and count > 1 else kind for kind in available
+    )
 
 
 def compute_dtype(device: torch.device | str) -> torch.dtype:
-    """Return bfloat16 where the device multiplies it fast (AMX, AVX-512 BF16, recent GPUs), float32 elsewhere."""
+    """Return bfloat16 where the device multiplies it fast (AMX, AVX-512 BF16, recent GPUs), float32
+    elsewhere.
+    """
     return torch.bfloat16 if has_fast_bfloat16(torch.device(device).type) else torch.float32
 
 

@@ -8,11 +8,13 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-HALF_FROM = 4096                         # tensors of at least this many numbers are stored in float16, smaller ones in float32
+HALF_FROM = 4096  # tensors of at least this many numbers are stored in float16, smaller ones in float32
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that is missing, incomplete or of another kind; the message says which part and what to do."""
+    """A checkpoint that is missing, incomplete or of another kind; the message says which part and what to
+    do.
+    """
 
 
 def weights_to_bytes(model: nn.Module) -> bytes:

@@ -19,10 +19,12 @@ from dhp_lab.data.images import ImageError, load_image, log, to_pixels, to_tenso
 class PhotoCrops:
     """Random square crops of photos kept in memory as uint8; batch number s is always the same for one seed.
 
-    JPEG photos are shrunk by a random factor of up to 2 where they are large enough, which removes their block artefacts.
+    JPEG photos are shrunk by a random factor of up to 2 where they are large enough, which removes their
+    block artefacts.
 
     Args:
-        files: picture files; broken ones and those smaller than the crop are skipped with a warning that names them.
+        files: picture files; broken ones and those smaller than the crop are skipped with a warning that
+            names them.
         size: side of the crops in pixels.
         seed: of the crops' stream.
 
@@ -41,7 +43,13 @@ class PhotoCrops:
                 log.warning("skipped %s", error)
                 continue
             if min(pixels.shape[:2]) < size:
-                log.warning("skipped %s: %d x %d is smaller than the crop of %d", path, pixels.shape[1], pixels.shape[0], size)
+                log.warning(
+                    "skipped %s: %d x %d is smaller than the crop of %d",
+                    path,
+                    pixels.shape[1],
+                    pixels.shape[0],
+                    size,
+                )
                 continue
             self.photos.append(pixels)
             self.shrinkable.append(path.suffix.lower() in (".jpg", ".jpeg"))
@@ -52,7 +60,9 @@ class PhotoCrops:
         return len(self.photos)
 
     def hold_out(self, every: int) -> PhotoCrops:
-        """Take every n-th photo out of this set and return them as a set of their own; a single photo stays in both."""
+        """Take every n-th photo out of this set and return them as a set of their own; a single photo stays
+        in both.
+        """
         held = copy.copy(self)
         held.photos, held.shrinkable, held.seed = self.photos[::every], self.shrinkable[::every], 0
         if len(self) > 1:
@@ -73,7 +83,9 @@ class PhotoCrops:
         top, left = (int(random.integers(edge - side + 1)) for edge in photo.shape[:2])
         patch = to_tensor(photo[top : top + side, left : left + side])
         if side != self.size:
-            patch = F.interpolate(patch, size=(self.size, self.size), mode="bicubic", antialias=True).clamp(0, 1)
+            patch = F.interpolate(patch, size=(self.size, self.size), mode="bicubic", antialias=True).clamp(
+                0, 1
+            )
         return patch.flip(-1) if random.random() < 0.5 else patch
 
 
@@ -88,4 +100,4 @@ def reading_ahead() -> Iterator[ThreadPoolExecutor]:
         with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as reader:
             yield reader
     finally:
-        torch.set_num_threads(threads)                                       # for threads that begin later
+        torch.set_num_threads(threads)  # for threads that begin later

@@ -1,8 +1,9 @@
-"""Handwritten digits, and a judge of them: how good, how different and how obedient samples are, measured offline.
+"""Handwritten digits, and a judge of them: how good, how different and how obedient samples are, measured
+offline.
 
-The data are scikit-learn's 1797 digits of 8 x 8 pixels with 17 grey levels (E. Alpaydin and C. Kaynak 1998, UCI repository).
-A small classifier of ours, trained on them in about a second, plays the part that the Inception network plays for photos;
-it is right for 97 to 98 % of the test digits:
+The data are scikit-learn's 1797 digits of 8 x 8 pixels with 17 grey levels (E. Alpaydin and C. Kaynak 1998,
+UCI repository). A small classifier of ours, trained on them in about a second, plays the part that the
+Inception network plays for photos; it is right for 97 to 98 % of the test digits:
 
 | question                                | measured by              | source                                               |
 |-----------------------------------------|--------------------------|------------------------------------------------------|
@@ -12,7 +13,8 @@ it is right for 97 to 98 % of the test digits:
 | Do samples of one class differ?         | ``diversity``            | the mean distance of two of them                     |
 | Is it the class that was asked for?     | ``share_of_asked_class`` | what the classifier sees                             |
 
-All but the last compare features: the classifier's last hidden layer. Figures of one classifier compare only with each other.
+All but the last compare features: the classifier's last hidden layer. Figures of one classifier compare only
+with each other.
 """
 
 from __future__ import annotations
@@ -47,7 +49,9 @@ class Digits:
 
 @lru_cache(maxsize=1)
 def load_digits() -> Digits:
-    """The digits, split at random once and for all, every class in the same share; read from scikit-learn's own files."""
+    """The digits, split at random once and for all, every class in the same share; read from scikit-learn's
+    own files.
+    """
     pixels, labels = load_sklearn_digits(return_X_y=True)
     parts = train_test_split(pixels, labels, test_size=TEST_PICTURES, stratify=labels, random_state=0)
     train, test = (torch.from_numpy(part).float().view(-1, 1, SIDE, SIDE) / 8 - 1 for part in parts[:2])

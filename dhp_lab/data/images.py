@@ -36,7 +36,9 @@ def list_images(folder: str | Path) -> list[Path]:
         raise ImageError(f"{folder} is not a folder")
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
     if not files:
-        raise ImageError(f"{folder} holds no picture (looked for {', '.join(sorted(SUFFIXES))}, folders below included)")
+        raise ImageError(
+            f"{folder} holds no picture (looked for {', '.join(sorted(SUFFIXES))}, folders below included)"
+        )
     return files
 
 
@@ -60,10 +62,14 @@ def load_image(path: str | Path) -> tuple[Tensor, list[str]]:
         raise ImageError(f"{path}: no such file") from None
     except UnidentifiedImageError:
         raise ImageError(f"{path}: not a picture that Pillow can read") from None
-    except Exception as error:           # on damaged files Pillow's plugins raise whatever they met: TypeError, RuntimeError, ...
+    except (
+        Exception
+    ) as error:  # on damaged files Pillow's plugins raise whatever they met: TypeError, RuntimeError, ...
         raise ImageError(f"{path}: cannot be read ({error})") from None
     if min(pixels.shape[:2]) < MIN_SIDE:
-        raise ImageError(f"{path}: {pixels.shape[1]} x {pixels.shape[0]} pixels; both sides must be at least {MIN_SIDE}")
+        raise ImageError(
+            f"{path}: {pixels.shape[1]} x {pixels.shape[0]} pixels; both sides must be at least {MIN_SIDE}"
+        )
     return to_tensor(pixels), notes
 
 
@@ -81,7 +87,7 @@ def _conversion_notes(image: Image.Image) -> list[str]:
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":               # 16 and 32 bits: scaled, not clipped, to 8
+    if image.mode.startswith("I") or image.mode == "F":  # 16 and 32 bits: scaled, not clipped, to 8
         wide = np.asarray(image, dtype=np.float64)
         top = 65535.0 if image.mode != "F" else max(1.0, float(wide.max()))
         return Image.fromarray(np.rint(wide / top * 255).clip(0, 255).astype(np.uint8)).convert("RGB")
@@ -113,7 +119,9 @@ def save_image(x: Tensor, path: str | Path) -> None:
     if suffix not in LOSSLESS:
         raise ImageError(f"{path}: cannot write '{suffix or 'no suffix'}'; use one of {', '.join(LOSSLESS)}")
     stream = io.BytesIO()
-    Image.fromarray(to_pixels(x)).save(stream, format=Image.registered_extensions()[suffix], **LOSSLESS[suffix])
+    Image.fromarray(to_pixels(x)).save(
+        stream, format=Image.registered_extensions()[suffix], **LOSSLESS[suffix]
+    )
     write_atomic(path, stream.getvalue())
 
 
@@ -122,9 +130,11 @@ Picture = tuple[str, Tensor]  # its file's name, (1, 3, H, W) in [0, 1]
 
 
 def load_pictures(folder: Path, notes: list[str], log: Log) -> Iterator[Picture]:
-    """Return an iterator over the readable pictures of a folder and those below, each named by its path inside it.
+    """Return an iterator over the readable pictures of a folder and those below, each named by its path
+    inside it.
 
-    `notes` receives a line for each picture skipped or converted; `log` those, and one as each picture is loaded.
+    `notes` receives a line for each picture skipped or converted; `log` those, and one as each picture is
+    loaded.
 
     Raises:
         ImageError: the folder is missing or holds no picture.

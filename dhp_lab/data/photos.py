@@ -26,6 +26,8 @@ def load_photo(name: str, side: int = 512) -> Tensor:
     else:
         import skimage.data
 
-        pixels = skimage.data.stereo_motorcycle()[0] if name == "motorcycle" else getattr(skimage.data, name)()
+        pixels = (
+            skimage.data.stereo_motorcycle()[0] if name == "motorcycle" else getattr(skimage.data, name)()
+        )
     top, left = (max(0, length - side) // 2 for length in pixels.shape[:2])
     return to_tensor(pixels[top : top + side, left : left + side])

@@ -1,4 +1,5 @@
-r"""The variational bound, term by term, in bits: how long a file the chain x_T -> ... -> x_1 -> x_0 would make.
+r"""The variational bound, term by term, in bits: how long a file the chain x_T -> ... -> x_1 -> x_0 would
+make.
 
     -log2 p(x0) <= prior + sum over t = 2 .. T of KL_t + reconstruction              (Ho et al. 2020, eq. 5)
 
@@ -6,20 +7,24 @@ r"""The variational bound, term by term, in bits: how long a file the chain x_T 
     KL_t             KL( q(x_{t-1} given x_t, x0) || p(x_{t-1} given x_t) )     the posterior with x0 against that with x0_hat
     reconstruction   -log2 p(x0 given x_1)                          the last step
 
-If the model's step has the posterior's variance (``process.q_posterior``), a KL is a squared distance of means: the weight
-w_t = ``process.bound_weight`` times the error of the noise estimate. Leave the weight out: what is left is L_simple.
+If the model's step has the posterior's variance (``process.q_posterior``), a KL is a squared distance of
+means: the weight w_t = ``process.bound_weight`` times the error of the noise estimate. Leave the weight out:
+what is left is L_simple.
 
-That variance is too small, because x0 is not known but guessed. With E the mean squared error of the noise estimate, and
-1 + 2 w_t = SNR(t-1) / SNR(t), the best one is the posterior's times m (Bao et al. 2022, Analytic-DPM), and the KL becomes
+That variance is too small, because x0 is not known but guessed. With E the mean squared error of the noise
+estimate, and 1 + 2 w_t = SNR(t-1) / SNR(t), the best one is the posterior's times m (Bao et al. 2022,
+Analytic-DPM), and the KL becomes
 
     m = 1 + 2 w_t E,     KL_t = D (1/m - 1 + log m) / 2 + w_t / m |eps - eps_hat|^2      in nats, of D dimensions
 
-E = 0 is the posterior's variance, right where x0 is certain. E = 1 is beta_t / (1 - beta_t), right for broad data seen
-through little noise. (Ho et al. 2020, section 3.2, take the first, or beta_t.) ``mean_errors`` measures E.
+E = 0 is the posterior's variance, right where x0 is certain. E = 1 is beta_t / (1 - beta_t), right for broad
+data seen through little noise. (Ho et al. 2020, section 3.2, take the first, or beta_t.) ``mean_errors``
+measures E.
 
-The bound does not care how the state is scaled. p(x_T) is normal with variance s_T^2 (1 + sigma_T^2), which is 1 in a
-variance-preserving chain, and p(x0 given x_1) is normal about x0_hat(x_1) with variance sigma_1^2. For data of grey levels it
-is that normal's mass in each level's bin (Ho et al. 2020, eq. 13), and the bound is one of bits, not of a density.
+The bound does not care how the state is scaled. p(x_T) is normal with variance s_T^2 (1 + sigma_T^2), which
+is 1 in a variance-preserving chain, and p(x0 given x_1) is normal about x0_hat(x_1) with variance sigma_1^2.
+For data of grey levels it is that normal's mass in each level's bin (Ho et al. 2020, eq. 13), and the bound
+is one of bits, not of a density.
 """
 
 from __future__ import annotations
@@ -69,7 +74,9 @@ class ElboTerms:
 def mean_errors(
     denoiser: Denoiser, schedule: NoiseSchedule, x0: Tensor, *, generator: torch.Generator | None = None
 ) -> Tensor:
-    """(T,) float64 on the CPU: the mean of (eps - eps_hat)^2 at t = 1 .. T over x0 (B, ...), one draw of noise each."""
+    """(T,) float64 on the CPU: the mean of (eps - eps_hat)^2 at t = 1 .. T over x0 (B, ...), one draw of
+    noise each.
+    """
     errors = [_errors(denoiser, schedule, x0, t, generator) for t in range(1, schedule.steps + 1)]
     return torch.stack([error.square().mean() for error in errors]).cpu()
 
@@ -85,15 +92,19 @@ def elbo(
     count: int | None = None,
     generator: torch.Generator | None = None,
 ) -> ElboTerms:
-    """The variational bound's terms: Ho et al. 2020, eq. 5, with the variance of Bao et al. 2022 (Analytic-DPM).
+    """The variational bound's terms: Ho et al. 2020, eq. 5, with the variance of Bao et al. 2022
+    (Analytic-DPM).
 
     Each time takes one call of the denoiser and one draw of noise, so that the total is an unbiased estimate.
 
     Args:
         x0: (B, ...) the data, about [-1, 1].
-        levels: None: the data have a density. Else they are that many grey levels, evenly spaced from -1 to 1.
-        expected_error: E >= 0, one for all times, or (T,) for t = 1 .. T by ``mean_errors`` on other data than x0.
-        count: None: every time of 2 .. T. Else that many of them, in 1 .. T - 1: one drawn from each of as many equal parts.
+        levels: None: the data have a density. Else they are that many grey levels, evenly spaced from -1 to
+            1.
+        expected_error: E >= 0, one for all times, or (T,) for t = 1 .. T by ``mean_errors`` on other data
+            than x0.
+        count: None: every time of 2 .. T. Else that many of them, in 1 .. T - 1: one drawn from each of as
+            many equal parts.
         generator: draws the times and the noise.
 
     Raises:
@@ -103,8 +114,11 @@ def elbo(
         check_levels(x0, levels)
     expected = _expected_table(schedule, expected_error)
     times = _choose_times(schedule.steps, count, generator)
-    kls = [_kl_nats(schedule, t, _errors(denoiser, schedule, x0, t, generator), expected[int(t) - 1]) for t in times.tolist()]
-    error, sigma = _errors(denoiser, schedule, x0, 1.0, generator), schedule.sigma(1).item()         # (B, D)
+    kls = [
+        _kl_nats(schedule, t, _errors(denoiser, schedule, x0, t, generator), expected[int(t) - 1])
+        for t in times.tolist()
+    ]
+    error, sigma = _errors(denoiser, schedule, x0, 1.0, generator), schedule.sigma(1).item()  # (B, D)
     last = _density_nats(error, sigma) if levels is None else level_nats(error, sigma, x0.flatten(1), levels)
     per_bit = x0[0].numel() * math.log(2)
     return ElboTerms(
@@ -117,10 +131,11 @@ def elbo(
 
 
 def level_nats(error: Tensor, sigma: float, x0: Tensor, levels: int) -> Tensor:
-    """(B,) float64: -log P(x0 given x_1) for data of grey levels, the last step of the chain (Ho et al. 2020, eq. 13).
+    """(B,) float64: -log P(x0 given x_1) for data of grey levels, the last step of the chain (Ho et al. 2020,
+    eq. 13).
 
-    A level's probability is the mass of N(x0_hat, sigma^2) within half a level of it, x0_hat = x0 + sigma error; the bins of
-    the darkest and the brightest level have no outer edge.
+    A level's probability is the mass of N(x0_hat, sigma^2) within half a level of it, x0_hat = x0 + sigma
+    error; the bins of the darkest and the brightest level have no outer edge.
 
     Args:
         error: (B, D) eps - eps_hat at t = 1.
@@ -129,9 +144,12 @@ def level_nats(error: Tensor, sigma: float, x0: Tensor, levels: int) -> Tensor:
     """
     check_levels(x0, levels)
     half, error = 1 / (levels - 1), error.double()
-    low = torch.where(x0 < -1 + half, -math.inf, -half / sigma - error)                              # (B, D) standardised
+    low = torch.where(x0 < -1 + half, -math.inf, -half / sigma - error)  # (B, D) standardised
     high = torch.where(x0 > 1 - half, math.inf, half / sigma - error)
-    low, high = torch.where(low > 0, -high, low), torch.where(low > 0, -low, high)       # the lower tail is the precise one
+    low, high = (
+        torch.where(low > 0, -high, low),
+        torch.where(low > 0, -low, high),
+    )  # the lower tail is the precise one
     log_low, log_high = torch.special.log_ndtr(low), torch.special.log_ndtr(high)
     return -(log_high + torch.log1p(-(log_low - log_high).exp())).sum(1)
 
@@ -157,7 +175,7 @@ def _choose_times(steps: int, count: int | None, generator: torch.Generator | No
         raise ValueError(f"count must lie in 1 .. {steps - 1}, the number of the bound's KLs; got {count}")
     device = "cpu" if generator is None else generator.device
     u = torch.rand(count, generator=generator, device=device, dtype=torch.float64).cpu()
-    part = (torch.arange(count) + u) * (steps - 1) / count                                           # (n,) in [0, T - 1)
+    part = (torch.arange(count) + u) * (steps - 1) / count  # (n,) in [0, T - 1)
     return (2 + part.floor().clamp(max=steps - 2)).flip(0)
 
 
@@ -165,13 +183,17 @@ def _expected_table(schedule: NoiseSchedule, expected_error: float | Tensor) -> 
     """E at t = 1 .. T."""
     table = torch.as_tensor(expected_error, dtype=torch.float64)
     if table.shape not in ((), (schedule.steps,)):
-        raise ValueError(f"expected_error must be one number or ({schedule.steps},), got shape {tuple(table.shape)}")
+        raise ValueError(
+            f"expected_error must be one number or ({schedule.steps},), got shape {tuple(table.shape)}"
+        )
     if not bool((table >= 0).all()):
         raise ValueError(f"expected_error must be 0 or more, got {table.min().item():g}")
     return table.expand(schedule.steps).tolist()
 
 
-def _errors(denoiser: Denoiser, schedule: NoiseSchedule, x0: Tensor, t: float, generator: torch.Generator | None) -> Tensor:
+def _errors(
+    denoiser: Denoiser, schedule: NoiseSchedule, x0: Tensor, t: float, generator: torch.Generator | None
+) -> Tensor:
     """(B, D) float64: eps - eps_hat at time t, for fresh noise."""
     eps = noise_like(x0, generator)
     return (eps - predict_eps(denoiser, q_sample(schedule, x0, t, eps), t)).flatten(1).double()

@@ -8,8 +8,9 @@ A guide makes one denoiser out of another, and any sampler takes it:
 | ``classifier_guided``| eps - scale s sigma d log p(label given x_t) / d x_t | a classifier that reads noisy states          |
 | ``clipped``          | (x_t / s - clamp(x0)) / sigma                        | data in a known range                         |
 
-Inpainting asks for known pixels. It changes the chain and not the denoiser: at each noise level the known pixels are
-put in from the forward process, and the chain goes back up and down again, so that the rest can adapt to them:
+Inpainting asks for known pixels. It changes the chain and not the denoiser: at each noise level the known
+pixels are put in from the forward process, and the chain goes back up and down again, so that the rest can
+adapt to them:
 
     x_t   --ddpm's step--> unknown pixels \
                                            x_{t-1}  --and so on down, or jump times q_step--> back up
@@ -44,7 +45,9 @@ LabelDenoiser = Callable[[Tensor, Tensor, Tensor], Tensor]
 """``eps = denoiser(x_t, t, label)``: a denoiser that is told labels (B,) too, or the null label for "any"."""
 
 
-def drop_labels(labels: Tensor, null: int, *, probability: float = 0.1, generator: torch.Generator | None = None) -> Tensor:
+def drop_labels(
+    labels: Tensor, null: int, *, probability: float = 0.1, generator: torch.Generator | None = None
+) -> Tensor:
     """(B,) the labels with some of them, drawn at random, replaced by null: Ho & Salimans 2022, algorithm 1.
 
     Args:
@@ -67,9 +70,9 @@ def drop_labels(labels: Tensor, null: int, *, probability: float = 0.1, generato
 def guided(denoiser: LabelDenoiser, label: int | Tensor, *, scale: float, null: int) -> Denoiser:
     """Classifier-free guidance, eps(null) + scale (eps(label) - eps(null)): Ho & Salimans 2022, eq. 6.
 
-    The scale is that of most programs, 1 + w in the paper: at 0 the label counts nothing, at 1 the denoiser is used as it
-    was trained, and above 1 the samples show their class more clearly and differ less from each other.
-    Both estimates are made in one batch of 2B.
+    The scale is that of most programs, 1 + w in the paper: at 0 the label counts nothing, at 1 the denoiser
+    is used as it was trained, and above 1 the samples show their class more clearly and differ less from each
+    other. Both estimates are made in one batch of 2B.
 
     Args:
         denoiser: trained with ``drop_labels``.
@@ -84,14 +87,18 @@ def guided(denoiser: LabelDenoiser, label: int | Tensor, *, scale: float, null: 
         raise ValueError(f"scale must be finite and at least 0, got {scale:g}")
     asked = torch.as_tensor(label)
     if asked.is_floating_point() or asked.ndim > 1:
-        raise ValueError(f"label must be a whole number or a vector of them, got {asked.dtype} of shape {tuple(asked.shape)}")
+        raise ValueError(
+            f"label must be a whole number or a vector of them, got {asked.dtype} of shape {tuple(asked.shape)}"
+        )
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
         if asked.numel() not in (1, len(x_t)):
             raise ValueError(f"a batch of {len(x_t)} needs 1 or {len(x_t)} labels, got {asked.numel()}")
-        labels = asked.to(x_t.device).expand(len(x_t))                                              # (B,)
-        both = torch.cat([labels, torch.full_like(labels, null)])                                   # (2B,)
-        eps, eps_null = denoiser(x_t.repeat(2, *[1] * (x_t.ndim - 1)), t.repeat(2), both).chunk(2)  # (B, ...) each
+        labels = asked.to(x_t.device).expand(len(x_t))  # (B,)
+        both = torch.cat([labels, torch.full_like(labels, null)])  # (2B,)
+        eps, eps_null = denoiser(x_t.repeat(2, *[1] * (x_t.ndim - 1)), t.repeat(2), both).chunk(
+            2
+        )  # (B, ...) each
         return torch.lerp(eps_null, eps, scale)
 
     return denoise
@@ -100,12 +107,14 @@ def guided(denoiser: LabelDenoiser, label: int | Tensor, *, scale: float, null: 
 def classifier_guided(
     denoiser: Denoiser, schedule: NoiseSchedule, log_probability: Denoiser, *, scale: float = 1.0
 ) -> Denoiser:
-    """Guidance by a classifier's gradient, eps - scale s sigma d log p(label given x_t)/d x_t: Dhariwal & Nichol 2021, eq. 14.
+    """Guidance by a classifier's gradient, eps - scale s sigma d log p(label given x_t)/d x_t: Dhariwal &
+    Nichol 2021, eq. 14.
 
     By Bayes' rule, scale 1 samples the data of that label if denoiser and classifier are exact.
 
     Args:
-        log_probability: ``log_probability(x_t, t)`` -> (B,) log p of the label asked for, differentiable in x_t.
+        log_probability: ``log_probability(x_t, t)`` -> (B,) log p of the label asked for, differentiable in
+            x_t.
         scale: finite.
 
     Raises:
@@ -124,9 +133,11 @@ def classifier_guided(
 
 
 def clipped(denoiser: Denoiser, schedule: NoiseSchedule, *, limit: float = 1.0) -> Denoiser:
-    """Keep the x0 of the noise estimate within [-limit, limit]: static thresholding, Saharia et al. 2022, section 2.3.
+    """Keep the x0 of the noise estimate within [-limit, limit]: static thresholding, Saharia et al. 2022,
+    section 2.3.
 
-    Where the noise is strong a small error of eps is a large one of x0; a guidance scale above 1 makes it larger.
+    Where the noise is strong a small error of eps is a large one of x0; a guidance scale above 1 makes it
+    larger.
 
     Raises:
         ValueError: a limit that is not positive.
@@ -143,18 +154,28 @@ def clipped(denoiser: Denoiser, schedule: NoiseSchedule, *, limit: float = 1.0) 
 
 @torch.no_grad()
 def inpaint(
-    denoiser: Denoiser, schedule: NoiseSchedule, x_T: Tensor, known: Tensor, mask: Tensor, *,
-    count: int | None = None, jump: int = 10, rounds: int = 10, generator: torch.Generator | None = None,
+    denoiser: Denoiser,
+    schedule: NoiseSchedule,
+    x_T: Tensor,
+    known: Tensor,
+    mask: Tensor,
+    *,
+    count: int | None = None,
+    jump: int = 10,
+    rounds: int = 10,
+    generator: torch.Generator | None = None,
 ) -> Iterator[State]:
     """Lugmayr et al. 2022, algorithm 1 (RePaint): ``ddpm`` with the known pixels put in at every noise level.
 
-    The defaults of jump and rounds are the paper's, for count = 250; they cost about ``rounds`` times what ``ddpm`` does.
-    Take shorter jumps where there are fewer levels: what comes back from pure noise has forgotten what it should fit.
+    The defaults of jump and rounds are the paper's, for count = 250; they cost about ``rounds`` times what
+    ``ddpm`` does. Take shorter jumps where there are fewer levels: what comes back from pure noise has
+    forgotten what it should fit.
 
     Args:
         x_T: (B, ...) noise, by ``samplers.start``.
         known: (B, ...) clean pictures; what they hold where the mask is False has no effect.
-        mask: boolean, True where a pixel is known; its shape broadcasts to x_T's, as (H, W) and (B, 1, H, W) do.
+        mask: boolean, True where a pixel is known; its shape broadcasts to x_T's, as (H, W) and (B, 1, H, W)
+            do.
         count: the number of noise levels, 1 .. T; all T by default.
         jump: how many levels to go back up, 1 .. count - 1; it is done at each multiple of it, 0 among them.
         rounds: how often each such stretch is walked down, at least 1; with 1 there is no going back up.
@@ -166,7 +187,9 @@ def inpaint(
         ValueError: known or mask of another shape or type; count, jump or rounds outside their ranges.
     """
     _check_known(x_T, known, mask)
-    times = schedule.times(schedule.steps if count is None else count).flip(0).tolist()             # rising, as the levels do
+    times = (
+        schedule.times(schedule.steps if count is None else count).flip(0).tolist()
+    )  # rising, as the levels do
     x, x0 = x_T, torch.zeros_like(x_T)
     for here, there in pairwise(_path(len(times) - 1, jump, rounds)):
         t, goal, noise = times[here], times[there], noise_like(x, generator)
@@ -180,8 +203,17 @@ def inpaint(
 
 
 def outpaint(
-    denoiser: Denoiser, schedule: NoiseSchedule, x_T: Tensor, picture: Tensor, *, top: int, left: int,
-    count: int | None = None, jump: int = 10, rounds: int = 10, generator: torch.Generator | None = None,
+    denoiser: Denoiser,
+    schedule: NoiseSchedule,
+    x_T: Tensor,
+    picture: Tensor,
+    *,
+    top: int,
+    left: int,
+    count: int | None = None,
+    jump: int = 10,
+    rounds: int = 10,
+    generator: torch.Generator | None = None,
 ) -> Iterator[State]:
     """``inpaint`` on a canvas larger than the picture, which keeps its pixels at the place (top, left).
 
@@ -194,7 +226,9 @@ def outpaint(
         ValueError: a picture that does not fit on the canvas at that place; and what ``inpaint`` raises.
     """
     known, mask = place(picture, x_T.shape[-2:], top=top, left=left)
-    return inpaint(denoiser, schedule, x_T, known, mask, count=count, jump=jump, rounds=rounds, generator=generator)
+    return inpaint(
+        denoiser, schedule, x_T, known, mask, count=count, jump=jump, rounds=rounds, generator=generator
+    )
 
 
 def place(picture: Tensor, size: tuple[int, int], *, top: int, left: int) -> tuple[Tensor, Tensor]:
@@ -213,8 +247,13 @@ def place(picture: Tensor, size: tuple[int, int], *, top: int, left: int) -> tup
     """
     (height, width), (rows, columns) = size, picture.shape[-2:]
     if not (0 <= top <= height - rows and 0 <= left <= width - columns):
-        raise ValueError(f"{rows} x {columns} pixels at top = {top}, left = {left} do not fit on a canvas of {height} x {width}")
-    canvas, mask = picture.new_zeros(*picture.shape[:-2], height, width), torch.zeros(height, width, dtype=torch.bool)
+        raise ValueError(
+            f"{rows} x {columns} pixels at top = {top}, left = {left} do not fit on a canvas of {height} x {width}"
+        )
+    canvas, mask = (
+        picture.new_zeros(*picture.shape[:-2], height, width),
+        torch.zeros(height, width, dtype=torch.bool),
+    )
     canvas[..., top : top + rows, left : left + columns] = picture
     mask[top : top + rows, left : left + columns] = True
     return canvas, mask.to(picture.device)
@@ -222,14 +261,22 @@ def place(picture: Tensor, size: tuple[int, int], *, top: int, left: int) -> tup
 
 def _check_known(x: Tensor, known: Tensor, mask: Tensor) -> None:
     if (known.shape, known.dtype) != (x.shape, x.dtype):
-        raise ValueError(f"known must be {x.dtype} of shape {tuple(x.shape)}, got {known.dtype} of {tuple(known.shape)}")
-    fits = mask.ndim <= x.ndim and all(m in (1, n) for m, n in zip(reversed(mask.shape), reversed(x.shape), strict=False))
+        raise ValueError(
+            f"known must be {x.dtype} of shape {tuple(x.shape)}, got {known.dtype} of {tuple(known.shape)}"
+        )
+    fits = mask.ndim <= x.ndim and all(
+        m in (1, n) for m, n in zip(reversed(mask.shape), reversed(x.shape), strict=False)
+    )
     if mask.dtype != torch.bool or not fits:
-        raise ValueError(f"mask must be boolean and fit the shape {tuple(x.shape)}, got {mask.dtype} of {tuple(mask.shape)}")
+        raise ValueError(
+            f"mask must be boolean and fit the shape {tuple(x.shape)}, got {mask.dtype} of {tuple(mask.shape)}"
+        )
 
 
 def _path(count: int, jump: int, rounds: int) -> list[int]:
-    """The noise levels in the order of visiting, count .. 0, with ``rounds - 1`` excursions at multiples of jump (appendix)."""
+    """The noise levels in the order of visiting, count .. 0, with ``rounds - 1`` excursions at multiples of
+    jump (appendix).
+    """
     if rounds < 1 or (rounds > 1 and not 1 <= jump < count):
         ranges = f"rounds must be at least 1, and jump lie in 1 .. {count - 1} for {count} steps"
         raise ValueError(f"{ranges}; got {rounds} and {jump}")

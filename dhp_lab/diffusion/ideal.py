@@ -1,14 +1,16 @@
-r"""The ideal denoiser: the best answer there is, known in closed form for a finite data set, without any training.
+r"""The ideal denoiser: the best answer there is, known in closed form for a finite data set, without any
+training.
 
-Among all functions of x_t the mean of x0 given x_t has the least squared error. If the data are x_1 .. x_N, each as likely
-as any other, it is their mean with the weights of Bayes' rule (Karras et al. 2022, appendix B.3):
+Among all functions of x_t the mean of x0 given x_t has the least squared error. If the data are x_1 .. x_N,
+each as likely as any other, it is their mean with the weights of Bayes' rule (Karras et al. 2022, appendix
+B.3):
 
     E[x0 given x_t] = sum_i w_i x_i,     w = softmax over i of -|x_t / s - x_i|^2 / (2 sigma^2)
 
 Sampling with it gives back the data themselves. A trained network is of use because it differs from it.
 
-``rescaled`` lets a denoiser that knows one schedule serve another: what a state holds is told by sigma alone, and time and
-scale are two names for it.
+``rescaled`` lets a denoiser that knows one schedule serve another: what a state holds is told by sigma alone,
+and time and scale are two names for it.
 """
 
 from __future__ import annotations
@@ -35,8 +37,12 @@ class IdealDenoiser:
     def __init__(self, data: Tensor, schedule: NoiseSchedule, labels: Tensor | None = None) -> None:
         if data.ndim < 2 or len(data) == 0:
             raise ValueError(f"data must be (N, ...) with at least one item, got shape {tuple(data.shape)}")
-        if labels is not None and (labels.shape != data.shape[:1] or labels.is_floating_point() or bool((labels < 0).any())):
-            raise ValueError(f"labels must be {len(data)} whole numbers >= 0, got {labels.dtype} of shape {tuple(labels.shape)}")
+        if labels is not None and (
+            labels.shape != data.shape[:1] or labels.is_floating_point() or bool((labels < 0).any())
+        ):
+            raise ValueError(
+                f"labels must be {len(data)} whole numbers >= 0, got {labels.dtype} of shape {tuple(labels.shape)}"
+            )
         self.data, self.schedule, self.labels = data, schedule, labels
 
     @property
@@ -65,16 +71,20 @@ class IdealDenoiser:
     def _unscaled(self, x_t: Tensor, t: float | Tensor) -> tuple[Tensor, Tensor]:
         """x_t / s (B, ...) and sigma (B or 1, 1, ...), float64."""
         if x_t.shape[1:] != self.data.shape[1:]:
-            raise ValueError(f"x_t must be (B, {', '.join(map(str, self.data.shape[1:]))}), got {tuple(x_t.shape)}")
+            raise ValueError(
+                f"x_t must be (B, {', '.join(map(str, self.data.shape[1:]))}), got {tuple(x_t.shape)}"
+            )
         sigma = self.schedule.sigma(t)
         if not bool((sigma > 0).all()):
-            raise ValueError(f"t must lie in (0, {self.schedule.steps}], got 0: a clean signal has no noise to tell")
+            raise ValueError(
+                f"t must lie in (0, {self.schedule.steps}], got 0: a clean signal has no noise to tell"
+            )
         x = x_t.double()
         return x / at(self.schedule.scale(t), x), at(sigma, x)
 
     def _mean(self, u: Tensor, sigma: Tensor, label: Tensor | None) -> Tensor:
-        known = self.data.to(u).flatten(1)                                                          # (N, D)
-        closeness = u.flatten(1) @ known.mT - known.square().sum(1) / 2                             # (B, N), |u|^2 cancels
+        known = self.data.to(u).flatten(1)  # (N, D)
+        closeness = u.flatten(1) @ known.mT - known.square().sum(1) / 2  # (B, N), |u|^2 cancels
         logits = closeness / sigma.flatten(1).square()
         if label is not None:
             logits = logits.masked_fill(~self._belongs(label, len(u)), -torch.inf)
@@ -87,12 +97,15 @@ class IdealDenoiser:
         labels = self.labels.to(label.device)
         known = torch.isin(label, labels) | (label == self.null)
         if label.shape != (count,) or not bool(known.all()):
-            raise ValueError(f"label must hold {count} classes of the data or {self.null} for any, got {label.tolist()}")
+            raise ValueError(
+                f"label must hold {count} classes of the data or {self.null} for any, got {label.tolist()}"
+            )
         return (label[:, None] == labels) | (label == self.null)[:, None]
 
 
 def rescaled(denoiser: Denoiser, known: NoiseSchedule, schedule: NoiseSchedule) -> Denoiser:
-    """A denoiser for ``schedule`` out of one that knows another: the state of equal sigma, at its time t' and scale s'.
+    """A denoiser for ``schedule`` out of one that knows another: the state of equal sigma, at its time t' and
+    scale s'.
 
         eps(x_t, t) = denoiser(s' / s x_t, t'),      sigma'(t') = sigma(t)                      (Karras et al. 2022, section 2)
 
@@ -108,7 +121,7 @@ def rescaled(denoiser: Denoiser, known: NoiseSchedule, schedule: NoiseSchedule) 
     known.time_of(schedule.sigma(schedule.steps))
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-        there = known.time_of(schedule.sigma(t))                                                    # (B,) t'
+        there = known.time_of(schedule.sigma(t))  # (B,) t'
         return denoiser(at(known.scale(there) / schedule.scale(t), x_t) * x_t, there.to(t))
 
     return denoise

@@ -1,7 +1,8 @@
-r"""How many bits a picture takes under a diffusion model: by the variational bound, and by the probability-flow ODE.
+r"""How many bits a picture takes under a diffusion model: by the variational bound, and by the
+probability-flow ODE.
 
-The unscaled state u = x_t / s follows the noise level instead of the time (Karras et al. 2022, eq. 1), and its density
-changes as a flow's does (Song et al. 2021, section 4.3 and appendix D.2):
+The unscaled state u = x_t / s follows the noise level instead of the time (Karras et al. 2022, eq. 1), and
+its density changes as a flow's does (Song et al. 2021, section 4.3 and appendix D.2):
 
     du / dsigma = eps(s u, t),                    t the time of sigma
     d log p(u) / dsigma = -div_u eps(s u, t)
@@ -13,10 +14,10 @@ A density in bits is not yet a file. Data of L grey levels, evenly spaced from -
     the chain's last step   E[-log2 p(x_1) + log2 q(x_1 given x0) - log2 P(x0 given x_1)]             ``levels=L``
     dequantisation          E[-log2 p(x0 + u)] + log2((L - 1) / 2), u uniform, as wide as a level     ``dequantise``
 
-Both are at least the bits of the grey level. The first is the variational bound with the flow in place of all steps but one
-(``bound.elbo``), for a denoiser that was trained on the levels themselves. The second is for one that was trained on
-dequantised data (Theis et al. 2016, section 3.1): its second part, ``level_bits``, is the change of scale. A denoiser
-that knows the levels thinks what lies between them next to impossible.
+Both are at least the bits of the grey level. The first is the variational bound with the flow in place of all
+steps but one (``bound.elbo``), for a denoiser that was trained on the levels themselves. The second is for
+one that was trained on dequantised data (Theis et al. 2016, section 3.1): its second part, ``level_bits``, is
+the change of scale. A denoiser that knows the levels thinks what lies between them next to impossible.
 
 Both functions answer in bits per dimension. They estimate a coder's work; no file is written.
 """
@@ -42,7 +43,8 @@ def level_bits(levels: int) -> float:
 
 
 def dequantise(x: Tensor, levels: int, *, generator: torch.Generator | None = None) -> Tensor:
-    """x with uniform noise of one level's width, 2 / (levels - 1), so that it has a density (Theis et al. 2016).
+    """x with uniform noise of one level's width, 2 / (levels - 1), so that it has a density (Theis et al.
+    2016).
 
     Args:
         x: (B, ...) of ``levels`` >= 2 numbers, evenly spaced from -1 to 1.
@@ -66,8 +68,12 @@ def bits_per_dim_elbo(
     count: int | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """(B,) float64: the total of ``bound.elbo``, in expectation an upper bound; the arguments are explained there."""
-    terms = elbo(denoiser, schedule, x0, levels=levels, expected_error=expected_error, count=count, generator=generator)
+    """(B,) float64: the total of ``bound.elbo``, in expectation an upper bound; the arguments are explained
+    there.
+    """
+    terms = elbo(
+        denoiser, schedule, x0, levels=levels, expected_error=expected_error, count=count, generator=generator
+    )
     return terms.total
 
 
@@ -84,20 +90,21 @@ def bits_per_dim_ode(
 ) -> Tensor:
     """(B,) float64: -log2 p(x0) per dimension by the probability-flow ODE: Song et al. 2021, eq. 39.
 
-    The flow starts at t = 1, the first time that a denoiser is trained for: the density is that of data with noise of
-    sigma(1). Kutta's method of fourth order takes ``count`` steps, evenly spaced in log(sigma).
+    The flow starts at t = 1, the first time that a denoiser is trained for: the density is that of data with
+    noise of sigma(1). Kutta's method of fourth order takes ``count`` steps, evenly spaced in log(sigma).
 
     Args:
         x0: (B, ...) the data, about [-1, 1]. No item's noise estimate may depend on another item.
         count: the number of steps, >= 1; four calls of the denoiser each.
-        probes: None: the exact divergence, by as many backward passes as x0 has dimensions. Else so many random signs
-            estimate it without bias (Hutchinson 1990; Song et al. 2021, eq. 40), >= 1.
-        levels: None: the data have a density. Else they are that many grey levels, evenly spaced from -1 to 1, and the
-            result is an upper bound in expectation: the flow starts at a random x_1.
+        probes: None: the exact divergence, by as many backward passes as x0 has dimensions. Else so many
+            random signs estimate it without bias (Hutchinson 1990; Song et al. 2021, eq. 40), >= 1.
+        levels: None: the data have a density. Else they are that many grey levels, evenly spaced from -1 to
+            1, and the result is an upper bound in expectation: the flow starts at a random x_1.
         generator: draws the probes and x_1.
 
     Raises:
-        ValueError: a schedule of one step, a count or number of probes below 1, levels below 2, or data that are not on them.
+        ValueError: a schedule of one step, a count or number of probes below 1, levels below 2, or data that
+            are not on them.
     """
     _check_ode(schedule, count, probes)
     directions = _directions(x0, probes, generator)
@@ -136,7 +143,9 @@ def _last_step(
 
 
 def _directions(x: Tensor, probes: int | None, generator: torch.Generator | None) -> Tensor:
-    """(n, 1 or B, ...): the sum of v.J v over these v is the trace of J, exactly (the D unit vectors) or in expectation."""
+    """(n, 1 or B, ...): the sum of v.J v over these v is the trace of J, exactly (the D unit vectors) or in
+    expectation.
+    """
     if probes is None:
         return torch.eye(x[0].numel(), dtype=x.dtype, device=x.device).reshape(-1, 1, *x.shape[1:])
     device = "cpu" if generator is None else generator.device
@@ -153,7 +162,9 @@ def _flow(
     with torch.enable_grad():
         u = u.detach().requires_grad_()
         eps = predict_eps(denoiser, schedule.scale(t).item() * u, t)
-        products = [(torch.autograd.grad((eps * v).sum(), u, retain_graph=True)[0] * v).flatten(1) for v in directions]
+        products = [
+            (torch.autograd.grad((eps * v).sum(), u, retain_graph=True)[0] * v).flatten(1) for v in directions
+        ]
     return sigma * eps.detach(), sigma * sum(product.double().sum(1) for product in products)
 
 

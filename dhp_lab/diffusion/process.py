@@ -3,8 +3,9 @@ r"""The forward process, one step of it back, and what a network may be asked to
     x0 --q_step--> x_1 --> ... --> x_{t-1} <==q_posterior==> x_t --> ... --> x_T     a step; and back, where x0 is known
     x0 ------------------------q_sample--------------------> x_t = s (x0 + sigma eps)       all t steps at once
 
-A denoiser sees x_t and t and guesses the noise eps. Guesses of the noise, of the signal and of "v" are one guess: with
-phi = atan(sigma), so that cos(phi) = sqrt(alpha_bar), and the state z = cos(phi) x_t / s of the variance-preserving chain,
+A denoiser sees x_t and t and guesses the noise eps. Guesses of the noise, of the signal and of "v" are one
+guess: with phi = atan(sigma), so that cos(phi) = sqrt(alpha_bar), and the state z = cos(phi) x_t / s of the
+variance-preserving chain,
 
     z = cos(phi) x0 + sin(phi) eps,     v = cos(phi) eps - sin(phi) x0      a rotation by phi (Salimans & Ho 2022, section 4)
 
@@ -19,7 +20,8 @@ and a squared error of one is a weighted squared error of another:
 | the bound's KL at t, in nats    | (SNR(t-1) / SNR(t) - 1) / 2   | ``bound_weight`` (Kingma et al. 2021, section 4)   |
 
 A network that predicts v makes a denoiser by ``lambda x, t: eps_from_v(schedule, x, t, network(x, t))``.
-Every time t is real, one for the batch or (B,); a time outside its range, or shapes that differ, raise ValueError.
+Every time t is real, one for the batch or (B,); a time outside its range, or shapes that differ, raise
+ValueError.
 """
 
 from __future__ import annotations
@@ -58,7 +60,8 @@ class Gaussian:
 
 
 def noise_like(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Standard normal noise shaped like x, drawn on the generator's device (the CPU if None), then moved to x's.
+    """Standard normal noise shaped like x, drawn on the generator's device (the CPU if None), then moved to
+    x's.
 
     The same seed gives the same noise on every device that x may be on.
     """
@@ -67,9 +70,13 @@ def noise_like(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
 
 
 def predict_eps(denoiser: Denoiser, x_t: Tensor, t: float | Tensor) -> Tensor:
-    """The denoiser's noise estimate at time t: one for the batch, or (B,). Another shape than that of x_t: ValueError."""
-    times = torch.as_tensor(t).to(torch.promote_types(x_t.dtype, torch.float32))     # half precision cannot count to T
-    eps = denoiser(x_t, times.to(x_t.device).expand(len(x_t)))                       # times (B,)
+    """The denoiser's noise estimate at time t: one for the batch, or (B,). Another shape than that of x_t:
+    ValueError.
+    """
+    times = torch.as_tensor(t).to(
+        torch.promote_types(x_t.dtype, torch.float32)
+    )  # half precision cannot count to T
+    eps = denoiser(x_t, times.to(x_t.device).expand(len(x_t)))  # times (B,)
     _check_same_shape("the denoiser's result", eps, x_t)
     return eps
 
@@ -87,7 +94,12 @@ def q_sample(schedule: NoiseSchedule, x0: Tensor, t: float | Tensor, eps: Tensor
 
 
 def q_step(
-    schedule: NoiseSchedule, x: Tensor, t: float | Tensor, eps: Tensor, *, earlier: float | Tensor | None = None
+    schedule: NoiseSchedule,
+    x: Tensor,
+    t: float | Tensor,
+    eps: Tensor,
+    *,
+    earlier: float | Tensor | None = None,
 ) -> Tensor:
     """One step of noise, from x_{t-1} to x_t: Ho et al. 2020, eq. 2.
 
@@ -100,13 +112,18 @@ def q_step(
     _check_same_shape("eps", eps, x)
     t, earlier = _two_times(schedule, t, earlier)
     kept = schedule.scale(t) / schedule.scale(earlier)
-    share = -torch.expm1(schedule.log_alpha_bar(t) - schedule.log_alpha_bar(earlier))               # beta_t for neighbours
+    share = -torch.expm1(schedule.log_alpha_bar(t) - schedule.log_alpha_bar(earlier))  # beta_t for neighbours
     variance = schedule.scale(t).square() / schedule.alpha_bar(t) * share
     return at(kept, x) * x + at(variance.sqrt(), x) * eps
 
 
 def q_posterior(
-    schedule: NoiseSchedule, x0: Tensor, x_t: Tensor, t: float | Tensor, *, earlier: float | Tensor | None = None
+    schedule: NoiseSchedule,
+    x0: Tensor,
+    x_t: Tensor,
+    t: float | Tensor,
+    *,
+    earlier: float | Tensor | None = None,
 ) -> Gaussian:
     """The state at an earlier time if both the clean signal and x_t are known: Ho et al. 2020, eq. 6 and 7.
 
@@ -118,8 +135,8 @@ def q_posterior(
     _check_same_shape("x_t", x_t, x0)
     t, earlier = _two_times(schedule, t, earlier)
     scale, sigma2 = schedule.scale(earlier), schedule.sigma(earlier).square()
-    kept = sigma2 / schedule.sigma(t).square()                          # how much of the noise is there already
-    noise = x_t / at(schedule.scale(t), x0) - x0                        # (B, ...) sigma_t eps
+    kept = sigma2 / schedule.sigma(t).square()  # how much of the noise is there already
+    noise = x_t / at(schedule.scale(t), x0) - x0  # (B, ...) sigma_t eps
     return Gaussian(at(scale, x0) * (x0 + at(kept, x0) * noise), at(scale.square() * sigma2 * (1 - kept), x0))
 
 
@@ -127,7 +144,9 @@ def x0_from_eps(schedule: NoiseSchedule, x_t: Tensor, t: float | Tensor, eps: Te
     """x0 = x_t / s - sigma eps (Ho et al. 2020, eq. 15), for t in [0, T]; all (B, ...)."""
     _check_same_shape("eps", eps, x_t)
     scale = schedule.scale(t)
-    return (x_t - at(scale * schedule.sigma(t), x_t) * eps) / at(scale, x_t)     # two large terms apart would round coarsely
+    return (x_t - at(scale * schedule.sigma(t), x_t) * eps) / at(
+        scale, x_t
+    )  # two large terms apart would round coarsely
 
 
 def eps_from_x0(schedule: NoiseSchedule, x_t: Tensor, t: float | Tensor, x0: Tensor) -> Tensor:
@@ -137,7 +156,9 @@ def eps_from_x0(schedule: NoiseSchedule, x_t: Tensor, t: float | Tensor, x0: Ten
 
 
 def v_from_eps(schedule: NoiseSchedule, x0: Tensor, t: float | Tensor, eps: Tensor) -> Tensor:
-    """The target v = cos(phi) eps - sin(phi) x0 (Salimans & Ho 2022, section 4), for t in [0, T]; all (B, ...)."""
+    """The target v = cos(phi) eps - sin(phi) x0 (Salimans & Ho 2022, section 4), for t in [0, T]; all (B,
+    ...).
+    """
     _check_same_shape("eps", eps, x0)
     cos, sin = _cos_sin(schedule, t, x0)
     return cos * eps - sin * x0
@@ -158,7 +179,9 @@ def eps_from_v(schedule: NoiseSchedule, x_t: Tensor, t: float | Tensor, v: Tenso
 
 
 def score_from_eps(schedule: NoiseSchedule, x_t: Tensor, t: float | Tensor, eps: Tensor) -> Tensor:
-    """The gradient of log p_t(x_t) that eps stands for, -eps / (s sigma), for t in (0, T] (Song & Ermon 2019, eq. 5)."""
+    """The gradient of log p_t(x_t) that eps stands for, -eps / (s sigma), for t in (0, T] (Song & Ermon 2019,
+    eq. 5).
+    """
     _check_same_shape("eps", eps, x_t)
     return -eps / at(schedule.scale(t) * _positive_sigma(schedule, t), x_t)
 
@@ -166,10 +189,16 @@ def score_from_eps(schedule: NoiseSchedule, x_t: Tensor, t: float | Tensor, eps:
 def draw_times(schedule: NoiseSchedule, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """(B,) whole times for the batch x, each of 1 .. T as likely as any other; float32 on x's device."""
     device = "cpu" if generator is None else generator.device
-    return torch.randint(1, schedule.steps + 1, (len(x),), generator=generator, device=device).float().to(x.device)
+    return (
+        torch.randint(1, schedule.steps + 1, (len(x),), generator=generator, device=device)
+        .float()
+        .to(x.device)
+    )
 
 
-def simple_loss(denoiser: Denoiser, schedule: NoiseSchedule, x0: Tensor, t: float | Tensor, eps: Tensor) -> Tensor:
+def simple_loss(
+    denoiser: Denoiser, schedule: NoiseSchedule, x0: Tensor, t: float | Tensor, eps: Tensor
+) -> Tensor:
     """() the mean squared error of the noise estimate, L_simple: Ho et al. 2020, eq. 14.
 
     Args:
@@ -186,19 +215,23 @@ def weighted_loss(
     """() the weighted mean squared error of the noise estimate; the arguments are those of ``simple_loss``.
 
     Args:
-        weight: ``weight(schedule, t)``, shaped like t: ``v_weight``, ``min_snr_weight``, ``bound_weight``, or one's own.
+        weight: ``weight(schedule, t)``, shaped like t: ``v_weight``, ``min_snr_weight``, ``bound_weight``, or
+            one's own.
     """
     error = (eps - predict_eps(denoiser, q_sample(schedule, x0, t, eps), t)).square()
     return (at(weight(schedule, t), x0) * error).mean()
 
 
 def v_weight(schedule: NoiseSchedule, t: float | Tensor) -> Tensor:
-    """1 + sigma^2 = 1 + 1/SNR, for t in [0, T]: an error of v; noisy states weigh by what x0 is off; float64, the shape of t."""
+    """1 + sigma^2 = 1 + 1/SNR, for t in [0, T]: an error of v; noisy states weigh by what x0 is off; float64,
+    the shape of t.
+    """
     return 1 + schedule.sigma(t).square()
 
 
 def min_snr_weight(schedule: NoiseSchedule, t: float | Tensor, *, gamma: float = 5.0) -> Tensor:
-    """min(SNR, gamma) / SNR: states that are nearly clean weigh no more on x0's error than gamma; float64, the shape of t.
+    """min(SNR, gamma) / SNR: states that are nearly clean weigh no more on x0's error than gamma; float64,
+    the shape of t.
 
     Args:
         t: in (0, T].
@@ -210,7 +243,8 @@ def min_snr_weight(schedule: NoiseSchedule, t: float | Tensor, *, gamma: float =
 
 
 def bound_weight(schedule: NoiseSchedule, t: float | Tensor) -> Tensor:
-    """(SNR(t-1) / SNR(t) - 1) / 2: what turns the error into the KL of the step from t to t - 1, in nats; float64.
+    """(SNR(t-1) / SNR(t) - 1) / 2: what turns the error into the KL of the step from t to t - 1, in nats;
+    float64.
 
     Args:
         t: in [2, T]; the step from 1 to 0 has no KL, see ``bound.elbo``.
@@ -226,7 +260,9 @@ def _check_same_shape(name: str, values: Tensor, x: Tensor) -> None:
         raise ValueError(f"{name} must have the shape {tuple(x.shape)}, got {tuple(values.shape)}")
 
 
-def _two_times(schedule: NoiseSchedule, t: float | Tensor, earlier: float | Tensor | None) -> tuple[Tensor, Tensor]:
+def _two_times(
+    schedule: NoiseSchedule, t: float | Tensor, earlier: float | Tensor | None
+) -> tuple[Tensor, Tensor]:
     """Both times as float64 on the CPU, in order."""
     t = torch.as_tensor(t, dtype=torch.float64).cpu()
     earlier = t - 1 if earlier is None else torch.as_tensor(earlier, dtype=torch.float64).cpu()

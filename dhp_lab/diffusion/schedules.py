@@ -1,14 +1,18 @@
-r"""Noise schedules: one number, sigma, says how noisy a state is; a schedule says which sigma belongs to a time t.
+r"""Noise schedules: one number, sigma, says how noisy a state is; a schedule says which sigma belongs to a
+time t.
 
-A variance-preserving chain with betas beta_1 .. beta_T scales the signal and adds noise (Ho et al. 2020, eq. 4):
+A variance-preserving chain with betas beta_1 .. beta_T scales the signal and adds noise (Ho et al. 2020, eq.
+4):
 
     x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps,      alpha_bar_t = prod_s (1 - beta_s)
 
-Dividing by sqrt(alpha_bar_t) leaves the signal alone, and one number describes the state (Karras et al. 2022):
+Dividing by sqrt(alpha_bar_t) leaves the signal alone, and one number describes the state (Karras et al.
+2022):
 
     x_t / sqrt(alpha_bar_t) = x_0 + sigma_t eps,                  sigma_t^2 = (1 - alpha_bar_t) / alpha_bar_t
 
-A variance-exploding chain (Song et al. 2021, section 3.4) is that unscaled state itself. One formula holds for both,
+A variance-exploding chain (Song et al. 2021, section 3.4) is that unscaled state itself. One formula holds
+for both,
 
     x_t = s_t (x_0 + sigma_t eps),      s_t = sqrt(alpha_bar_t) (preserving)  or  1 (exploding)
 
@@ -24,7 +28,8 @@ and whatever is written with s and sigma works for either.
 | SNR(t)       | ``snr(t)``         | alpha_bar / (1 - alpha_bar) = 1/sigma^2 |
 | s_t          | ``scale(t)``       | (0, 1], 1 at t = 0                      |
 
-Between two whole times log(alpha_bar) is linear in t, so that every sigma up to ``sigma(T)`` has exactly one time.
+Between two whole times log(alpha_bar) is linear in t, so that every sigma up to ``sigma(T)`` has exactly one
+time.
 """
 
 from __future__ import annotations
@@ -43,7 +48,8 @@ class NoiseSchedule:
     Attributes:
         name: the schedule's name, as written in a model's configuration.
         betas: (T,) float64 on the CPU, each in (0, 1).
-        preserving: whether the state is scaled by sqrt(alpha_bar), so that data of unit variance keep it; else s(t) = 1.
+        preserving: whether the state is scaled by sqrt(alpha_bar), so that data of unit variance keep it;
+            else s(t) = 1.
 
     Raises:
         ValueError: no betas, or one outside (0, 1).
@@ -55,9 +61,13 @@ class NoiseSchedule:
 
     def __post_init__(self) -> None:
         if self.betas.ndim != 1 or len(self.betas) == 0:
-            raise ValueError(f"betas must be a vector of at least one value, got shape {tuple(self.betas.shape)}")
+            raise ValueError(
+                f"betas must be a vector of at least one value, got shape {tuple(self.betas.shape)}"
+            )
         if not bool(((self.betas > 0) & (self.betas < 1)).all()):
-            raise ValueError(f"every beta must lie in (0, 1), got {self.betas.min().item()} .. {self.betas.max().item()}")
+            raise ValueError(
+                f"every beta must lie in (0, 1), got {self.betas.min().item()} .. {self.betas.max().item()}"
+            )
 
     @property
     def steps(self) -> int:
@@ -83,37 +93,49 @@ class NoiseSchedule:
         return torch.lerp(table[low], table[low + 1], t - low)
 
     def alpha_bar(self, t: float | Tensor) -> Tensor:
-        """The share of the signal's power left at time t in [0, T] (Ho et al. 2020, eq. 4); float64, the shape of t."""
+        """The share of the signal's power left at time t in [0, T] (Ho et al. 2020, eq. 4); float64, the
+        shape of t.
+        """
         return self.log_alpha_bar(t).exp()
 
     def sigma(self, t: float | Tensor) -> Tensor:
-        """The noise's standard deviation beside an unscaled signal, sqrt(1/alpha_bar - 1); float64, the shape of t."""
+        """The noise's standard deviation beside an unscaled signal, sqrt(1/alpha_bar - 1); float64, the shape
+        of t.
+        """
         return torch.expm1(-self.log_alpha_bar(t)).sqrt()
 
     def scale(self, t: float | Tensor) -> Tensor:
-        """What the signal is multiplied by at time t in [0, T]: sqrt(alpha_bar), or 1 if exploding; float64, the shape of t."""
+        """What the signal is multiplied by at time t in [0, T]: sqrt(alpha_bar), or 1 if exploding; float64,
+        the shape of t.
+        """
         log_alpha_bar = self.log_alpha_bar(t)
         return (log_alpha_bar / 2).exp() if self.preserving else torch.ones_like(log_alpha_bar)
 
     def snr(self, t: float | Tensor) -> Tensor:
-        """Signal-to-noise ratio alpha_bar / (1 - alpha_bar) = 1/sigma^2; infinite at t = 0 (Kingma et al. 2021)."""
+        """Signal-to-noise ratio alpha_bar / (1 - alpha_bar) = 1/sigma^2; infinite at t = 0 (Kingma et al.
+        2021).
+        """
         return 1.0 / self.sigma(t).square()
 
     def times(self, count: int) -> Tensor:
         """(count + 1,) float64: the times of a sampler with ``count`` steps, evenly spaced from T down to 0.
 
         Args:
-            count: 1 .. T. Where it divides T all times are whole: diffusers' timesteps with "trailing" spacing, plus 1, then 0.
+            count: 1 .. T. Where it divides T all times are whole: diffusers' timesteps with "trailing"
+                spacing, plus 1, then 0.
 
         Raises:
             ValueError: a count outside 1 .. T.
         """
         if not 1 <= count <= self.steps:
-            raise ValueError(f"count must lie in 1 .. {self.steps}, the steps of the schedule '{self.name}'; got {count}")
+            raise ValueError(
+                f"count must lie in 1 .. {self.steps}, the steps of the schedule '{self.name}'; got {count}"
+            )
         return torch.arange(count, -1, -1, dtype=torch.float64) * self.steps / count
 
     def time_of(self, sigma: float | Tensor) -> Tensor:
-        """The real time t in [0, T] at which the chain's noise has this standard deviation: the inverse of ``sigma(t)``.
+        """The real time t in [0, T] at which the chain's noise has this standard deviation: the inverse of
+        ``sigma(t)``.
 
         Raises:
             ValueError: a sigma below 0 or beyond ``sigma(T)``.
@@ -125,7 +147,7 @@ class NoiseSchedule:
                 f"sigma must lie in [0, {top:g}], what the schedule '{self.name}' with {self.steps} steps reaches; "
                 f"got {sigma.min().item():g} .. {sigma.max().item():g}"
             )
-        falling = -self.log_alpha_bars                                   # (T + 1,), rising from 0
+        falling = -self.log_alpha_bars  # (T + 1,), rising from 0
         target = torch.log1p(sigma**2).clamp(max=falling[-1])
         high = torch.searchsorted(falling, target.contiguous()).clamp(1, self.steps)
         left, right = falling[high - 1], falling[high]
@@ -142,7 +164,11 @@ def linear(steps: int, *, first: float = 1e-4, last: float = 0.02) -> NoiseSched
         ValueError: steps below 1.
     """
     _check_steps(steps)
-    betas = torch.linspace(first, last, steps, dtype=torch.float64) if steps > 1 else torch.tensor([(first + last) / 2]).double()
+    betas = (
+        torch.linspace(first, last, steps, dtype=torch.float64)
+        if steps > 1
+        else torch.tensor([(first + last) / 2]).double()
+    )
     return NoiseSchedule("linear", (betas * (1000 / steps)).clamp(max=0.999))
 
 
@@ -162,7 +188,8 @@ def cosine(steps: int, *, offset: float = 0.008) -> NoiseSchedule:
 
 
 def geometric(steps: int, *, first: float = 0.01, last: float = 50.0) -> NoiseSchedule:
-    """sigma rising geometrically from sigma_1 to sigma_T, variance exploding (Song et al. 2021, section 3.4; appendix C).
+    """sigma rising geometrically from sigma_1 to sigma_T, variance exploding (Song et al. 2021, section 3.4;
+    appendix C).
 
     Args:
         steps: T >= 1. ``first`` and ``last`` are sigma_1 and sigma_T, 0 < first < last; sigma_0 is 0.
@@ -173,10 +200,14 @@ def geometric(steps: int, *, first: float = 0.01, last: float = 50.0) -> NoiseSc
     """
     _check_steps(steps)
     if not 0 < first < last < math.inf:
-        raise ValueError(f"sigma must rise from a positive first to a finite last, got first = {first:g}, last = {last:g}")
+        raise ValueError(
+            f"sigma must rise from a positive first to a finite last, got first = {first:g}, last = {last:g}"
+        )
     span = torch.linspace(math.log(first), math.log(last), steps, dtype=torch.float64)
     sigma = span.exp() if steps > 1 else torch.tensor([last], dtype=torch.float64)
-    falling = torch.cat([torch.zeros(1, dtype=torch.float64), sigma.square().log1p()])   # (T + 1,) -log(alpha_bar)
+    falling = torch.cat(
+        [torch.zeros(1, dtype=torch.float64), sigma.square().log1p()]
+    )  # (T + 1,) -log(alpha_bar)
     return NoiseSchedule("geometric", -torch.expm1(-falling.diff()), preserving=False)
 
 
@@ -197,7 +228,9 @@ def at(values: float | Tensor, x: Tensor) -> Tensor:
     if not x.is_floating_point():
         raise ValueError(f"the batch must be of a floating type, got {x.dtype}")
     if values.ndim > 1 or values.numel() not in (1, len(x)):
-        raise ValueError(f"one value for all {len(x)} items or one for each is needed, got shape {tuple(values.shape)}")
+        raise ValueError(
+            f"one value for all {len(x)} items or one for each is needed, got shape {tuple(values.shape)}"
+        )
     return values.to(x.dtype).to(x.device).reshape(-1, *[1] * (x.ndim - 1))
 
 

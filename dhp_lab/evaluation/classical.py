@@ -1,8 +1,9 @@
 """The codecs everybody has: JPEG, WebP, JPEG 2000 and AVIF, through Pillow, measured exactly as ours is.
 
-Each is swept over settings that span about 0.1 to 3 bits per pixel on photographs. The bits are the size of the file
-Pillow writes, and what is compared is the picture Pillow reads back from it. No metadata is written. Optimised Huffman
-tables make this JPEG about 10 % smaller than the published Kodak curve, which was measured without them.
+Each is swept over settings that span about 0.1 to 3 bits per pixel on photographs. The bits are the size of
+the file Pillow writes, and what is compared is the picture Pillow reads back from it. No metadata is written.
+Optimised Huffman tables make this JPEG about 10 % smaller than the published Kodak curve, which was measured
+without them.
 
 | codec     | setting          | options                                                       |
 |-----------|------------------|---------------------------------------------------------------|
@@ -43,21 +44,36 @@ class ClassicalCodec:
 
 CODECS = {
     "jpeg": ClassicalCodec(
-        "JPEG", "JPEG", "jpg", (5, 10, 15, 25, 40, 60, 75, 85, 92, 96),
+        "JPEG",
+        "JPEG",
+        "jpg",
+        (5, 10, 15, 25, 40, 60, 75, 85, 92, 96),
         lambda quality: {"quality": quality, "subsampling": "4:2:0", "optimize": True},
     ),
     "webp": ClassicalCodec(
-        "WebP", "WEBP", "webp", (0, 10, 30, 50, 70, 82, 90, 95),
+        "WebP",
+        "WEBP",
+        "webp",
+        (0, 10, 30, 50, 70, 82, 90, 95),
         lambda quality: {"quality": quality, "method": 6},
     ),
     "jpeg2000": ClassicalCodec(
-        "JPEG 2000", "JPEG2000", "jpg_2000", (0.1, 0.2, 0.35, 0.6, 1.0, 1.5, 2.2, 3.2),
+        "JPEG 2000",
+        "JPEG2000",
+        "jpg_2000",
+        (0.1, 0.2, 0.35, 0.6, 1.0, 1.5, 2.2, 3.2),
         lambda bpp: {
-            "quality_mode": "rates", "quality_layers": [RAW_BITS_PER_PIXEL / bpp], "irreversible": True, "mct": 1,
-        },  # fmt: skip
+            "quality_mode": "rates",
+            "quality_layers": [RAW_BITS_PER_PIXEL / bpp],
+            "irreversible": True,
+            "mct": 1,
+        },
     ),
     "avif": ClassicalCodec(
-        "AVIF", "AVIF", "avif", (8, 20, 32, 44, 56, 68, 80, 90),
+        "AVIF",
+        "AVIF",
+        "avif",
+        (8, 20, 32, 44, 56, 68, 80, 90),
         lambda quality: {"quality": quality, "subsampling": "4:2:0", "speed": 6},
     ),
 }
@@ -73,7 +89,9 @@ def find_codec(key: str) -> ClassicalCodec:
         raise ValueError(f"unknown codec {key!r}; choose from {', '.join(CODECS)}")
     if not features.check(CODECS[key].feature):
         name = CODECS[key].name
-        raise ValueError(f"this Pillow was built without {name}; leave {key!r} out, or install Pillow's own wheel")
+        raise ValueError(
+            f"this Pillow was built without {name}; leave {key!r} out, or install Pillow's own wheel"
+        )
     return CODECS[key]
 
 
@@ -99,6 +117,12 @@ def sweep(codec: ClassicalCodec, picture: str, x: Tensor) -> Iterator[Measuremen
         x_hat = decode(data)
         decoded = perf_counter()
         yield measure(
-            x_hat, x, codec=codec.name, setting=setting, picture=picture, n_bytes=len(data),
-            encode_seconds=encoded - start, decode_seconds=decoded - encoded,
-        )  # fmt: skip
+            x_hat,
+            x,
+            codec=codec.name,
+            setting=setting,
+            picture=picture,
+            n_bytes=len(data),
+            encode_seconds=encoded - start,
+            decode_seconds=decoded - encoded,
+        )

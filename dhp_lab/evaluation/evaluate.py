@@ -1,8 +1,9 @@
 """Rate, distortion, time and memory of a codec over a folder of pictures, beside the codecs everybody has.
 
-Nothing is estimated. Each picture becomes the bytes of a whole .dhp file, header included; those bytes alone are
-decoded, and what is judged is the result rounded to 8 bits. Figures are first averaged over the pictures at each
-setting, as published curves are; BD-rates compare the averaged curves, and name the range of quality that they cover.
+Nothing is estimated. Each picture becomes the bytes of a whole .dhp file, header included; those bytes alone
+are decoded, and what is judged is the result rounded to 8 bits. Figures are first averaged over the pictures
+at each setting, as published curves are; BD-rates compare the averaged curves, and name the range of quality
+that they cover.
 
     for each batch:  x --compress--> strings --write--> file --read--> strings --decompress(K)--> x_hat   (timed)
     per picture  ->  Measurement  --average-->  Point  --bd_rate against each other curve-->  Comparison
@@ -31,7 +32,17 @@ from dhp_lab.evaluation.report import EvaluationReport, make_report
 if TYPE_CHECKING:
     from dhp_lab.codec.model import DiffusionHyperprior
 
-DEFAULT_LAMBDA_RATES = (2.3e-2, 1e-2, 4.4e-3, 1.9e-3, 8.3e-4, 3.6e-4, 1.6e-4, 6.9e-5, 3e-5)  # evenly, on a log scale
+DEFAULT_LAMBDA_RATES = (
+    2.3e-2,
+    1e-2,
+    4.4e-3,
+    1.9e-3,
+    8.3e-4,
+    3.6e-4,
+    1.6e-4,
+    6.9e-5,
+    3e-5,
+)  # evenly, on a log scale
 REPORT_NAME = "evaluation.json"
 SAMPLE_PICTURES = 4  # eighteen PNG files each, at 9 lambdas and 2 numbers of steps
 
@@ -40,8 +51,8 @@ SAMPLE_PICTURES = 4  # eighteen PNG files each, at 9 lambdas and 2 numbers of st
 class EvaluationConfig:
     """What `dhp evaluate` was asked for; the options not told here are told at `evaluate`.
 
-    model_path: folder of a checkpoint. data_path: folder of pictures, folders below included. output_dir: of evaluation.json
-    and samples/. device: "cpu", "cuda", ...; None takes the fastest.
+    model_path: folder of a checkpoint. data_path: folder of pictures, folders below included. output_dir: of
+    evaluation.json and samples/. device: "cpu", "cuda", ...; None takes the fastest.
     """
 
     model_path: Path
@@ -68,7 +79,9 @@ class EvaluationConfig:
         for name in ("gamma", "seed", "batch_size"):
             words += [f"--{name}", str(getattr(self, name))]
         words += ["--device", str(choose_device(self.device)), "--codecs", ",".join(self.codecs) or "none"]
-        return shlex.join([*words, *(f"--{name}" for name in ("save_samples", "spare_memory") if getattr(self, name))])
+        return shlex.join(
+            [*words, *(f"--{name}" for name in ("save_samples", "spare_memory") if getattr(self, name))]
+        )
 
 
 def run(config: EvaluationConfig, log: Log) -> EvaluationReport:
@@ -89,11 +102,22 @@ def run(config: EvaluationConfig, log: Log) -> EvaluationReport:
     model = model.spare_memory() if config.spare_memory else model
     config.output_dir.mkdir(parents=True, exist_ok=True)
     report = evaluate(
-        model, pictures, lambda_rates=config.lambda_rates, steps=config.steps, gamma=config.gamma, seed=config.seed,
-        batch_size=config.batch_size, device=device, codecs=config.codecs, save_samples=config.output_dir / "samples" if config.save_samples else None,
-    )  # fmt: skip
-    report = replace(report, about={"command": config.command, "pictures_from": config.data_path.resolve().name, **report.about},
-                     notes=[*notes, *report.notes])  # fmt: skip
+        model,
+        pictures,
+        lambda_rates=config.lambda_rates,
+        steps=config.steps,
+        gamma=config.gamma,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        device=device,
+        codecs=config.codecs,
+        save_samples=config.output_dir / "samples" if config.save_samples else None,
+    )
+    report = replace(
+        report,
+        about={"command": config.command, "pictures_from": config.data_path.resolve().name, **report.about},
+        notes=[*notes, *report.notes],
+    )
     report.save(config.output_dir / REPORT_NAME)
     return report
 
@@ -117,13 +141,15 @@ def evaluate(
         model: on `device` already; None measures the classical codecs alone.
         pictures: (name, (1, 3, H, W) in [0, 1]) in any number and size.
         lambda_rates: settings of the model, each in 1e-6..1e-1; BD-rates need at least four.
-        steps, gamma, seed: how each file is decoded, see `DiffusionHyperprior.decompress`; `steps` lists several K.
+        steps, gamma, seed: how each file is decoded, see `DiffusionHyperprior.decompress`; `steps` lists
+            several K.
         batch_size: consecutive pictures of one size are coded together; times are divided by their number.
         codecs: keys of `classical.CODECS`.
         save_samples: a folder for the first pictures (at least four) as <picture>.png and, decoded,
             <picture>_lambda<l>_K<k>.png; None writes none.
     Returns:
-        EvaluationReport; BD-rates against the published Kodak curves are in it when the pictures are Kodak's 24.
+        EvaluationReport; BD-rates against the published Kodak curves are in it when the pictures are Kodak's
+        24.
     Raises:
         ValueError: no pictures, nothing to measure them with, or an unknown codec.
     """
@@ -159,8 +185,11 @@ class Coder:
     seed: int
     device: torch.device
 
-    def code(self, names: list[str], x: Tensor, lambda_rate: float, folder: Path | None = None) -> list[Measurement]:
-        """Encode a batch (B, 3, H, W) to files, decode them at each K, measure each picture: B * len(steps) figures.
+    def code(
+        self, names: list[str], x: Tensor, lambda_rate: float, folder: Path | None = None
+    ) -> list[Measurement]:
+        """Encode a batch (B, 3, H, W) to files, decode them at each K, measure each picture: B * len(steps)
+        figures.
 
         With a folder, the originals and the decoded pictures are written there as PNG.
         """
@@ -172,10 +201,18 @@ class Coder:
             x_hat = self.decode(files, k)  # (B, 3, H, W)
             decode_seconds = (perf_counter() - start) / len(files)
             for i, name in enumerate(names):
-                results.append(measure(
-                    x_hat[i : i + 1], x[i : i + 1], codec=f"dhp K={k}", setting=lambda_rate, picture=name,
-                    n_bytes=len(files[i]), encode_seconds=encode_seconds, decode_seconds=decode_seconds,
-                ))  # fmt: skip
+                results.append(
+                    measure(
+                        x_hat[i : i + 1],
+                        x[i : i + 1],
+                        codec=f"dhp K={k}",
+                        setting=lambda_rate,
+                        picture=name,
+                        n_bytes=len(files[i]),
+                        encode_seconds=encode_seconds,
+                        decode_seconds=decode_seconds,
+                    )
+                )
                 if folder is not None:
                     _save_pair(folder, name, x[i : i + 1], x_hat[i : i + 1], f"lambda{lambda_rate:g}_K{k}")
         return results
@@ -185,14 +222,19 @@ class Coder:
         """Return a whole .dhp file for each picture of x, (B, 3, H, W) in [0, 1]."""
         coded = self.model.compress(x.to(self.device), lambda_rate=lambda_rate)
         pictures = zip(*coded["strings"], strict=True)  # B times (y, z, side)
-        return [write([[stream] for stream in streams], coded["shape"], **self.model.file_fields) for streams in pictures]
+        return [
+            write([[stream] for stream in streams], coded["shape"], **self.model.file_fields)
+            for streams in pictures
+        ]
 
     @torch.no_grad()
     def decode(self, files: Sequence[bytes], steps: int) -> Tensor:
         """Return the pictures, (B, 3, H, W) on the CPU, of .dhp files that share one size."""
         parsed = [read(data) for data in files]
         strings = [[file.y for file in parsed], [file.z for file in parsed], [file.side for file in parsed]]
-        result = self.model.decompress(strings, parsed[0].shape, steps=steps, gamma=self.gamma, seed=self.seed)
+        result = self.model.decompress(
+            strings, parsed[0].shape, steps=steps, gamma=self.gamma, seed=self.seed
+        )
         return result["x_hat"].float().cpu()
 
 

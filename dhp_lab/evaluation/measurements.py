@@ -1,4 +1,6 @@
-"""One coding of one picture as a row of figures, rows averaged to points of a curve, and what the times depend on."""
+"""One coding of one picture as a row of figures, rows averaged to points of a curve, and what the times
+depend on.
+"""
 
 from __future__ import annotations
 
@@ -46,26 +48,41 @@ class Measurement:
 
 
 def measure(
-    x_hat: Tensor, x: Tensor, *, codec: str, setting: float, picture: str, n_bytes: int,
-    encode_seconds: float, decode_seconds: float,
-) -> Measurement:  # fmt: skip
+    x_hat: Tensor,
+    x: Tensor,
+    *,
+    codec: str,
+    setting: float,
+    picture: str,
+    n_bytes: int,
+    encode_seconds: float,
+    decode_seconds: float,
+) -> Measurement:
     """Measure one decoded picture, 8-bit rounded, against its original; both (1, 3, H, W) in [0, 1]."""
     height, width = x.shape[-2:]
     x_hat = round_to_8_bits(x_hat)
     fits = min(height, width) >= MS_SSIM_MIN_SIDE
     return Measurement(
-        codec, setting, picture, height, width, n_bytes, psnr(x_hat, x).item(),
-        ms_ssim(x_hat, x).item() if fits else None, gradient_energy_ratio(x_hat, x).item(),
-        encode_seconds, decode_seconds,
-    )  # fmt: skip
+        codec,
+        setting,
+        picture,
+        height,
+        width,
+        n_bytes,
+        psnr(x_hat, x).item(),
+        ms_ssim(x_hat, x).item() if fits else None,
+        gradient_energy_ratio(x_hat, x).item(),
+        encode_seconds,
+        decode_seconds,
+    )
 
 
 @dataclass(frozen=True)
 class Point:
     """A codec at one setting, averaged over pictures: one point of its rate-distortion curve.
 
-    bpp, psnr, ms_ssim and texture are means over the pictures, as published curves are; compression_ratio is 24 / bpp;
-    the times are medians. ms_ssim is None if one of the pictures was too small for it.
+    bpp, psnr, ms_ssim and texture are means over the pictures, as published curves are; compression_ratio is
+    24 / bpp; the times are medians. ms_ssim is None if one of the pictures was too small for it.
     """
 
     codec: str
@@ -92,7 +109,14 @@ def _point(codec: str, setting: float, group: list[Measurement]) -> Point:
     bpp = mean(one.bpp for one in group)
     similarities = [one.ms_ssim for one in group]
     return Point(
-        codec, setting, len(group), bpp, RAW_BITS_PER_PIXEL / bpp, mean(one.psnr for one in group),
-        None if None in similarities else mean(similarities), mean(one.texture for one in group),
-        median(one.encode_seconds for one in group), median(one.decode_seconds for one in group),
-    )  # fmt: skip
+        codec,
+        setting,
+        len(group),
+        bpp,
+        RAW_BITS_PER_PIXEL / bpp,
+        mean(one.psnr for one in group),
+        None if None in similarities else mean(similarities),
+        mean(one.texture for one in group),
+        median(one.encode_seconds for one in group),
+        median(one.decode_seconds for one in group),
+    )

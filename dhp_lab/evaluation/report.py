@@ -8,7 +8,8 @@
 | `comparisons`  | our curve, other curve and metric: BD-rate in %, common range in dB, or why there is none |
 | `measurements` | picture and setting of our codec (`measurements.Measurement`)                    |
 
-A figure that is not finite (the PSNR of identical pictures) is written as null. No folder of the machine is named.
+A figure that is not finite (the PSNR of identical pictures) is written as null. No folder of the machine is
+named.
 """
 
 from __future__ import annotations
@@ -31,16 +32,27 @@ KODAK_PIXELS = 768 * 512
 PUBLISHED = " (published)"
 
 Curves = Mapping[str, Curve]  # by metric
-TABLE_ANCHORS = ("jpeg", "jpeg2000", "webp", "bpg", "av1", "vtm", "bmshj2018-factorized", "bmshj2018-hyperprior",
-                 "mbt2018-mean", "mbt2018")  # fmt: skip
+TABLE_ANCHORS = (
+    "jpeg",
+    "jpeg2000",
+    "webp",
+    "bpg",
+    "av1",
+    "vtm",
+    "bmshj2018-factorized",
+    "bmshj2018-hyperprior",
+    "mbt2018-mean",
+    "mbt2018",
+)
 
 
 @dataclass(frozen=True)
 class Comparison:
     """One curve judged against another by one metric.
 
-    result: the BD-rate, None for the `reason` given. least_gain: the smallest distance of the test curve above the
-    anchor at equal rate between 0.2 and 1 bits per pixel, in dB; None where they have no such rate in common.
+    result: the BD-rate, None for the `reason` given. least_gain: the smallest distance of the test curve
+    above the anchor at equal rate between 0.2 and 1 bits per pixel, in dB; None where they have no such rate
+    in common.
     """
 
     test: str
@@ -77,8 +89,11 @@ class EvaluationReport:
         return "\n\n".join(filter(None, parts))
 
 
-def make_report(about: dict[str, object], ours: list[Measurement], classical: list[Measurement]) -> EvaluationReport:
-    """Average the measurements; compare each of our curves with the first of them and with those of other codecs.
+def make_report(
+    about: dict[str, object], ours: list[Measurement], classical: list[Measurement]
+) -> EvaluationReport:
+    """Average the measurements; compare each of our curves with the first of them and with those of other
+    codecs.
 
     Without measurements of ours, the classical curves are compared with the published ones.
     """
@@ -122,7 +137,9 @@ def published_curves(path: Path = ANCHORS) -> dict[str, Curves]:
 
 
 def is_kodak(measurements: Sequence[Measurement]) -> bool:
-    """Whether the pictures are the 24 of the Kodak set, by name and size: only then do published curves compare."""
+    """Whether the pictures are the 24 of the Kodak set, by name and size: only then do published curves
+    compare.
+    """
     same_size = all(one.height * one.width == KODAK_PIXELS for one in measurements)
     return same_size and {Path(one.picture).stem for one in measurements} == KODAK
 
@@ -131,9 +148,11 @@ def compare(tests: Mapping[str, Curves], anchors: Mapping[str, Curves]) -> list[
     """Return the BD-rate of each test curve against each other anchor, by each metric that both have."""
     return [
         _compare_one(test, anchor, metric, tests[test][metric], anchors[anchor][metric])
-        for test in tests for anchor in anchors for metric in METRICS
+        for test in tests
+        for anchor in anchors
+        for metric in METRICS
         if test != anchor and metric in tests[test] and metric in anchors[anchor]
-    ]  # fmt: skip
+    ]
 
 
 def _compare_one(test: str, anchor: str, metric: str, test_curve: Curve, anchor_curve: Curve) -> Comparison:
@@ -149,15 +168,20 @@ def points_table(points: Sequence[Point]) -> str:
     order = list(dict.fromkeys(point.codec for point in points))
     lines = ["codec       setting     bpp  ratio   PSNR  MS-SSIM     dB  texture  encode s  decode s"]
     for point in sorted(points, key=lambda point: order.index(point.codec)):
-        similarity = ("-", "-") if point.ms_ssim is None else (f"{point.ms_ssim:.4f}", f"{decibel(point.ms_ssim):.2f}")
-        lines.append(f"{point.codec:<10} {point.setting:>8g} {point.bpp:>7.4f} {point.compression_ratio:>6.1f} "
-                     f"{point.psnr:>6.2f} {similarity[0]:>8} {similarity[1]:>6} {point.texture:>8.3f} "
-                     f"{point.encode_seconds:>9.3f} {point.decode_seconds:>9.3f}")  # fmt: skip
+        similarity = (
+            ("-", "-") if point.ms_ssim is None else (f"{point.ms_ssim:.4f}", f"{decibel(point.ms_ssim):.2f}")
+        )
+        lines.append(
+            f"{point.codec:<10} {point.setting:>8g} {point.bpp:>7.4f} {point.compression_ratio:>6.1f} "
+            f"{point.psnr:>6.2f} {similarity[0]:>8} {similarity[1]:>6} {point.texture:>8.3f} "
+            f"{point.encode_seconds:>9.3f} {point.decode_seconds:>9.3f}"
+        )
     return "\n".join(lines)
 
 
 def comparisons_table(comparisons: Sequence[Comparison]) -> str:
-    """Return one line per pair of curves: BD-rate, the common range, its share of our curve, and the least gain.
+    """Return one line per pair of curves: BD-rate, the common range, its share of our curve, and the least
+    gain.
 
     Of the published curves only those in TABLE_ANCHORS have a line; the JSON has them all.
     """
@@ -191,7 +215,11 @@ def to_json(report: EvaluationReport) -> str:
         "comparisons": [_flat(one) for one in report.comparisons],
         "measurements": [{**asdict(one), "bpp": one.bpp} for one in report.measurements],
     }
-    return "{\n" + ",\n".join(f"{json.dumps(name)}: {_section(value)}" for name, value in sections.items()) + "\n}\n"
+    return (
+        "{\n"
+        + ",\n".join(f"{json.dumps(name)}: {_section(value)}" for name, value in sections.items())
+        + "\n}\n"
+    )
 
 
 def _flat(one: Comparison) -> dict[str, object]:

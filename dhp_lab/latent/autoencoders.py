@@ -1,4 +1,5 @@
-"""The first stage of latent diffusion: a small autoencoder that trades pixels for fewer, smoother numbers, and back.
+"""The first stage of latent diffusion: a small autoencoder that trades pixels for fewer, smoother numbers,
+and back.
 
     x (B, 3, H, W) --encode--> z (B, 4, H/f, W/f) --decode--> x_hat (B, 3, H, W)
 
@@ -13,8 +14,9 @@ Rombach et al. 2022, section 3.1 and appendix G. Two ways keep the latents from 
 |--------|------------|------------|-----|---------|--------------|------------------|
 | here   | ``encode`` | ``decode`` | `f` | `codes` | `commitment` | ``scale_factor`` |
 
-The networks are diffusers' AutoencoderKL and VQModel, without attention. Pictures are in [0, 1] here and in [-1, 1] inside.
-The paper's perceptual and adversarial losses need other trained networks; here edges count beside pixels.
+The networks are diffusers' AutoencoderKL and VQModel, without attention. Pictures are in [0, 1] here and in
+[-1, 1] inside. The paper's perceptual and adversarial losses need other trained networks; here edges count
+beside pixels.
 """
 
 from __future__ import annotations
@@ -38,18 +40,22 @@ from dhp_lab.diffusion.process import noise_like
 
 Autoencoder = AutoencoderKL | VQModel
 KINDS = {"AutoencoderKL": AutoencoderKL, "VQModel": VQModel}
-WIDTHS = (16, 32, 64, 64, 64)            # channels at full size, half, quarter ..
-GROUPS = 8                               # of the group normalisations; divides every width
+WIDTHS = (16, 32, 64, 64, 64)  # channels at full size, half, quarter ..
+GROUPS = 8  # of the group normalisations; divides every width
 FACTORS = (2, 4, 8, 16)
-LOG_VARIANCE = -6.0                      # that a KL-reg model starts with
+LOG_VARIANCE = -6.0  # that a KL-reg model starts with
 
 
-def kl_autoencoder(f: int = 8, *, widths: Sequence[int] | None = None, latent_channels: int = 4) -> AutoencoderKL:
-    """A new KL-reg autoencoder, diffusers' AutoencoderKL, whose latents start with little noise: exp(-6 / 2) = 0.05.
+def kl_autoencoder(
+    f: int = 8, *, widths: Sequence[int] | None = None, latent_channels: int = 4
+) -> AutoencoderKL:
+    """A new KL-reg autoencoder, diffusers' AutoencoderKL, whose latents start with little noise: exp(-6 / 2)
+    = 0.05.
 
     Args:
         f: how many pixels a latent spans in each direction: 2, 4, 8 or 16.
-        widths: channels at each size, the full one first, multiples of 8; None: as many of ``WIDTHS`` as f needs.
+        widths: channels at each size, the full one first, multiples of 8; None: as many of ``WIDTHS`` as f
+            needs.
         latent_channels: numbers in a latent; 4 as in Stable Diffusion.
 
     Raises:
@@ -60,8 +66,11 @@ def kl_autoencoder(f: int = 8, *, widths: Sequence[int] | None = None, latent_ch
     return model
 
 
-def vq_autoencoder(f: int = 8, *, codes: int = 512, widths: Sequence[int] | None = None, latent_channels: int = 4) -> VQModel:
-    """A new VQ-reg autoencoder, diffusers' VQModel, with a codebook of 512 vectors as in van den Oord et al. 2017.
+def vq_autoencoder(
+    f: int = 8, *, codes: int = 512, widths: Sequence[int] | None = None, latent_channels: int = 4
+) -> VQModel:
+    """A new VQ-reg autoencoder, diffusers' VQModel, with a codebook of 512 vectors as in van den Oord et al.
+    2017.
 
     Raises:
         ValueError: as ``kl_autoencoder``, or fewer than one code.
@@ -72,9 +81,11 @@ def vq_autoencoder(f: int = 8, *, codes: int = 512, widths: Sequence[int] | None
 
 
 def encode(model: Autoencoder, x: Tensor) -> Tensor:
-    """The latents (B, 4, H/f, W/f) of pictures (B, 3, H, W) in [0, 1]: the mode if KL-reg, not yet quantised if VQ-reg.
+    """The latents (B, 4, H/f, W/f) of pictures (B, 3, H, W) in [0, 1]: the mode if KL-reg, not yet quantised
+    if VQ-reg.
 
-    They are as the network gives them: multiply by ``model.config.scaling_factor`` before diffusion, divide before ``decode``.
+    They are as the network gives them: multiply by ``model.config.scaling_factor`` before diffusion, divide
+    before ``decode``.
 
     Raises:
         ValueError: pictures of another shape or range, or sides that f does not divide.
@@ -85,26 +96,35 @@ def encode(model: Autoencoder, x: Tensor) -> Tensor:
 
 
 def decode(model: Autoencoder, latents: Tensor) -> Tensor:
-    """Pictures (B, 3, H, W) in [0, 1] for latents (B, 4, H/f, W/f); a VQ-reg model first moves each to its nearest code.
+    """Pictures (B, 3, H, W) in [0, 1] for latents (B, 4, H/f, W/f); a VQ-reg model first moves each to its
+    nearest code.
 
     Raises:
         ValueError: latents of another shape.
     """
     if latents.ndim != 4 or latents.shape[1] != model.config.latent_channels:
-        raise ValueError(f"latents must be (B, {model.config.latent_channels}, h, w), got {tuple(latents.shape)}")
+        raise ValueError(
+            f"latents must be (B, {model.config.latent_channels}, h, w), got {tuple(latents.shape)}"
+        )
     return ((model.decode(latents).sample + 1) / 2).clamp(0, 1)
 
 
 def autoencoder_loss(
-    model: Autoencoder, x: Tensor, *, edge_weight: float = 1.0, kl_weight: float = 1e-6, commitment: float = 0.25,
+    model: Autoencoder,
+    x: Tensor,
+    *,
+    edge_weight: float = 1.0,
+    kl_weight: float = 1e-6,
+    commitment: float = 0.25,
     generator: torch.Generator | None = None,
-) -> dict[str, Tensor]:  # fmt: skip
+) -> dict[str, Tensor]:
     """What training minimises, "loss", and its parts before they are weighed, all of them scalars.
 
-    "reconstruction" is the mean |x_hat - x| on the scale [-1, 1]; "edges" is that of its differences between neighbours across
-    and down (after the gradient difference loss of Mathieu, Couprie & LeCun 2016). KL-reg adds "kl", in nats for each number of
-    the picture, so that its weight is that of the paper, which sums both over the picture. VQ-reg adds "codebook" and
-    "commitment", means where the paper's eq. 3 has sums; diffusers' own loss puts beta on the other of the two.
+    "reconstruction" is the mean |x_hat - x| on the scale [-1, 1]; "edges" is that of its differences between
+    neighbours across and down (after the gradient difference loss of Mathieu, Couprie & LeCun 2016). KL-reg
+    adds "kl", in nats for each number of the picture, so that its weight is that of the paper, which sums
+    both over the picture. VQ-reg adds "codebook" and "commitment", means where the paper's eq. 3 has sums;
+    diffusers' own loss puts beta on the other of the two.
 
     Args:
         x: (B, 3, H, W) pictures in [0, 1].
@@ -127,19 +147,27 @@ def autoencoder_loss(
         regulariser = kl_weight * terms["kl"]
     error = x_hat.float() - target
     pixels, edges = error.abs().mean(), error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
-    return {"loss": pixels + edge_weight * edges + regulariser, "reconstruction": pixels, "edges": edges, **terms}
+    return {
+        "loss": pixels + edge_weight * edges + regulariser,
+        "reconstruction": pixels,
+        "edges": edges,
+        **terms,
+    }
 
 
 @torch.no_grad()
 def scale_factor(model: Autoencoder, x: Tensor) -> float:
-    """1 / the standard deviation of all numbers in the latents of x, so that the scaled ones have power 1 (appendix G).
+    """1 / the standard deviation of all numbers in the latents of x, so that the scaled ones have power 1
+    (appendix G).
 
     Raises:
         ValueError: as ``encode``, or latents that are all alike or not finite.
     """
     std = encode(model, x).double().std(correction=0).item()
     if not 0 < std < math.inf:
-        raise ValueError(f"the latents' standard deviation is {std:g}: train the autoencoder, or measure on other pictures")
+        raise ValueError(
+            f"the latents' standard deviation is {std:g}: train the autoencoder, or measure on other pictures"
+        )
     return 1 / std
 
 
@@ -156,7 +184,9 @@ class CodebookUse:
 
     @property
     def perplexity(self) -> float:
-        """The number of equally frequent codes that would have the same entropy: exp(-sum p ln p), 1 .. codes."""
+        """The number of equally frequent codes that would have the same entropy: exp(-sum p ln p), 1 ..
+        codes.
+        """
         return torch.special.entr(self.counts.double() / self.counts.sum()).sum().exp().item()
 
 
@@ -183,7 +213,8 @@ def codebook_use(model: VQModel, x: Tensor) -> CodebookUse:
 
 
 def save_autoencoder(folder: str | Path, model: Autoencoder) -> None:
-    """Write config.json and diffusion_pytorch_model.safetensors, as diffusers names and reads them; folder made if need be.
+    """Write config.json and diffusion_pytorch_model.safetensors, as diffusers names and reads them; folder
+    made if need be.
 
     Large tensors are stored in float16, which diffusers' ``from_pretrained`` turns back into float32.
 
@@ -193,30 +224,39 @@ def save_autoencoder(folder: str | Path, model: Autoencoder) -> None:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     config = json.loads(model.to_json_string())
-    config.pop("_name_or_path", None)                                       # the folder it came from says nothing elsewhere
+    config.pop("_name_or_path", None)  # the folder it came from says nothing elsewhere
     text = json.dumps(config, indent=2) + "\n"
-    write_all_atomic({folder / SAFETENSORS_WEIGHTS_NAME: weights_to_bytes(model), folder / CONFIG_NAME: text.encode()})
+    write_all_atomic(
+        {folder / SAFETENSORS_WEIGHTS_NAME: weights_to_bytes(model), folder / CONFIG_NAME: text.encode()}
+    )
 
 
 def load_autoencoder(folder: str | Path, *, device: torch.device | str = "cpu") -> Autoencoder:
-    """An autoencoder in diffusers' layout, KL-reg or VQ-reg as its config.json says, in eval mode; no network is asked.
+    """An autoencoder in diffusers' layout, KL-reg or VQ-reg as its config.json says, in eval mode; no network
+    is asked.
 
     Raises:
         CheckpointError: a file is missing (the message names it), damaged or of another kind.
     """
     folder = Path(folder)
     if missing := [name for name in (CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME) if not (folder / name).is_file()]:
-        raise CheckpointError(f"no autoencoder at {folder}: {' and '.join(missing)} not found; make it by save_autoencoder")
+        raise CheckpointError(
+            f"no autoencoder at {folder}: {' and '.join(missing)} not found; make it by save_autoencoder"
+        )
     try:
         kind = KINDS[json.loads((folder / CONFIG_NAME).read_bytes())["_class_name"]]
     except (KeyError, TypeError, ValueError):
         raise CheckpointError(f"{folder / CONFIG_NAME} describes none of {', '.join(KINDS)}") from None
     try:
-        model, report = kind.from_pretrained(folder, use_safetensors=True, local_files_only=True, output_loading_info=True)
+        model, report = kind.from_pretrained(
+            folder, use_safetensors=True, local_files_only=True, output_loading_info=True
+        )
     except (AttributeError, OSError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(f"the autoencoder at {folder} is damaged: {error}; fetch it again") from None
     if wrong := [*report["missing_keys"], *report["unexpected_keys"], *report["mismatched_keys"]]:
-        raise CheckpointError(f"the weights at {folder} do not fit its {CONFIG_NAME}: {wrong[0]} and {len(wrong) - 1} more")
+        raise CheckpointError(
+            f"the weights at {folder} do not fit its {CONFIG_NAME}: {wrong[0]} and {len(wrong) - 1} more"
+        )
     return model.to(device).eval()
 
 
@@ -228,14 +268,22 @@ def _layers(f: int, widths: Sequence[int] | None) -> dict:
     widths = WIDTHS[:n] if widths is None else tuple(widths)
     if len(widths) != n or any(width < 1 or width % GROUPS for width in widths):
         raise ValueError(f"f = {f} needs {n} widths, multiples of {GROUPS}, got {widths}")
-    return {"block_out_channels": widths, "down_block_types": ("DownEncoderBlock2D",) * n, "norm_num_groups": GROUPS,
-            "up_block_types": ("UpDecoderBlock2D",) * n, "mid_block_add_attention": False, "sample_size": 64}
+    return {
+        "block_out_channels": widths,
+        "down_block_types": ("DownEncoderBlock2D",) * n,
+        "norm_num_groups": GROUPS,
+        "up_block_types": ("UpDecoderBlock2D",) * n,
+        "mid_block_add_attention": False,
+        "sample_size": 64,
+    }
 
 
 def _quantised(model: VQModel, z: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """The nearest codes, through which gradients pass to z as if nothing had happened, and the terms of eq. 3; in float32."""
+    """The nearest codes, through which gradients pass to z as if nothing had happened, and the terms of eq.
+    3; in float32.
+    """
     with torch.autocast(z.device.type, enabled=False):
-        codes = model.quantize.embedding(code_indexes(model, z)).movedim(-1, 1)                     # (B, 4, h, w)
+        codes = model.quantize.embedding(code_indexes(model, z)).movedim(-1, 1)  # (B, 4, h, w)
     terms = {"codebook": F.mse_loss(codes, z.detach()), "commitment": F.mse_loss(z, codes.detach())}
     return z + (codes - z).detach(), terms
 

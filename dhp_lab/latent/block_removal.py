@@ -1,4 +1,5 @@
-"""Smaller U-Nets by block removal: whole layers and stages go, what stays is taught by the full network (BK-SDM).
+"""Smaller U-Nets by block removal: whole layers and stages go, what stays is taught by the full network
+(BK-SDM).
 
                   full               kept               goes in
     down stages   R A | R A          R A                base, small, tiny: the last layer of each stage
@@ -6,12 +7,14 @@
     up stages     R A | R A | R A    R A | R A          base, small, tiny: the middle layer of each stage
     innermost     down, up           -                  tiny: both stages, and the resampling that led there
 
-Kim et al. 2023, "BK-SDM: A Lightweight, Fast, and Cheap Version of Stable Diffusion". R is a residual block, A its attention,
-where the stage has one. An up stage has a layer more than its down stage: its first takes what comes from below, its last the
-skip of the stage above, and both have inputs of their own width. So the middle one goes, and what stays keeps its shape. A
-U-Net with one layer in its down stages has none to spare: there is no base, and small and tiny leave its layers as they are.
+Kim et al. 2023, "BK-SDM: A Lightweight, Fast, and Cheap Version of Stable Diffusion". R is a residual block,
+A its attention, where the stage has one. An up stage has a layer more than its down stage: its first takes
+what comes from below, its last the skip of the stage above, and both have inputs of their own width. So the
+middle one goes, and what stays keeps its shape. A U-Net with one layer in its down stages has none to spare:
+there is no base, and small and tiny leave its layers as they are.
 
-What stays keeps its weights and is then trained on three errors at once, each a mean of squares, of weight 1 in the paper:
+What stays keeps its weights and is then trained on three errors at once, each a mean of squares, of weight 1
+in the paper:
 
 | loss    | student's          | minus                              | paper    |
 |---------|--------------------|------------------------------------|----------|
@@ -19,7 +22,8 @@ What stays keeps its weights and is then trained on three errors at once, each a
 | output  | output             | the teacher's output               | L_OutKD  |
 | feature | end of each stage  | the same stage's end, summed up    | L_FeatKD |
 
-``smaller_unet`` takes any UNet2DConditionModel of diffusers, ``distil`` a ``LatentDiffusion`` of captioned scenes.
+``smaller_unet`` takes any UNet2DConditionModel of diffusers, ``distil`` a ``LatentDiffusion`` of captioned
+scenes.
 """
 
 from __future__ import annotations
@@ -30,10 +34,15 @@ import torch
 from diffusers import UNet2DConditionModel
 
 SIZES = ("full", "base", "small", "tiny")
-BY_STAGE = (                                     # settings of a U-Net with a value for each stage, the outermost first
-    "block_out_channels", "down_block_types", "layers_per_block", "attention_head_dim", "cross_attention_dim",
-    "only_cross_attention", "transformer_layers_per_block",
-)  # fmt: skip
+BY_STAGE = (  # settings of a U-Net with a value for each stage, the outermost first
+    "block_out_channels",
+    "down_block_types",
+    "layers_per_block",
+    "attention_head_dim",
+    "cross_attention_dim",
+    "only_cross_attention",
+    "transformer_layers_per_block",
+)
 
 
 def smaller_config(config: Mapping, size: str) -> dict:
@@ -46,7 +55,10 @@ def smaller_config(config: Mapping, size: str) -> dict:
         ValueError: there is no such size, or this U-Net lacks what it takes out.
     """
     _check_size(config, size)
-    found, layers = {name: value for name, value in config.items() if not name.startswith("_")}, _layers(config)
+    found, layers = (
+        {name: value for name, value in config.items() if not name.startswith("_")},
+        _layers(config),
+    )
     if size == "full":
         return found
     if min(layers) > 1:
@@ -55,7 +67,9 @@ def smaller_config(config: Mapping, size: str) -> dict:
     if size != "base":
         found["mid_block_type"] = None
     if size == "tiny":
-        found |= {name: list(found[name])[:-1] for name in BY_STAGE if isinstance(found.get(name), (list, tuple))}
+        found |= {
+            name: list(found[name])[:-1] for name in BY_STAGE if isinstance(found.get(name), (list, tuple))
+        }
         found["up_block_types"] = list(found["up_block_types"])[1:]
     return found
 
@@ -65,37 +79,50 @@ def _check_size(config: Mapping, size: str) -> None:
     if size not in SIZES:
         raise ValueError(f"size must be one of {', '.join(SIZES)}, got {size!r}")
     if size != "full" and config.get("reverse_transformer_layers_per_block"):
-        raise ValueError("stages whose layers have attentions of different depths are not supported, got "
-                         f"reverse_transformer_layers_per_block {config['reverse_transformer_layers_per_block']}")
+        raise ValueError(
+            "stages whose layers have attentions of different depths are not supported, got "
+            f"reverse_transformer_layers_per_block {config['reverse_transformer_layers_per_block']}"
+        )
     if size == "base" and layers < 2:
-        raise ValueError(f"'base' takes a layer out of each stage, which needs 2 of them, got layers_per_block {layers}; "
-                         "choose 'small' or 'tiny'")
+        raise ValueError(
+            f"'base' takes a layer out of each stage, which needs 2 of them, got layers_per_block {layers}; "
+            "choose 'small' or 'tiny'"
+        )
     if size == "small" and config["mid_block_type"] is None:
-        raise ValueError("'small' takes the mid block out, got a U-Net with mid_block_type None; choose 'tiny'")
+        raise ValueError(
+            "'small' takes the mid block out, got a U-Net with mid_block_type None; choose 'tiny'"
+        )
     if size == "tiny" and (len(widths) < 2 or widths[-1] != widths[-2]):
-        raise ValueError("'tiny' takes the innermost stage out, which must be as wide as the one around it, "
-                         f"got block_out_channels {widths}; choose 'small'")
+        raise ValueError(
+            "'tiny' takes the innermost stage out, which must be as wide as the one around it, "
+            f"got block_out_channels {widths}; choose 'small'"
+        )
 
 
 def smaller_unet(unet: UNet2DConditionModel, size: str) -> UNet2DConditionModel:
-    """A new U-Net without the blocks that ``size`` takes out; the rest has copies of the weights, not yet trained to do without.
+    """A new U-Net without the blocks that ``size`` takes out; the rest has copies of the weights, not yet
+    trained to do without.
 
     Arguments and errors as for ``smaller_config``; ``unet`` stays as it is. Device, dtype and mode follow it.
     """
-    with torch.device("meta"):                                           # shapes alone: no weights are drawn
+    with torch.device("meta"):  # shapes alone: no weights are drawn
         student = UNet2DConditionModel.from_config(smaller_config(unet.config, size))
     weights = unet.state_dict()
-    student.load_state_dict({name: weights[source(name, unet.config, size)].clone() for name in student.state_dict()}, assign=True)
+    student.load_state_dict(
+        {name: weights[source(name, unet.config, size)].clone() for name in student.state_dict()}, assign=True
+    )
     return student.train(unet.training)
 
 
 def source(name: str, config: Mapping, size: str) -> str:
-    """The full U-Net's name of the weights that are called ``name`` in the smaller one; ``config`` is the full one's."""
+    """The full U-Net's name of the weights that are called ``name`` in the smaller one; ``config`` is the
+    full one's.
+    """
     parts, layers = name.split("."), _layers(config)
     if parts[0] != "up_blocks":
-        return name                                                      # down stages: the first layers stay, and their numbers
+        return name  # down stages: the first layers stay, and their numbers
     stage = int(parts[1]) + (size == "tiny")
-    count = layers[::-1][stage] + 1                                      # of this up stage, in the full U-Net
+    count = layers[::-1][stage] + 1  # of this up stage, in the full U-Net
     if parts[2] in ("resnets", "attentions") and size != "full" and min(layers) > 1:
         parts[3] = str(int(parts[3]) + (int(parts[3]) >= count // 2))
     return ".".join(("up_blocks", str(stage), *parts[2:]))

@@ -1,4 +1,5 @@
-"""The folder of a Stable Diffusion pipeline, read and written part by part; see the table in ``latent_diffusion``.
+"""The folder of a Stable Diffusion pipeline, read and written part by part; see the table in
+``latent_diffusion``.
 
 No network is asked, and nothing but safetensors and JSON is opened.
 """
@@ -24,9 +25,10 @@ from dhp_lab.latent.autoencoders import load_autoencoder
 INDEX = "model_index.json"
 PARTS = (
     *(f"{name}/{CONFIG_NAME}" for name in ("vae", "unet", "text_encoder")),
-    "tokenizer/tokenizer_config.json", "scheduler/scheduler_config.json",
-)  # fmt: skip
-EPSILON, V = "epsilon", "v_prediction"   # what a U-Net may predict, in a scheduler's words
+    "tokenizer/tokenizer_config.json",
+    "scheduler/scheduler_config.json",
+)
+EPSILON, V = "epsilon", "v_prediction"  # what a U-Net may predict, in a scheduler's words
 
 
 def borrow(folder: Path) -> tuple[AutoencoderKL, UNet2DConditionModel, NoiseSchedule, str]:
@@ -50,7 +52,9 @@ def check_parts(folder: Path, names: Sequence[str] = (INDEX, *PARTS)) -> None:
         CheckpointError: it has not; the message names those that are missing.
     """
     if missing := [name for name in names if not (folder / name).exists()]:
-        raise CheckpointError(f"no latent diffusion model at {folder}: {', '.join(missing)} not found; fetch it again")
+        raise CheckpointError(
+            f"no latent diffusion model at {folder}: {', '.join(missing)} not found; fetch it again"
+        )
 
 
 @contextmanager
@@ -59,12 +63,16 @@ def damage_told(folder: Path) -> Iterator[None]:
     try:
         yield
     except (AttributeError, KeyError, OSError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
-        raise CheckpointError(f"the latent diffusion model at {folder} is damaged: {error}; fetch it again") from None
+        raise CheckpointError(
+            f"the latent diffusion model at {folder} is damaged: {error}; fetch it again"
+        ) from None
 
 
 def schedule_of(config: dict) -> NoiseSchedule:
     """The chain that a scheduler's configuration of diffusers describes."""
-    return NoiseSchedule(config.get("beta_schedule", "linear"), DDIMScheduler.from_config(config).betas.double())
+    return NoiseSchedule(
+        config.get("beta_schedule", "linear"), DDIMScheduler.from_config(config).betas.double()
+    )
 
 
 def scheduler_of(schedule: NoiseSchedule, prediction: str = EPSILON) -> DDIMScheduler:
@@ -73,13 +81,23 @@ def scheduler_of(schedule: NoiseSchedule, prediction: str = EPSILON) -> DDIMSche
     Raises:
         ValueError: the betas are not linear.
     """
-    low, high = (float(f"{schedule.betas[i]:.7g}") for i in (0, -1))                 # float32, which they become, holds no more
+    low, high = (
+        float(f"{schedule.betas[i]:.7g}") for i in (0, -1)
+    )  # float32, which they become, holds no more
     scheduler = DDIMScheduler(
-        num_train_timesteps=schedule.steps, beta_start=low, beta_end=high, beta_schedule="linear", clip_sample=False,
-        steps_offset=1, timestep_spacing="trailing", prediction_type=prediction,
-    )  # fmt: skip
+        num_train_timesteps=schedule.steps,
+        beta_start=low,
+        beta_end=high,
+        beta_schedule="linear",
+        clip_sample=False,
+        steps_offset=1,
+        timestep_spacing="trailing",
+        prediction_type=prediction,
+    )
     if not torch.allclose(scheduler.betas.double(), schedule.betas, rtol=1e-5, atol=0):
-        raise ValueError(f"the schedule '{schedule.name}' has no linear betas, which a scheduler's configuration could name")
+        raise ValueError(
+            f"the schedule '{schedule.name}' has no linear betas, which a scheduler's configuration could name"
+        )
     return scheduler
 
 
@@ -87,14 +105,22 @@ def read_network(kind: type, folder: Path, part: str) -> nn.Module:
     """A part in float32 and eval mode.
 
     Raises:
-        ValueError: its weights do not fit its configuration. OSError, SafetensorError and others: it is damaged.
+        ValueError: its weights do not fit its configuration. OSError, SafetensorError and others: it is
+            damaged.
     """
     with _no_bars():
         network, report = kind.from_pretrained(
-            folder, subfolder=part, use_safetensors=True, local_files_only=True, dtype=torch.float32, output_loading_info=True,
-        )  # fmt: skip
+            folder,
+            subfolder=part,
+            use_safetensors=True,
+            local_files_only=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
     if wrong := sorted([*report["missing_keys"], *report["unexpected_keys"]]):
-        raise ValueError(f"the weights in {part} do not fit its {CONFIG_NAME}: {wrong[0]} and {len(wrong) - 1} more")
+        raise ValueError(
+            f"the weights in {part} do not fit its {CONFIG_NAME}: {wrong[0]} and {len(wrong) - 1} more"
+        )
     return network.eval()
 
 

@@ -1,11 +1,12 @@
-"""Latent diffusion with captions: three small networks that make pictures, in the folder of a Stable Diffusion pipeline.
+"""Latent diffusion with captions: three small networks that make pictures, in the folder of a Stable
+Diffusion pipeline.
 
     caption --tokens--> text encoder --(B, 17, D)--> cross-attention
                                                           |
     noise (B, 4, H/f, W/f) --> U-Net, step by step from T to 0 --> latents --> decoder of the first stage --> picture
 
-Rombach et al. 2022, section 3. The parts are diffusers' and transformers' own classes, so that plain diffusers loads the
-folder; the chain, the samplers and guidance are those of ``dhp_lab.diffusion``.
+Rombach et al. 2022, section 3. The parts are diffusers' and transformers' own classes, so that plain
+diffusers loads the folder; the chain, the samplers and guidance are those of ``dhp_lab.diffusion``.
 
 | folder         | part                          | class                                                        |
 |----------------|-------------------------------|--------------------------------------------------------------|
@@ -15,7 +16,8 @@ folder; the chain, the samplers and guidance are those of ``dhp_lab.diffusion``.
 | `tokenizer`    | one token for each word       | PreTrainedTokenizerFast                                      |
 | `scheduler`    | the chain                     | DDIMScheduler                                                |
 
-The U-Net works on latents times ``vae.config.scaling_factor``, about unit variance. Our time t is diffusers' timestep + 1.
+The U-Net works on latents times ``vae.config.scaling_factor``, about unit variance. Our time t is diffusers'
+timestep + 1.
 """
 
 from __future__ import annotations
@@ -49,7 +51,7 @@ from dhp_lab.latent.folder import (
     scheduler_of,
 )
 
-EMPTY = ""                               # the caption that says nothing, which guidance compares with
+EMPTY = ""  # the caption that says nothing, which guidance compares with
 
 
 @dataclass(frozen=True)
@@ -91,8 +93,8 @@ class LatentDiffusion:
         """(B, L) whole numbers: start, a token for each word, end, and padding.
 
         Raises:
-            ValueError: a caption with a word outside the grammar (the message lists the words), or not a sentence of it;
-                one caption that is not in a list, or an empty list.
+            ValueError: a caption with a word outside the grammar (the message lists the words), or not a
+                sentence of it; one caption that is not in a list, or an empty list.
         """
         if isinstance(captions, str) or not captions:
             raise ValueError(f"captions must be a list of at least one, got {captions!r}")
@@ -103,20 +105,31 @@ class LatentDiffusion:
         return found["input_ids"].to(self.device)
 
     def context(self, captions: Sequence[str]) -> Tensor:
-        """(B, L, D) what the U-Net's cross-attention looks at, a vector for each token. Errors as for ``tokens``."""
+        """(B, L, D) what the U-Net's cross-attention looks at, a vector for each token. Errors as for
+        ``tokens``.
+        """
         return self.text_encoder(self.tokens(captions)).last_hidden_state
 
     def eps(self, z_t: Tensor, t: Tensor, context: Tensor) -> Tensor:
-        """The noise estimate (B, 4, h, w) at times t (B,), 0 < t <= T, for contexts (B, L, D), whatever the U-Net predicts."""
+        """The noise estimate (B, 4, h, w) at times t (B,), 0 < t <= T, for contexts (B, L, D), whatever the
+        U-Net predicts.
+        """
         with autocast(z_t.device):
             told = self.unet(z_t, t - 1, encoder_hidden_states=context).sample.float()
         return eps_from_v(self.schedule, z_t, t, told) if self.prediction == V else told
 
     @torch.no_grad()
     def states(
-        self, captions: Sequence[str], *, steps: int = 25, guidance: float = 4.0, eta: float = 0.0, seed: int = 0,
-    ) -> Iterator[State]:  # fmt: skip
-        """Walk from noise to latents by DDIM, yielding a ``State`` after each step; its x and x0 are (B, 4, h, w), scaled.
+        self,
+        captions: Sequence[str],
+        *,
+        steps: int = 25,
+        guidance: float = 4.0,
+        eta: float = 0.0,
+        seed: int = 0,
+    ) -> Iterator[State]:
+        """Walk from noise to latents by DDIM, yielding a ``State`` after each step; its x and x0 are (B, 4,
+        h, w), scaled.
 
         Args:
             captions: B of them; "" asks for any picture.
@@ -126,9 +139,14 @@ class LatentDiffusion:
         Raises:
             ValueError: a value out of range, or a caption outside the grammar.
         """
-        contexts, count = torch.cat([self.context(captions), self.context([EMPTY])]), len(captions)    # (B + 1, L, D)
+        contexts, count = (
+            torch.cat([self.context(captions), self.context([EMPTY])]),
+            len(captions),
+        )  # (B + 1, L, D)
         generator = torch.Generator().manual_seed(seed)
-        denoiser = guided(lambda z_t, t, at: self.eps(z_t, t, contexts[at]), torch.arange(count), scale=guidance, null=count)
+        denoiser = guided(
+            lambda z_t, t, at: self.eps(z_t, t, contexts[at]), torch.arange(count), scale=guidance, null=count
+        )
         z_T = start(self.schedule, (count, *self.latent_shape), generator=generator, device=self.device)
         yield from ddim(denoiser, self.schedule, z_T, count=steps, eta=eta, generator=generator)
 
@@ -148,7 +166,8 @@ class LatentDiffusion:
         return self
 
     def save(self, folder: str | Path, **more: dict) -> None:
-        """Write the folder that ``diffusers.StableDiffusionPipeline`` writes, made if need be; other files there stay.
+        """Write the folder that ``diffusers.StableDiffusionPipeline`` writes, made if need be; other files
+        there stay.
 
         Args:
             more: name=dictionary, written beside as name.json.
@@ -166,8 +185,12 @@ class LatentDiffusion:
 
     @classmethod
     def load(
-        cls, folder: str | Path, *, device: torch.device | str = "cpu", check: Callable[[str], object] | None = None,
-    ) -> LatentDiffusion:  # fmt: skip
+        cls,
+        folder: str | Path,
+        *,
+        device: torch.device | str = "cpu",
+        check: Callable[[str], object] | None = None,
+    ) -> LatentDiffusion:
         """A pipeline in the folder layout of Stable Diffusion, in eval mode; no network is asked.
 
         Args:
@@ -181,17 +204,28 @@ class LatentDiffusion:
         vae, unet, schedule, prediction = borrow(folder)
         with damage_told(folder):
             text = read_network(CLIPTextModel, folder, "text_encoder")
-            tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, subfolder="tokenizer", local_files_only=True)
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(
+                folder, subfolder="tokenizer", local_files_only=True
+            )
             return cls(vae, unet, text, tokenizer, schedule, check, prediction).to(device)
 
 
 def write_parts(model: LatentDiffusion, folder: Path) -> None:
     """Write all parts of a pipeline to an empty folder."""
     whole = StableDiffusionPipeline(
-        vae=model.vae, text_encoder=model.text_encoder, tokenizer=model.tokenizer, unet=model.unet,
-        scheduler=scheduler_of(model.schedule, model.prediction), safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-    )  # fmt: skip
+        vae=model.vae,
+        text_encoder=model.text_encoder,
+        tokenizer=model.tokenizer,
+        unet=model.unet,
+        scheduler=scheduler_of(model.schedule, model.prediction),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
     with _no_bars():
         whole.save_pretrained(folder, safe_serialization=True)
-    for name, part in (("vae", model.vae), ("unet", model.unet)):       # again, in float16, which diffusers turns back,
-        save_autoencoder(folder / name, part)                           # and without the folder that it was loaded from
+    for name, part in (
+        ("vae", model.vae),
+        ("unet", model.unet),
+    ):  # again, in float16, which diffusers turns back,
+        save_autoencoder(folder / name, part)  # and without the folder that it was loaded from

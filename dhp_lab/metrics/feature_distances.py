@@ -7,8 +7,9 @@
 | Does each sample lie among the real ones?   | ``precision_recall`` | precision in Kynkäänniemi et al. 2019              |
 | Does each real one lie among the samples?   | ``precision_recall`` | recall, in the same                                |
 
-The second's kernel is torchmetrics'. Its Fréchet distance takes pictures and a module, not features, and a product of
-covariances that is not symmetric; here it is a symmetric one, whose eigenvalues are real: tests compare both.
+The second's kernel is torchmetrics'. Its Fréchet distance takes pictures and a module, not features, and a
+product of covariances that is not symmetric; here it is a symmetric one, whose eigenvalues are real: tests
+compare both.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-ROWS = 1024                                             # distances to all others that are held in memory at once
+ROWS = 1024  # distances to all others that are held in memory at once
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
-    """How far two clouds of features are apart as Gaussians: |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)).
+    """How far two clouds of features are apart as Gaussians: |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a
+    C_b)^(1/2)).
 
     It falls with the number of features that it is computed from: compare figures of equal numbers only.
 
@@ -31,19 +33,25 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
         ValueError: features of different widths, fewer than 2, or some that are not finite.
     """
     _check_features(a, b)
-    (mean_a, cov_a), (mean_b, cov_b) = ((x.mean(0), torch.cov(x.T).view(x.shape[1], -1)) for x in (a.double(), b.double()))
+    (mean_a, cov_a), (mean_b, cov_b) = (
+        (x.mean(0), torch.cov(x.T).view(x.shape[1], -1)) for x in (a.double(), b.double())
+    )
     values, vectors = torch.linalg.eigh(cov_a)
-    root = vectors * values.clamp(min=0).sqrt() @ vectors.T                             # (d, d) C_a^(1/2)
-    product = torch.linalg.eigvalsh(root @ cov_b @ root).clamp(min=0).sqrt().sum()      # tr (C_a C_b)^(1/2)
+    root = vectors * values.clamp(min=0).sqrt() @ vectors.T  # (d, d) C_a^(1/2)
+    product = torch.linalg.eigvalsh(root @ cov_b @ root).clamp(min=0).sqrt().sum()  # tr (C_a C_b)^(1/2)
     return ((mean_a - mean_b).square().sum() + cov_a.trace() + cov_b.trace() - 2 * product).item()
 
 
-def kernel_distance(a: Tensor, b: Tensor, *, subsets: int = 100, subset_size: int = 1000, seed: int = 0) -> tuple[float, float]:
-    """The squared maximum mean discrepancy with the kernel (x . y / d + 1)^3, by torchmetrics: unbiased, so also below 0.
+def kernel_distance(
+    a: Tensor, b: Tensor, *, subsets: int = 100, subset_size: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """The squared maximum mean discrepancy with the kernel (x . y / d + 1)^3, by torchmetrics: unbiased, so
+    also below 0.
 
     Args:
         a, b: (N, d) and (M, d) features.
-        subsets: how often it is estimated. subset_size: from how many features of each, drawn at random, 2 .. min(N, M).
+        subsets: how often it is estimated. subset_size: from how many features of each, drawn at random, 2 ..
+            min(N, M).
         seed: of the draw.
 
     Returns:
@@ -54,8 +62,10 @@ def kernel_distance(a: Tensor, b: Tensor, *, subsets: int = 100, subset_size: in
     """
     _check_features(a, b)
     if subsets < 1 or not 2 <= subset_size <= min(len(a), len(b)):
-        raise ValueError(f"subsets must be at least 1 and subset_size lie in 2 .. {min(len(a), len(b))}, the smaller "
-                         f"number of features, got {subsets} and {subset_size}")
+        raise ValueError(
+            f"subsets must be at least 1 and subset_size lie in 2 .. {min(len(a), len(b))}, the smaller "
+            f"number of features, got {subsets} and {subset_size}"
+        )
     from torchmetrics.image.kid import poly_mmd
 
     generator = torch.Generator().manual_seed(seed)
@@ -68,7 +78,8 @@ def kernel_distance(a: Tensor, b: Tensor, *, subsets: int = 100, subset_size: in
 
 
 def precision_recall(real: Tensor, samples: Tensor, *, neighbours: int = 3) -> tuple[float, float]:
-    """Precision, the share of samples that lie among real features, and recall, the share of real ones among the samples.
+    """Precision, the share of samples that lie among real features, and recall, the share of real ones among
+    the samples.
 
     To lie among a cloud is to be nearer to one of its members than that member's k-th nearest neighbour is.
 
@@ -84,20 +95,31 @@ def precision_recall(real: Tensor, samples: Tensor, *, neighbours: int = 3) -> t
         raise ValueError(f"neighbours must lie in 1 .. {min(len(real), len(samples)) - 1}, got {neighbours}")
 
     def share_among(cloud: Tensor, points: Tensor) -> float:
-        nearest = [distances(part, cloud).kthvalue(neighbours + 1, dim=1).values for part in cloud.split(ROWS)]
-        radius = torch.cat(nearest)                                                     # (N,), the very nearest is oneself
-        return torch.cat([(distances(part, cloud) <= radius).any(1) for part in points.split(ROWS)]).double().mean().item()
+        nearest = [
+            distances(part, cloud).kthvalue(neighbours + 1, dim=1).values for part in cloud.split(ROWS)
+        ]
+        radius = torch.cat(nearest)  # (N,), the very nearest is oneself
+        return (
+            torch.cat([(distances(part, cloud) <= radius).any(1) for part in points.split(ROWS)])
+            .double()
+            .mean()
+            .item()
+        )
 
     return share_among(real, samples), share_among(samples, real)
 
 
 def distances(a: Tensor, b: Tensor) -> Tensor:
-    """(N, M) Euclidean distances of (N, d) and (M, d), in float64, each computed by itself: exactly 0 between equal points."""
+    """(N, M) Euclidean distances of (N, d) and (M, d), in float64, each computed by itself: exactly 0 between
+    equal points.
+    """
     return torch.cdist(a.double(), b.double(), compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def _check_features(a: Tensor, b: Tensor) -> None:
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
-        raise ValueError(f"two sets of at least 2 features of one width are needed, got {tuple(a.shape)} and {tuple(b.shape)}")
+        raise ValueError(
+            f"two sets of at least 2 features of one width are needed, got {tuple(a.shape)} and {tuple(b.shape)}"
+        )
     if not bool(a.isfinite().all() and b.isfinite().all()):
         raise ValueError("features must be finite; pictures that are not give such: their sampler diverged")

@@ -6,10 +6,11 @@
 | ``alexnet_lpips`` | how unlike two look      | alexnet-owt-7be5be79.pth, 233 MiB                  | Zhang et al. 2018   |
 | ``clip``          | pictures beside captions | clip-vit-large-patch14/, 1.6 GiB                   | Radford et al. 2021 |
 
-A file that is not there is fetched from its authors' site once, resumed if need be: the first two to torch's folder of
-weights (``torch.hub.get_dir()``, TORCH_HOME moves it), CLIP's to the folder of data sets (DHP_DATA). With HF_HUB_OFFLINE
-set nothing is fetched. The networks are torch-fidelity's, torchmetrics' and transformers'. CLIP's weights are safetensors;
-the other two files are used once their sha256 begins as their name says, and they are known to hold numbers alone, no code.
+A file that is not there is fetched from its authors' site once, resumed if need be: the first two to torch's
+folder of weights (``torch.hub.get_dir()``, TORCH_HOME moves it), CLIP's to the folder of data sets
+(DHP_DATA). With HF_HUB_OFFLINE set nothing is fetched. The networks are torch-fidelity's, torchmetrics' and
+transformers'. CLIP's weights are safetensors; the other two files are used once their sha256 begins as their
+name says, and they are known to hold numbers alone, no code.
 """
 
 from __future__ import annotations
@@ -28,24 +29,31 @@ from dhp_lab.core.download import DownloadError, fetch
 from dhp_lab.core.paths import data_dir
 from dhp_lab.metrics.pixels import round_to_8_bits
 
-MAX_BYTES = 1 << 31                                      # more than any of the files has
-SMALLEST_SIDE = 31                                       # below it AlexNet's second pooling has nothing left to pool
+MAX_BYTES = 1 << 31  # more than any of the files has
+SMALLEST_SIDE = 31  # below it AlexNet's second pooling has nothing left to pool
 CLIP_FOLDER = "clip-vit-large-patch14"
 CLIP_URL = f"https://huggingface.co/openai/{CLIP_FOLDER}/resolve/32bd64288804d66eefd0ccbe215aa642df71cc41/"
-CLIP_FILES = ("config.json", "preprocessor_config.json", "tokenizer_config.json", "tokenizer.json", "model.safetensors")
+CLIP_FILES = (
+    "config.json",
+    "preprocessor_config.json",
+    "tokenizer_config.json",
+    "tokenizer.json",
+    "model.safetensors",
+)
 
 
 def obtain(url: str, folder: Path, *, beside: Sequence[str] = ()) -> Path:
     """Return the file of an address in a folder, fetched if it is not there.
 
     Args:
-        url: where its authors keep it; eight hexadecimal digits at the end of its name are those of its sha256.
+        url: where its authors keep it; eight hexadecimal digits at the end of its name are those of its
+            sha256.
         folder: where it lies, or will; made if need be.
         beside: names of other files of that site that are missing too, for the error to name.
 
     Raises:
-        DownloadError: it is not there and cannot be fetched, or is not the original; names the file and what to do. A site
-            that does not answer is given ``download.TIMEOUT`` seconds.
+        DownloadError: it is not there and cannot be fetched, or is not the original; names the file and what
+            to do. A site that does not answer is given ``download.TIMEOUT`` seconds.
     """
     path = folder / url.rpartition("/")[2]
     if path.exists():
@@ -63,13 +71,17 @@ def obtain(url: str, folder: Path, *, beside: Sequence[str] = ()) -> Path:
             raise DownloadError(f"what {url} sent {wrong}, and was removed")
     except DownloadError as error:
         by_hand = f"lay {', '.join([url, *beside])} into {folder} by hand"
-        raise DownloadError(f"{path} is missing: {error}; or {by_hand}, or give a network of your own") from None
+        raise DownloadError(
+            f"{path} is missing: {error}; or {by_hand}, or give a network of your own"
+        ) from None
     os.replace(part, path)
     return path
 
 
 def _mismatch(path: Path, name: str) -> str | None:
-    """What is wrong with a file, judged by the start of its sha256 in torch's names, as in alexnet-owt-7be5be79.pth."""
+    """What is wrong with a file, judged by the start of its sha256 in torch's names, as in
+    alexnet-owt-7be5be79.pth.
+    """
     expected = re.search(r"-([0-9a-f]{8})\.\w+$", name)
     if expected is None:
         return None
@@ -84,7 +96,9 @@ def _numbers(url: str) -> Path:
     """A file of weights in torch's folder that is known to hold tensors and nothing else."""
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     path = obtain(url, folder)
-    torch.hub.load_state_dict_from_url(url, str(folder), map_location="cpu", weights_only=True)  # raises if it holds code
+    torch.hub.load_state_dict_from_url(
+        url, str(folder), map_location="cpu", weights_only=True
+    )  # raises if it holds code
     return path
 
 
@@ -101,13 +115,15 @@ def _inception_network() -> nn.Module:
 
 @torch.no_grad()
 def inception(pictures: Tensor) -> tuple[Tensor, Tensor]:
-    """What the Inception network of the first FID sees, by torch-fidelity: resized as TensorFlow 1 did it, 8 bits deep.
+    """What the Inception network of the first FID sees, by torch-fidelity: resized as TensorFlow 1 did it, 8
+    bits deep.
 
     Args:
         pictures: (B, 3, H, W) in [0, 1].
 
     Returns:
-        (B, 2048) the features before the last layer, and (B, 1008) the logits of its classes, without their bias.
+        (B, 2048) the features before the last layer, and (B, 1008) the logits of its classes, without their
+        bias.
 
     Raises:
         DownloadError: the weights are missing and cannot be had.
@@ -140,9 +156,11 @@ def alexnet_lpips(a: Tensor, b: Tensor) -> Tensor:
         DownloadError: the weights are missing and cannot be had.
     """
     if min(a.shape[-2:]) < SMALLEST_SIDE:
-        raise ValueError(f"LPIPS on AlexNet needs pictures of at least {SMALLEST_SIDE} x {SMALLEST_SIDE} pixels, got "
-                         f"{a.shape[-2]} x {a.shape[-1]}; enlarge both alike, or give a network of your own")
-    return _alexnet().to(a.device)(a.float(), b.float(), normalize=True).flatten()   # (B, 1, 1, 1) -> (B,)
+        raise ValueError(
+            f"LPIPS on AlexNet needs pictures of at least {SMALLEST_SIDE} x {SMALLEST_SIDE} pixels, got "
+            f"{a.shape[-2]} x {a.shape[-1]}; enlarge both alike, or give a network of your own"
+        )
+    return _alexnet().to(a.device)(a.float(), b.float(), normalize=True).flatten()  # (B, 1, 1, 1) -> (B,)
 
 
 @lru_cache(maxsize=1)
@@ -175,8 +193,13 @@ def clip(pictures: Tensor, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
     model, look, read = _clip_parts()
     model = model.to(pictures.device)
     seen = look(images=list(_bytes(pictures)), return_tensors="pt").to(pictures.device)
-    words = read(list(captions), padding=True, truncation=True, max_length=model.config.text_config.max_position_embeddings,
-                 return_tensors="pt").to(pictures.device)  # fmt: skip
+    words = read(
+        list(captions),
+        padding=True,
+        truncation=True,
+        max_length=model.config.text_config.max_position_embeddings,
+        return_tensors="pt",
+    ).to(pictures.device)
     return model.get_image_features(**seen).pooler_output, model.get_text_features(**words).pooler_output
 
 

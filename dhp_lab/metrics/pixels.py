@@ -1,7 +1,7 @@
 """How good is a compressed picture, and how many bits did it cost?
 
-Every figure here is about pixels a viewer gets and bytes really written. A decoded picture is first rounded to 8 bits,
-as a PNG of it would be; a bit rate is the size of the whole file, header included.
+Every figure here is about pixels a viewer gets and bytes really written. A decoded picture is first rounded
+to 8 bits, as a PNG of it would be; a bit rate is the size of the whole file, header included.
 
 | word      | here                    | unit                                                    |
 |-----------|-------------------------|---------------------------------------------------------|
@@ -11,8 +11,8 @@ as a PNG of it would be; a bit rate is the size of the whole file, header includ
 | rate      | `bits_per_pixel`        | bits of the file / pixels of the picture                |
 | BD-rate   | `bd_rate`               | % of bits more (+) or less (-) at equal quality         |
 
-MS-SSIM: Wang, Simoncelli & Bovik 2003, doi:10.1109/ACSSC.2003.1292216. BD-rate: Bjontegaard, VCEG-M33, 2001, with
-piecewise cubic interpolation (pchip).
+MS-SSIM: Wang, Simoncelli & Bovik 2003, doi:10.1109/ACSSC.2003.1292216. BD-rate: Bjontegaard, VCEG-M33, 2001,
+with piecewise cubic interpolation (pchip).
 """
 
 from __future__ import annotations
@@ -58,8 +58,9 @@ def ms_ssim(x_hat: Tensor, x: Tensor, *, rounded: bool = True) -> Tensor:
         x_hat, x: decoded and original pictures, (B, C, H, W) in [0, 1], H and W at least 161.
         rounded: as in `psnr`.
     Returns:
-        (B,) in 0..1, of x's dtype; 1 for identical pictures. In float32, as published figures are, flat areas cost
-        up to 5e-5 of precision. Sides that are not multiples of 16 get the library's zero padding at coarse scales.
+        (B,) in 0..1, of x's dtype; 1 for identical pictures. In float32, as published figures are, flat areas
+        cost up to 5e-5 of precision. Sides that are not multiples of 16 get the library's zero padding at
+        coarse scales.
     Raises:
         ValueError: the shapes differ, or a side is below 161 pixels: five scales do not fit, and fewer scales
             would give figures that compare with nothing published.
@@ -67,19 +68,25 @@ def ms_ssim(x_hat: Tensor, x: Tensor, *, rounded: bool = True) -> Tensor:
     _check_pair(x_hat, x)
     if min(x.shape[-2:]) < MS_SSIM_MIN_SIDE:
         size = " x ".join(map(str, x.shape[-2:]))
-        raise ValueError(f"MS-SSIM needs sides of at least {MS_SSIM_MIN_SIDE} pixels, got {size}; use psnr for it")
+        raise ValueError(
+            f"MS-SSIM needs sides of at least {MS_SSIM_MIN_SIDE} pixels, got {size}; use psnr for it"
+        )
     if rounded:
         x_hat, x = round_to_8_bits(x_hat), round_to_8_bits(x)
     return pytorch_msssim.ms_ssim(x_hat, x, data_range=1.0, size_average=False)
 
 
 def decibel(ms_ssim: float) -> float:
-    """Return MS-SSIM in dB, -10 log10(1 - MS-SSIM), `inf` at 1: a scale on which its curves are nearly straight."""
+    """Return MS-SSIM in dB, -10 log10(1 - MS-SSIM), `inf` at 1: a scale on which its curves are nearly
+    straight.
+    """
     return math.inf if ms_ssim >= 1 else -10 * math.log10(1 - ms_ssim)
 
 
 def gradient_energy(x: Tensor) -> Tensor:
-    """Sum of squared differences between neighbouring pixels of the BT.601 luma: (B, 3, H, W) -> (B,) float64."""
+    """Sum of squared differences between neighbouring pixels of the BT.601 luma: (B, 3, H, W) -> (B,)
+    float64.
+    """
     luma = torch.einsum("bchw,c->bhw", x.double(), x.new_tensor(LUMA_BT601, dtype=torch.float64))
     return luma.diff(dim=1).square().sum(dim=(1, 2)) + luma.diff(dim=2).square().sum(dim=(1, 2))
 
@@ -91,8 +98,8 @@ def gradient_energy_ratio(x_hat: Tensor, x: Tensor, *, rounded: bool = True) -> 
         x_hat, x: decoded and original pictures, (B, 3, H, W) in [0, 1].
         rounded: as in `psnr`.
     Returns:
-        (B,) float64, 0 or more. Below 1: smoother than the original; 1: as much texture; above: noise or ringing was
-        added. For a flat original: 1 if the decoded picture is flat too, else `inf`.
+        (B,) float64, 0 or more. Below 1: smoother than the original; 1: as much texture; above: noise or
+        ringing was added. For a flat original: 1 if the decoded picture is flat too, else `inf`.
     Raises:
         ValueError: the shapes differ or are not (B, C, H, W).
     """

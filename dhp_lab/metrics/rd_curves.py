@@ -40,8 +40,8 @@ def bd_rate(anchor: Curve, test: Curve) -> BDRate:
     Returns:
         BDRate, percent < 0 where `test` saves bits.
     Raises:
-        ValueError: fewer than four points, a value that is not finite or a rate that is not positive, a quality that
-            does not grow with the rate, or curves without a common range of quality.
+        ValueError: fewer than four points, a value that is not finite or a rate that is not positive, a
+            quality that does not grow with the rate, or curves without a common range of quality.
     """
     import bjontegaard  # here, because it loads pyplot
 
@@ -74,7 +74,9 @@ def smallest_gain(anchor: Curve, test: Curve, *, low: float = 0.2, high: float =
     if low >= high:
         return None
     log_rate = np.linspace(math.log(low), math.log(high), 1001)
-    gain = PchipInterpolator(np.log(rate_t), db_t)(log_rate) - PchipInterpolator(np.log(rate_a), db_a)(log_rate)
+    gain = PchipInterpolator(np.log(rate_t), db_t)(log_rate) - PchipInterpolator(np.log(rate_a), db_a)(
+        log_rate
+    )
     return float(gain.min())
 
 
@@ -83,13 +85,19 @@ def _check_curve(name: str, curve: Curve) -> tuple[np.ndarray, np.ndarray]:
     rates, qualities = (np.asarray(values, dtype=float) for values in curve)
     if rates.shape != qualities.shape or rates.ndim != 1 or len(rates) < 4:
         got = f"got {rates.size} and {qualities.size}"
-        raise ValueError(f"the {name} curve needs at least 4 rates and as many qualities, {got}; measure more settings")
+        raise ValueError(
+            f"the {name} curve needs at least 4 rates and as many qualities, {got}; measure more settings"
+        )
     for rate, quality in zip(rates, qualities, strict=True):
         if not (0 < rate < math.inf and math.isfinite(quality)):
-            raise ValueError(f"the {name} curve holds {quality} dB at {rate} bpp: rates must be positive, both finite")
+            raise ValueError(
+                f"the {name} curve holds {quality} dB at {rate} bpp: rates must be positive, both finite"
+            )
     order = np.argsort(rates)
     rates, qualities = rates[order], qualities[order]
     for i in np.flatnonzero((np.diff(qualities) <= 0) | (np.diff(rates) <= 0)):
         first, second = (f"{qualities[j]:.3f} dB at {rates[j]:.4f} bpp" for j in (i, i + 1))
-        raise ValueError(f"the {name} curve is not monotonic: {first}, then {second}; leave one of the two points out")
+        raise ValueError(
+            f"the {name} curve is not monotonic: {first}, then {second}; leave one of the two points out"
+        )
     return rates, qualities

@@ -1,4 +1,5 @@
-"""Small grey pictures, drawn pixel for pixel, as all lessons on digits show them: ink on paper, -1 white and 1 black.
+"""Small grey pictures, drawn pixel for pixel, as all lessons on digits show them: ink on paper, -1 white and
+1 black.
 
 | function        | what it gives                                                                          |
 |-----------------|----------------------------------------------------------------------------------------|
@@ -16,16 +17,26 @@ from torch import Tensor
 
 from dhp_lab.notebook.style import CSS_DPI
 
-PAPER, INK, KNOWN = np.array([255, 255, 255]), np.array([20, 20, 20]), np.array([186, 220, 245])   # colours of pixels
-MISSING = np.array([236, 226, 214]), np.array([222, 208, 190])      # the two of a pixel that is not there, in stripes
-GAP, LABEL, TITLE = 6, 150, 22                                      # CSS pixels between pictures, left of rows, above them
+PAPER, INK, KNOWN = (
+    np.array([255, 255, 255]),
+    np.array([20, 20, 20]),
+    np.array([186, 220, 245]),
+)  # colours of pixels
+MISSING = (
+    np.array([236, 226, 214]),
+    np.array([222, 208, 190]),
+)  # the two of a pixel that is not there, in stripes
+GAP, LABEL, TITLE = 6, 150, 22  # CSS pixels between pictures, left of rows, above them
 
 
-def sheet(pictures: Tensor, per_row: int | None = None, *, known: Tensor | None = None, zoom: int = 1) -> np.ndarray:
+def sheet(
+    pictures: Tensor, per_row: int | None = None, *, known: Tensor | None = None, zoom: int = 1
+) -> np.ndarray:
     """Pictures side by side, each pixel a square of zoom x zoom dots.
 
     Args:
-        pictures: (n, 1, H, W); NaN is a pixel that is not there, drawn in stripes; what lies beyond -1 .. 1 is clipped.
+        pictures: (n, 1, H, W); NaN is a pixel that is not there, drawn in stripes; what lies beyond -1 .. 1
+            is clipped.
         per_row: pictures in a row, all by default; the rest goes on below.
         known: boolean (H, W): these pixels are drawn on blue paper.
 
@@ -48,10 +59,16 @@ def sheet(pictures: Tensor, per_row: int | None = None, *, known: Tensor | None 
 
 
 def digits_figure(
-    rows: Mapping[str, Tensor], *, titles: Sequence[str] = (), per_row: int | None = None, known: Tensor | None = None,
-    zoom: int = 7, label: int = LABEL,
-) -> Figure:  # fmt: skip
-    """Rows of pictures with labels on their left; each pixel is a square of zoom x zoom dots at 96 dots an inch.
+    rows: Mapping[str, Tensor],
+    *,
+    titles: Sequence[str] = (),
+    per_row: int | None = None,
+    known: Tensor | None = None,
+    zoom: int = 7,
+    label: int = LABEL,
+) -> Figure:
+    """Rows of pictures with labels on their left; each pixel is a square of zoom x zoom dots at 96 dots an
+    inch.
 
     Args:
         rows: pictures by label, and ``known``, as for ``sheet``; a row may be shorter than another.

@@ -7,8 +7,8 @@ A check is written as a generator of cases, and `@exercise` turns it into a `Che
         '''Twice a number.'''
         yield Case({"x": 3}, 6, hint="add x to itself")
 
-What a check returns is shown by the notebook as the cell's output. Expected values are closed forms, hand-made
-numbers or measurements, never the result of a second copy of the solution.
+What a check returns is shown by the notebook as the cell's output. Expected values are closed forms,
+hand-made numbers or measurements, never the result of a second copy of the solution.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ class Case:
 
 @dataclass(frozen=True, repr=False)
 class CheckResult:
-    """What a check found: `status` is NOT_ATTEMPTED, WRONG or CORRECT, and `message` says more in plain words."""
+    """What a check found: `status` is NOT_ATTEMPTED, WRONG or CORRECT, and `message` says more in plain
+    words.
+    """
 
     exercise: str
     status: str
@@ -75,7 +77,9 @@ class Check:
     def __call__(self, answer: Callable) -> CheckResult:
         """Try `answer` on every case and stop at the first that fails."""
         if not callable(answer):
-            message = f"Give the check your function itself, without calling it: checks.{self.name}(my_function)"
+            message = (
+                f"Give the check your function itself, without calling it: checks.{self.name}(my_function)"
+            )
             return CheckResult(self.name, WRONG, message)
         for number, case in enumerate(self.cases()):
             try:
@@ -98,7 +102,8 @@ class Check:
 
 
 def exercise(cases: Callable[[], Iterator[Case]]) -> Check:
-    """Turn a generator of cases into a registered `Check` of the lesson in whose folder it stands; its docstring is the task.
+    """Turn a generator of cases into a registered `Check` of the lesson in whose folder it stands; its
+    docstring is the task.
 
     Raises:
         ValueError: an exercise of this name exists already.

@@ -52,7 +52,9 @@ def figure_html(figure: Figure, alt: str, *, quality: int | None = None) -> Html
     if not alt.strip():
         raise ValueError("alt is empty; say in a sentence what the figure shows")
     width = round(figure.get_size_inches()[0] * CSS_DPI)
-    picture = picture_bytes(figure) if quality is None else picture_bytes(figure, "WEBP", quality=quality, method=6)
+    picture = (
+        picture_bytes(figure) if quality is None else picture_bytes(figure, "WEBP", quality=quality, method=6)
+    )
     return Html(img_tag(picture, alt, "dhp-figure", f"width: {width}px; max-width: 100%; background: white"))
 
 
@@ -73,10 +75,15 @@ def picture_bytes(figure: Figure, format: str = "PNG", **options: object) -> byt
 
 
 def table_html(rows: Sequence[Sequence[object]], header: Sequence[str] = ()) -> Html:
-    """Rows of cells as an HTML table; under a header all but the first column stand to the right, as numbers do."""
+    """Rows of cells as an HTML table; under a header all but the first column stand to the right, as numbers
+    do.
+    """
 
     def line(tag: str, cells: Sequence[object]) -> str:
-        styles = [f"padding: 0.2em 0.7em; text-align: {'right' if header and i else 'left'}" for i in range(len(cells))]
+        styles = [
+            f"padding: 0.2em 0.7em; text-align: {'right' if header and i else 'left'}"
+            for i in range(len(cells))
+        ]
         return "".join(f'<{tag} style="{s}">{html.escape(str(c))}</{tag}>' for s, c in zip(styles, cells))
 
     head = f"<thead><tr>{line('th', header)}</tr></thead>" if header else ""

@@ -1,4 +1,6 @@
-"""A model and photos, as an explorer asks for them: each file written once, each picture decoded once; JPEG beside it."""
+"""A model and photos, as an explorer asks for them: each file written once, each picture decoded once; JPEG
+beside it.
+"""
 
 from __future__ import annotations
 
@@ -24,24 +26,31 @@ from dhp_lab.notebook.html import Rendered, picture_bytes, table_html
 from dhp_lab.notebook.photo_figures import busiest, photos_figure
 
 WHOLE, DETAIL = "whole picture", "detail, 3 times as large"
-DETAIL_SIZE = (170, 114)               # pixels; three such details, enlarged, take the place of two photos of 512 x 512
-KEPT = 128                             # files that a cache holds
+DETAIL_SIZE = (170, 114)  # pixels; three such details, enlarged, take the place of two photos of 512 x 512
+KEPT = 128  # files that a cache holds
 
 
 def jpeg_within(x: Tensor, n_bytes: int) -> bytes:
     """The best JPEG file of (1, 3, H, W) in [0, 1] that has at most n_bytes; the smallest one where none has."""
     jpeg = classical.find_codec("jpeg")
-    quality = bisect_right(range(1, 101), n_bytes, key=lambda quality: len(classical.encode(jpeg, x, quality)))
+    quality = bisect_right(
+        range(1, 101), n_bytes, key=lambda quality: len(classical.encode(jpeg, x, quality))
+    )
     return classical.encode(jpeg, x, max(quality, 1))
 
 
 class PhotoCodec:
-    """A model and photos: each file is written once, each picture decoded once. side: a photo's largest, in pixels."""
+    """A model and photos: each file is written once, each picture decoded once. side: a photo's largest, in
+    pixels.
+    """
 
     def __init__(self, model: DiffusionHyperprior, side: int) -> None:
         self.model, self.side, self.own = model, side, {}
         self.photo = lru_cache(maxsize=len(PHOTOS))(self._photo)
-        self.encode, self.decode = lru_cache(maxsize=KEPT)(self._encode), lru_cache(maxsize=KEPT // 8)(self._decode)
+        self.encode, self.decode = (
+            lru_cache(maxsize=KEPT)(self._encode),
+            lru_cache(maxsize=KEPT // 8)(self._decode),
+        )
 
     def add(self, name: str, data: bytes) -> str:
         """Take in the reader's own picture file and return the name it goes by.
@@ -72,16 +81,26 @@ class PhotoCodec:
         theirs = classical.decode(jpeg)
         times = f"{1000 * encode_seconds:.0f} ms + {1000 * decode_seconds:.0f} ms"
         rows = [_row(f"ours, K = {steps}", data, ours, x, times), _row("JPEG", jpeg, theirs, x, "")]
-        table = table_html(rows, ["", "bytes", "bits per pixel", "PSNR, dB", "texture kept", "encode + decode"]).text
+        table = table_html(
+            rows, ["", "bytes", "bits per pixel", "PSNR, dB", "texture kept", "encode + decode"]
+        ).text
         small = ["no JPEG of this picture is as small: this is its smallest"] if len(jpeg) > len(data) else []
-        text = self._chain(lambda_rate) + table + "".join(f"<p>{html.escape(note)}</p>" for note in notes + small)
+        text = (
+            self._chain(lambda_rate)
+            + table
+            + "".join(f"<p>{html.escape(note)}</p>" for note in notes + small)
+        )
         figure = _panels(x, {f"ours, {len(data)} bytes": ours, f"JPEG, {len(jpeg)} bytes": theirs}, view)
         alt = f"{photo}, {view}: ours in {len(data)} bytes (λ = {lambda_rate:g}, K = {steps}), JPEG in {len(jpeg)} bytes"
         return Rendered(picture_bytes(figure, compress_level=1), alt, text)
 
     def _chain(self, lambda_rate: float) -> str:
         delta = self.model.step_size(lambda_rate)
-        sigma, time, last = quantisation_sigma(delta), self.model.start_time(delta), self.model.config.diffusion_steps
+        sigma, time, last = (
+            quantisation_sigma(delta),
+            self.model.start_time(delta),
+            self.model.config.diffusion_steps,
+        )
         return f"<p>λ = {lambda_rate:g} → Δ = {delta:.4f} → σ<sub>q</sub> = {sigma:.4f} → t* = {time:.2f} of {last}</p>"
 
     def _photo(self, name: str) -> tuple[Tensor, list[str]]:

@@ -1,7 +1,7 @@
 """Arrays in, matplotlib figures out, and how a notebook shows them with alternative text.
 
-No figure touches pyplot, so none is kept, shown twice or changed by another. Photos are drawn pixel for pixel: what a
-figure of them shows at 96 dots an inch are the values of the array.
+No figure touches pyplot, so none is kept, shown twice or changed by another. Photos are drawn pixel for
+pixel: what a figure of them shows at 96 dots an inch are the values of the array.
 
 | function              | what it gives                                                           |
 |-----------------------|-------------------------------------------------------------------------|
@@ -36,13 +36,15 @@ from dhp_lab.notebook.style import (
 
 
 def busiest(pixels: np.ndarray, height: int, width: int) -> tuple[slice, slice]:
-    """Rows and columns of the height x width rectangle, or less, in which neighbours differ most; pixels (H, W, 3)."""
+    """Rows and columns of the height x width rectangle, or less, in which neighbours differ most; pixels (H,
+    W, 3).
+    """
     grey = pixels.astype(np.int64).sum(2)
     change = np.zeros_like(grey)
     change[1:] += np.abs(np.diff(grey, axis=0))
     change[:, 1:] += np.abs(np.diff(grey, axis=1))
     rows, cols = min(height, grey.shape[0]), min(width, grey.shape[1])
-    corner = np.pad(change.cumsum(0).cumsum(1), ((1, 0), (1, 0)))              # sums of all above and to the left
+    corner = np.pad(change.cumsum(0).cumsum(1), ((1, 0), (1, 0)))  # sums of all above and to the left
     sums = corner[rows:, cols:] - corner[:-rows, cols:] - corner[rows:, :-cols] + corner[:-rows, :-cols]
     top, left = map(int, np.unravel_index(sums.argmax(), sums.shape))
     return slice(top, top + rows), slice(left, left + cols)
@@ -74,7 +76,9 @@ def photos_figure(pictures: Mapping[str, np.ndarray], *, zoom: int = 1) -> Figur
         axes = figure.add_axes([left / width, (height - above - rows) / height, cols / width, rows / height])
         axes.imshow(np.repeat(np.repeat(pixels, zoom, 0), zoom, 1), interpolation="none", aspect="auto")
         axes.set_axis_off()
-        figure.text(left / width, (height - above + 7) / height, title, fontsize=11, va="bottom", linespacing=1.3)
+        figure.text(
+            left / width, (height - above + 7) / height, title, fontsize=11, va="bottom", linespacing=1.3
+        )
         left += column + GAP
     return figure
 
@@ -105,8 +109,11 @@ def file_figure(parts: Mapping[str, int]) -> Figure:
 LUMA = np.array([0.299, 0.587, 0.114])
 
 
-def heat(values: np.ndarray, low: float, high: float, *, colours: str = "viridis", log: bool = False) -> np.ndarray:
-    """A map (h, w) as (h, w, 3) uint8 in the colours of one of matplotlib's maps; what lies beyond its ends is clipped.
+def heat(
+    values: np.ndarray, low: float, high: float, *, colours: str = "viridis", log: bool = False
+) -> np.ndarray:
+    """A map (h, w) as (h, w, 3) uint8 in the colours of one of matplotlib's maps; what lies beyond its ends
+    is clipped.
 
     Raises:
         ValueError: low is not below high, or not above 0 with ``log``.
@@ -119,7 +126,9 @@ def heat(values: np.ndarray, low: float, high: float, *, colours: str = "viridis
     return (matplotlib.colormaps[colours](shade)[..., :3] * 255).round().astype(np.uint8)
 
 
-def over_photo(pixels: np.ndarray, colours: np.ndarray, *, block: int = BLOCK, share: float = 0.65) -> np.ndarray:
+def over_photo(
+    pixels: np.ndarray, colours: np.ndarray, *, block: int = BLOCK, share: float = 0.65
+) -> np.ndarray:
     """Colours (h, w, 3) laid over a grey version of a photo (H, W, 3), a block of pixels for each; all uint8."""
     H, W = pixels.shape[:2]
     wide = np.repeat(np.repeat(colours, block, 0), block, 1)[:H, :W]

@@ -13,7 +13,8 @@ MEASURED = RESULTS / "digit_samplers.json"
 
 
 def measured_samplers(*names: str, file: Path = MEASURED) -> Html:
-    """What benchmarks/digit_samplers.py has found of the samplers so called, and of real digits, with the command that did.
+    """What benchmarks/digit_samplers.py has found of the samplers so called, and of real digits, with the
+    command that did.
 
     Args:
         names: such as "DDPM" and "DDIM", which may have several numbers of steps.
@@ -25,13 +26,34 @@ def measured_samplers(*names: str, file: Path = MEASURED) -> Html:
     found = json.loads(file.read_bytes())
     known = [row["name"] for row in found["samplers"]]
     if not names or not set(names) <= set(known):
-        raise ValueError(f"names must be among {', '.join(dict.fromkeys(known))}; got {', '.join(names) or 'none'}")
+        raise ValueError(
+            f"names must be among {', '.join(dict.fromkeys(known))}; got {', '.join(names) or 'none'}"
+        )
     measures = ("frechet_distance", "precision", "recall", "diversity")
     rows = []
-    for row in [*(row for row in found["samplers"] if row["name"] in names), {"name": "real digits"} | found["real"]]:
-        cost = [row["steps"], row["evaluations"], f"{row['milliseconds']:.1f}"] if "steps" in row else ["", "", ""]
-        rows.append([row["name"], *cost, *(f"{row['quality'][key]:.2f}" for key in measures), f"{row['control']:.1%}"])
-    header = ["sampler", "steps", "calls", "ms a digit", "Fréchet distance", "precision", "recall", "diversity", "control"]
+    for row in [
+        *(row for row in found["samplers"] if row["name"] in names),
+        {"name": "real digits"} | found["real"],
+    ]:
+        cost = (
+            [row["steps"], row["evaluations"], f"{row['milliseconds']:.1f}"]
+            if "steps" in row
+            else ["", "", ""]
+        )
+        rows.append(
+            [row["name"], *cost, *(f"{row['quality'][key]:.2f}" for key in measures), f"{row['control']:.1%}"]
+        )
+    header = [
+        "sampler",
+        "steps",
+        "calls",
+        "ms a digit",
+        "Fréchet distance",
+        "precision",
+        "recall",
+        "diversity",
+        "control",
+    ]
     place = found["environment"]
     text = (
         f"<p><code>{html.escape(found['command'])}</code><br>{found['samples']} digits for each row; "

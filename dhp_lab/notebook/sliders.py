@@ -1,10 +1,12 @@
 """Sliders in a notebook: a pure function that is drawn again whenever a control moves.
 
     def render(*, size: int, photo: str) -> Rendered: ...            # pure: the same position, the same picture
-    Explorer(render, [Slider("size", "size", 1, 9, 1, 3), Choice("photo", "photo", ["cat", "cup"])], size=(640, 400))
+    Explorer(render, [Slider("size", "size", 1, 9, 1, 3), Choice("photo", "photo", ["cat", "cup"])],
+    size=(640, 400))
 
-Positions seen before come from a cache. A control acts when it is let go, not on the way. What `render` raises is shown
-in place of the text and raised again. `explorer.still()` is the first position for a page without a kernel.
+Positions seen before come from a cache. A control acts when it is let go, not on the way. What `render`
+raises is shown in place of the text and raised again. `explorer.still()` is the first position for a page
+without a kernel.
 
 The only module that knows ipywidgets; `explorers` makes the lessons' own of these parts.
 """
@@ -23,13 +25,15 @@ from PIL import Image
 
 from dhp_lab.notebook.html import Html, Rendered, img_tag
 
-KEPT = 128                             # positions that a cache holds, up to 1 MB each
+KEPT = 128  # positions that a cache holds, up to 1 MB each
 LABELS = {"description_width": "6em"}
 
 
 @dataclass(frozen=True)
 class Control:
-    """What a reader moves: the parameter's name, the widget that holds its value, and the row of widgets to show."""
+    """What a reader moves: the parameter's name, the widget that holds its value, and the row of widgets to
+    show.
+    """
 
     name: str
     holder: widgets.ValueWidget
@@ -37,7 +41,15 @@ class Control:
 
 
 def Slider(
-    name: str, label: str, low: float, high: float, step: float, value: float, *, unit: str = "", log: bool = False
+    name: str,
+    label: str,
+    low: float,
+    high: float,
+    step: float,
+    value: float,
+    *,
+    unit: str = "",
+    log: bool = False,
 ) -> Control:
     """A slider, a box to type the number into, and its unit. The number is whole if all four given are.
 
@@ -49,11 +61,23 @@ def Slider(
     kind = widgets.FloatLogSlider if log else widgets.IntSlider if whole else widgets.FloatSlider
     box_kind = widgets.BoundedIntText if whole else widgets.BoundedFloatText
     ends = {"min": math.log10(low), "max": math.log10(high)} if log else {"min": low, "max": high}
-    slider = kind(value=value, step=step, **ends, description=label, readout=False, continuous_update=False, style=LABELS,
-                  layout=widgets.Layout(width="30em"))  # fmt: skip
+    slider = kind(
+        value=value,
+        step=step,
+        **ends,
+        description=label,
+        readout=False,
+        continuous_update=False,
+        style=LABELS,
+        layout=widgets.Layout(width="30em"),
+    )
     slider.add_class("dhp-slider")
-    box = box_kind(value=value, min=low, max=high, step=None if log else step, layout=widgets.Layout(width="7em"))
-    slider.observe(lambda change: box.set_trait("value", change.new if whole else float(f"{change.new:.3g}")), "value")
+    box = box_kind(
+        value=value, min=low, max=high, step=None if log else step, layout=widgets.Layout(width="7em")
+    )
+    slider.observe(
+        lambda change: box.set_trait("value", change.new if whole else float(f"{change.new:.3g}")), "value"
+    )
     box.observe(lambda change: slider.set_trait("value", change.new), "value")
     return Control(name, box, widgets.HBox([slider, box, widgets.Label(unit)]))
 
@@ -65,14 +89,24 @@ def Choice(name: str, label: str, options: Sequence[str], value: str | None = No
 
 
 def Words(name: str, label: str, options: Sequence[str]) -> Control:
-    """A line to type words into, with a menu of some that are possible; the first of them is there at the start."""
-    line = widgets.Combobox(value=options[0], options=options, description=label, continuous_update=False, style=LABELS,
-                            layout=widgets.Layout(width="36em"))  # fmt: skip
+    """A line to type words into, with a menu of some that are possible; the first of them is there at the
+    start.
+    """
+    line = widgets.Combobox(
+        value=options[0],
+        options=options,
+        description=label,
+        continuous_update=False,
+        style=LABELS,
+        layout=widgets.Layout(width="36em"),
+    )
     return Control(name, line, line)
 
 
 def Upload(label: str, take: Callable[[str, bytes], None]) -> widgets.FileUpload:
-    """A button for the reader's own picture; ``take`` gets its name and bytes, which stay in the kernel and out of the notebook."""
+    """A button for the reader's own picture; ``take`` gets its name and bytes, which stay in the kernel and
+    out of the notebook.
+    """
     button = widgets.FileUpload(accept="image/*", description=label, layout={"width": "max-content"})
 
     def taken(change) -> None:
@@ -90,15 +124,22 @@ class Explorer(widgets.VBox):
 
     Args:
         render: takes each control's value by its name. controls: from `Slider` and `Choice`.
-        size: width and height in pixels of the picture's place, kept whatever the picture is, so that the page does not
-            jump; a narrow page makes it smaller. beside: widgets beside the menus.
+        size: width and height in pixels of the picture's place, kept whatever the picture is, so that the
+            page does not jump; a narrow page makes it smaller. beside: widgets beside the menus.
     """
 
     def __init__(
-        self, render: Callable[..., Rendered], controls: Sequence[Control], *, size: tuple[int, int],
+        self,
+        render: Callable[..., Rendered],
+        controls: Sequence[Control],
+        *,
+        size: tuple[int, int],
         beside: Sequence[widgets.Widget] = (),
-    ) -> None:  # fmt: skip
-        self.render, self.controls = lru_cache(maxsize=KEPT)(render), {control.name: control.holder for control in controls}
+    ) -> None:
+        self.render, self.controls = (
+            lru_cache(maxsize=KEPT)(render),
+            {control.name: control.holder for control in controls},
+        )
         self.frame = f'<div style="max-width: {size[0]}px; aspect-ratio: {size[0]}/{size[1]}">'
         self.picture, self.text = widgets.HTML(), widgets.HTML()
         self.text.add_class("dhp-text")

@@ -1,10 +1,11 @@
-"""Training of the first stages: reconstruction and a regulariser, on pictures from any function that draws them.
+"""Training of the first stages: reconstruction and a regulariser, on pictures from any function that draws
+them.
 
     repeat: a batch x;  a gradient step on the loss of ``autoencoders.autoencoder_loss``;  average the weights
 
-A code that nobody asks for gets no gradient and stays unused for ever. So at the first step, and then every 100 steps in the
-first half of a run, each code that the batch did not use is moved onto one of the batch's latents: the random restarts of
-Dhariwal et al. 2020 (Jukebox). Rombach et al. 2022, appendix G, has the rest.
+A code that nobody asks for gets no gradient and stays unused for ever. So at the first step, and then every
+100 steps in the first half of a run, each code that the batch did not use is moved onto one of the batch's
+latents: the random restarts of Dhariwal et al. 2020 (Jukebox). Rombach et al. 2022, appendix G, has the rest.
 
 A run is a function of its configuration and its pictures, whatever the state of torch's global generator.
 """
@@ -38,8 +39,8 @@ Batches = Callable[[int, int], Tensor]
 Progress = Callable[[int, dict[str, float]], None]
 """``progress(step, losses)``, called after each step, the first of them 1, with the parts that ``autoencoder_loss`` names."""
 
-RESTART_EVERY = 100                      # steps
-SCALE_PICTURES = 256                     # that the scale factor is measured on
+RESTART_EVERY = 100  # steps
+SCALE_PICTURES = 256  # that the scale factor is measured on
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,9 @@ class AutoencoderConfig:
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be finite and at least 0, got {getattr(self, name):g}")
         if not 0 < self.lr < 1 or not 0 <= self.average < 1:
-            raise ValueError(f"lr must lie in (0, 1) and average in [0, 1), got {self.lr:g} and {self.average:g}")
+            raise ValueError(
+                f"lr must lie in (0, 1) and average in [0, 1), got {self.lr:g} and {self.average:g}"
+            )
 
     def network(self) -> Autoencoder:
         """A new autoencoder of this kind, its weights drawn from torch's global generator."""
@@ -90,9 +93,14 @@ class AutoencoderConfig:
 
 
 def train_autoencoder(
-    config: AutoencoderConfig, batches: Batches, *, device: torch.device | str = "cpu", progress: Progress | None = None,
-) -> Autoencoder:  # fmt: skip
-    """Train an autoencoder and return it with its averaged weights, in eval mode, its scaling_factor measured.
+    config: AutoencoderConfig,
+    batches: Batches,
+    *,
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
+) -> Autoencoder:
+    """Train an autoencoder and return it with its averaged weights, in eval mode, its scaling_factor
+    measured.
 
     Args:
         batches: ``batches(count, seed)`` gives the pictures, (count, 3, H, W) in [0, 1].
@@ -102,9 +110,12 @@ def train_autoencoder(
         ValueError: pictures that do not fit, or a loss that is not finite.
     """
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(config.seed)                                  # first weights
+        torch.manual_seed(config.seed)  # first weights
         network = config.network().to(device).train()
-    average, generator = copy.deepcopy(network).eval().requires_grad_(False), torch.Generator().manual_seed(config.seed)
+    average, generator = (
+        copy.deepcopy(network).eval().requires_grad_(False),
+        torch.Generator().manual_seed(config.seed),
+    )
     network = network.to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(network.parameters(), lr=config.lr)
     for step in range(1, config.training_steps + 1):
@@ -122,13 +133,14 @@ def train_autoencoder(
 
 @torch.no_grad()
 def restart_unused(models: Sequence[VQModel], x: Tensor, *, generator: torch.Generator | None = None) -> int:
-    """Move the codes that no picture needs onto latents of the pictures, drawn at random, and return their number.
+    """Move the codes that no picture needs onto latents of the pictures, drawn at random, and return their
+    number.
 
     Args:
         models: the first one says which codes and latents; all of them get the new codes.
         x: (B, 3, H, W) pictures in [0, 1].
     """
-    latents = encode(models[0], x).movedim(1, -1).flatten(0, 2)                             # (B h w, 4)
+    latents = encode(models[0], x).movedim(1, -1).flatten(0, 2)  # (B h w, 4)
     unused = (codebook_use(models[0], x).counts == 0).nonzero()[:, 0]
     chosen = torch.randint(len(latents), unused.shape, generator=generator).to(x.device)
     for model in models:
@@ -140,16 +152,28 @@ def _draw(batches: Batches, count: int, generator: torch.Generator) -> Tensor:
     x = batches(count, int(torch.randint(2**31, (), generator=generator)))
     if not isinstance(x, Tensor) or len(x) != count:
         got = f"{len(x)}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
-        raise ValueError(f"batches(count, seed) must return pictures alone, {count} of them, in a tensor; got {got}")
+        raise ValueError(
+            f"batches(count, seed) must return pictures alone, {count} of them, in a tensor; got {got}"
+        )
     return x
 
 
 def _step(
-    config: AutoencoderConfig, network: Autoencoder, optimizer: torch.optim.Optimizer, x: Tensor, generator: torch.Generator,
+    config: AutoencoderConfig,
+    network: Autoencoder,
+    optimizer: torch.optim.Optimizer,
+    x: Tensor,
+    generator: torch.Generator,
     step: int,
-) -> dict[str, float]:  # fmt: skip
+) -> dict[str, float]:
     with autocast(x.device):
-        losses = autoencoder_loss(network, x, edge_weight=config.edge_weight, kl_weight=config.kl_weight,
-                                  commitment=config.commitment, generator=generator)
+        losses = autoencoder_loss(
+            network,
+            x,
+            edge_weight=config.edge_weight,
+            kl_weight=config.kl_weight,
+            commitment=config.commitment,
+            generator=generator,
+        )
     descend(losses["loss"], network, optimizer, lr=config.lr, step=step, steps=config.training_steps)
     return {name: value.item() for name, value in losses.items()}

@@ -20,15 +20,19 @@ class TrainingConfig:
     """Everything a run depends on.
 
     Attributes:
-        data_path: folder of training photos. val_data_path: photos for the validation loss; None holds some out.
-        output_dir: receives training.log, samples/, tensorboard/, last.safetensors, best_checkpoint/, final_checkpoint/.
+        data_path: folder of training photos. val_data_path: photos for the validation loss; None holds some
+            out.
+        output_dir: receives training.log, samples/, tensorboard/, last.safetensors, best_checkpoint/,
+            final_checkpoint/.
         epochs, denoiser_epochs, joint_epochs: passes over the photos in each stage, 0 skips the stage.
         lr: peak Adam step size of every stage; warm-up, then a cosine to 1 % of it.
         lambda_rate: one trade-off to train for; None trains all of ``CodecConfig.lambda_range`` in one model.
         image_size: side of the crops, a multiple of 64.
-        transmit, passes, dead_zone: as in ``CodecConfig``; None is its default, or what the model to start from has.
-        bk_sdm_path: a Stable Diffusion folder or hub id, whose parts the codec takes. use_pretrained_vae, use_pretrained_unet:
-            which of them; None is both. See ``StableDiffusionConfig``. spare_memory: see ``DiffusionHyperprior.spare_memory``.
+        transmit, passes, dead_zone: as in ``CodecConfig``; None is its default, or what the model to start
+            from has.
+        bk_sdm_path: a Stable Diffusion folder or hub id, whose parts the codec takes. use_pretrained_vae,
+            use_pretrained_unet: which of them; None is both. See ``StableDiffusionConfig``. spare_memory: see
+            ``DiffusionHyperprior.spare_memory``.
         init_from: checkpoint folder to start from. resume: go on from output_dir/last.safetensors.
         minutes_between_saves: of last.safetensors. validate_every: steps between validations.
     """
@@ -79,9 +83,13 @@ class TrainingConfig:
         if self.lambda_rate is not None:
             check_lambda(self.lambda_rate)
         if self.init_from and self.bk_sdm_path:
-            raise ValueError(f"the checkpoint {self.init_from} says itself which parts it borrows: leave bk_sdm_path out")
+            raise ValueError(
+                f"the checkpoint {self.init_from} says itself which parts it borrows: leave bk_sdm_path out"
+            )
         if self.bk_sdm_path is None and (self.use_pretrained_vae, self.use_pretrained_unet) != (None, None):
-            raise ValueError("use_pretrained_vae and use_pretrained_unet choose parts of a folder: name it with bk_sdm_path")
+            raise ValueError(
+                "use_pretrained_vae and use_pretrained_unet choose parts of a folder: name it with bk_sdm_path"
+            )
 
     def model(self) -> DiffusionHyperprior:
         """The codec that the run starts with.
@@ -96,7 +104,11 @@ class TrainingConfig:
             settings = {name: getattr(self, name) for name in ("transmit", "passes", "dead_zone")}
             return self._spared(changed(DiffusionHyperprior.from_pretrained(self.init_from), **settings))
         names = ["N", "M", "diffusion_steps", "transmit", "passes", "dead_zone"]
-        names += ["schedule"] if self.bk_sdm_path is None else ["bk_sdm_path", "use_pretrained_vae", "use_pretrained_unet"]
+        names += (
+            ["schedule"]
+            if self.bk_sdm_path is None
+            else ["bk_sdm_path", "use_pretrained_vae", "use_pretrained_unet"]
+        )
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
         if self.bk_sdm_path is None:
             return self._spared(create_diffusion_hyperprior_model(**given))

@@ -1,12 +1,13 @@
 """What training minimises: MSE + lambda * bpp, over pictures that each have a lambda of their own.
 
-The sum over very different lambdas is balanced by a weight lambda^-1/2 for each picture: at the optimum MSE falls about
-linearly with lambda, so without it the largest lambda would own the gradient, and with lambda^-1 the smallest.
+The sum over very different lambdas is balanced by a weight lambda^-1/2 for each picture: at the optimum MSE
+falls about linearly with lambda, so without it the largest lambda would own the gradient, and with lambda^-1
+the smallest.
 
-The denoiser's loss is the squared error in the picture that g_s makes of K = 1, divided by that of K = 0, so that every
-picture and rate counts alike: 1 at the start, and -10 log10 of it is the gain in dB. The lower noise levels, which K > 1
-visits, are learnt in the latents: the squared error divided by that of the closed form, and for D's second head, which
-foretells that error, the Gaussian log-likelihood of it.
+The denoiser's loss is the squared error in the picture that g_s makes of K = 1, divided by that of K = 0, so
+that every picture and rate counts alike: 1 at the start, and -10 log10 of it is the gain in dB. The lower
+noise levels, which K > 1 visits, are learnt in the latents: the squared error divided by that of the closed
+form, and for D's second head, which foretells that error, the Gaussian log-likelihood of it.
 """
 
 from __future__ import annotations
@@ -23,18 +24,18 @@ from dhp_lab.codec.denoising.sampling import noised
 from dhp_lab.codec.hyperprior import Latents
 from dhp_lab.codec.model import DiffusionHyperprior
 
-LAMBDA_OFTEN = 2e-4                        # seven draws in ten lie above: files under about 1.3 bpp
+LAMBDA_OFTEN = 2e-4  # seven draws in ten lie above: files under about 1.3 bpp
 REFERENCE = 1e-3
 VALIDATION_LAMBDAS = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 2e-5)
-COARSE_LAMBDAS = (3e-2, 1e-2, 3e-3)        # likewise for a model that is not trained below 1e-3
-SHORTCUT_SHARE = 0.02                      # of the learning rate, for the lapped transforms' small weights
-LATE_SHARE = 3.0                           # likewise for the denoiser and later passes, which start when the rest is trained
-UNKNOWN_SHARE = 0.3                        # pictures of which D's loss in the latents shows z alone
-PLAIN_SHARE, CLEAN_SHARE = 0.15, 0.05       # joint stage: pictures decoded with K = 0, and from y itself
-ALONE_SHARE = 0.3                          # codec stage, z alone: pictures decoded from y itself, which no bits tie to the picture
-SCALE_WEIGHT = 0.05                        # of what is not sent, but teaches h_s the scales that sampling needs
-SILENT_LEAST = -6                          # log2 of the least scale, in steps, that is learnt of silent latents
-LATENT_WEIGHT = 0.05                       # of the denoiser's loss in the latents
+COARSE_LAMBDAS = (3e-2, 1e-2, 3e-3)  # likewise for a model that is not trained below 1e-3
+SHORTCUT_SHARE = 0.02  # of the learning rate, for the lapped transforms' small weights
+LATE_SHARE = 3.0  # likewise for the denoiser and later passes, which start when the rest is trained
+UNKNOWN_SHARE = 0.3  # pictures of which D's loss in the latents shows z alone
+PLAIN_SHARE, CLEAN_SHARE = 0.15, 0.05  # joint stage: pictures decoded with K = 0, and from y itself
+ALONE_SHARE = 0.3  # codec stage, z alone: pictures decoded from y itself, which no bits tie to the picture
+SCALE_WEIGHT = 0.05  # of what is not sent, but teaches h_s the scales that sampling needs
+SILENT_LEAST = -6  # log2 of the least scale, in steps, that is learnt of silent latents
+LATENT_WEIGHT = 0.05  # of the denoiser's loss in the latents
 
 
 class Objective(nn.Module):
@@ -53,7 +54,9 @@ class Objective(nn.Module):
         return torch.exp(low + (math.log(most) - low) * torch.rand(count)).to(device)
 
     def forward(self, x: Tensor, stage: str) -> dict[str, Tensor]:
-        """x: (B, 3, H, W) in [0, 1], sides multiples of 64. Returns scalars; "objective" is the one to minimise."""
+        """x: (B, 3, H, W) in [0, 1], sides multiples of 64. Returns scalars; "objective" is the one to
+        minimise.
+        """
         lambda_rate = self.draw_lambdas(len(x), x.device)
         with torch.set_grad_enabled(stage != "denoiser" and torch.is_grad_enabled()):
             latents = self.model.latents(x, lambda_rate)
@@ -71,53 +74,80 @@ class Objective(nn.Module):
         untold = self.silent_nats(latents) if self.model.sends_y else self.untold_bits(latents)
         losses["objective"] = losses["objective"] + SCALE_WEIGHT * untold
         if stage == "joint":
-            losses["objective"] = losses["objective"] + LATENT_WEIGHT * sum(self.latent_losses(latents, fixed))
+            losses["objective"] = losses["objective"] + LATENT_WEIGHT * sum(
+                self.latent_losses(latents, fixed)
+            )
         return losses
 
     def _gain(self, x: Tensor, latents: Latents, fixed: Known) -> dict[str, Tensor]:
-        """The denoiser's loss: K = 1 against K = 0 in the picture where y is sent, and the lower levels in the latents."""
+        """The denoiser's loss: K = 1 against K = 0 in the picture where y is sent, and the lower levels in
+        the latents.
+        """
         in_latents, surprise = self.latent_losses(latents, fixed)
         seen = {"loss in latents": in_latents.detach(), "surprise": surprise.detach()}
         if not self.model.sends_y:
-            return {"objective": in_latents + surprise, "loss": in_latents.detach(),
-                    "gain in dB": -10 * in_latents.detach().log10(), **seen}
+            return {
+                "objective": in_latents + surprise,
+                "loss": in_latents.detach(),
+                "gain in dB": -10 * in_latents.detach().log10(),
+                **seen,
+            }
         errors = []
         for steps in (0, 1):
             with torch.set_grad_enabled(steps == 1 and torch.is_grad_enabled()):
-                x_hat = self.model.synthesise(self.model.denoise(fixed, steps=steps), latents.log2_delta, x.shape[-2:])
-                errors.append((x_hat - x).square().mean((1, 2, 3)))                                  # (B,)
+                x_hat = self.model.synthesise(
+                    self.model.denoise(fixed, steps=steps), latents.log2_delta, x.shape[-2:]
+                )
+                errors.append((x_hat - x).square().mean((1, 2, 3)))  # (B,)
         relative = (errors[1] / errors[0].clamp(min=1e-8)).mean()
-        return {"objective": relative + LATENT_WEIGHT * (in_latents + surprise), "loss": relative.detach(),
-                "gain in dB": -10 * relative.detach().log10(), **seen}
+        return {
+            "objective": relative + LATENT_WEIGHT * (in_latents + surprise),
+            "loss": relative.detach(),
+            "gain in dB": -10 * relative.detach().log10(),
+            **seen,
+        }
 
     def untold_bits(self, latents: Latents) -> Tensor:
-        """Bits for each latent that is not sent: nobody pays them, but they teach h_s the mean and scale that sampling needs."""
+        """Bits for each latent that is not sent: nobody pays them, but they teach h_s the mean and scale that
+        sampling needs.
+        """
         steps = (latents.y / latents.log2_delta.exp2().view(-1, 1, 1, 1)).detach()
         rest = steps - latents.mean + torch.rand_like(latents.rest) - 0.5
         likelihood = self.model.gaussian_conditional._likelihood(rest, latents.scale)
         return -self.model.gaussian_conditional.likelihood_lower_bound(likelihood).log2().mean()
 
     def silent_nats(self, latents: Latents) -> Tensor:
-        """The same where y is sent, for the latents that the coder passes over: of them the file's bits teach nothing."""
+        """The same where y is sent, for the latents that the coder passes over: of them the file's bits teach
+        nothing.
+        """
         rest = self.model.in_bins(latents.rest, latents.octaves).detach()
         octaves = latents.octaves.clamp(min=SILENT_LEAST)
         nats = 0.5 * (rest / octaves.exp2()).square() + math.log(2) * octaves
         return (nats * ~is_sent(latents.octaves)).mean()
 
     def _mixed(self, y: Tensor, fixed: Known, y_hat: Tensor) -> Tensor:
-        """K = 1 for most pictures, K = 0 or y itself for some. D sees detached inputs; the encoder's gradient passes
-        straight through, by way of y_hat, so that Delta still feels the rounding error."""
+        """K = 1 for most pictures, K = 0 or y itself for some. D sees detached inputs; the encoder's gradient
+        passes straight through, by way of y_hat, so that Delta still feels the rounding error.
+        """
         one_step = self.model.denoise(fixed, steps=1) + (y_hat - y_hat.detach())
         draw = torch.rand(len(y_hat), 1, 1, 1, device=y_hat.device)
         mixed = torch.where(draw < PLAIN_SHARE, y_hat, one_step)
         return torch.where(draw > 1 - CLEAN_SHARE, y, mixed)
 
     def latent_losses(self, latents: Latents, fixed: Known) -> tuple[Tensor, Tensor]:
-        """D at noise levels drawn for each picture: its squared error divided by that of the closed form, and how much
-        worse that error is foretold, in nats for a latent, than if the closed form's variance were the truth."""
+        """D at noise levels drawn for each picture: its squared error divided by that of the closed form, and
+        how much worse that error is foretold, in nats for a latent, than if the closed form's variance were
+        the truth.
+        """
         draw = torch.rand(len(latents.y), 1, 1, 1, device=latents.y.device)
-        unknown, blank = (draw < UNKNOWN_SHARE) | (fixed.decoded[:, :, :1, :1] == 0), self.model.known(latents, decoded=False).detach()
-        shown = {name: torch.where(unknown, getattr(blank, name), getattr(fixed, name)) for name in ("symbols", "decoded", "mean", "scale")}
+        unknown, blank = (
+            (draw < UNKNOWN_SHARE) | (fixed.decoded[:, :, :1, :1] == 0),
+            self.model.known(latents, decoded=False).detach(),
+        )
+        shown = {
+            name: torch.where(unknown, getattr(blank, name), getattr(fixed, name))
+            for name in ("symbols", "decoded", "mean", "scale")
+        }
         known, rest = replace(fixed, **shown), latents.rest.detach() + fixed.mean - shown["mean"]
         sigma = self._noise_levels(unknown, known).expand_as(known.decoded)
         u = noised(rest, sigma, known, torch.randn_like(rest))
@@ -129,9 +159,14 @@ class Objective(nn.Module):
         return (ours.mean((1, 2, 3)) / plain.mean((1, 2, 3)).clamp(min=1e-8)).mean(), surprise.mean()
 
     def _noise_levels(self, unknown: Tensor, known: Known) -> Tensor:
-        """(B, 1, 1, 1) steps: below 1/sqrt(12) where the bin is known, up to the schedule's last where it is not."""
+        """(B, 1, 1, 1) steps: below 1/sqrt(12) where the bin is known, up to the schedule's last where it is
+        not.
+        """
         draw = torch.rand(unknown.shape, device=unknown.device)
-        top = self.model.noise_schedule.sigma(self.model.config.diffusion_steps).item() * self.model.latent_scale
+        top = (
+            self.model.noise_schedule.sigma(self.model.config.diffusion_steps).item()
+            * self.model.latent_scale
+        )
         top = (top / known.log2_delta.exp2()).view(-1, 1, 1, 1)
         return torch.where(unknown, torch.exp(math.log(0.05) + draw * (top / 0.05).log()), SIGMA_Q * draw)
 
@@ -145,7 +180,9 @@ class Objective(nn.Module):
             lambda_rate = torch.full((len(x),), value, device=x.device)
             out = self.model(x, value, steps=int(denoise))
             losses = rate_distortion(out["x_hat"], x, out["likelihoods"], lambda_rate)
-            rows.append({k: float(v) for k, v in losses.items()} | {"lambda_rate": value, "x_hat": out["x_hat"]})
+            rows.append(
+                {k: float(v) for k, v in losses.items()} | {"lambda_rate": value, "x_hat": out["x_hat"]}
+            )
         return rows
 
     def parameter_groups(self, stage: str, lr: float) -> list[dict]:
@@ -156,14 +193,25 @@ class Objective(nn.Module):
             wanted = {"codec": not of_denoiser, "denoiser": of_denoiser, "joint": True}[stage]
             parameter.requires_grad_(wanted and not name.endswith("quantiles"))
             if parameter.requires_grad:
-                share = SHORTCUT_SHARE if name.endswith("lapped") else LATE_SHARE if of_denoiser or name.startswith("passes.") else 1.0
+                share = (
+                    SHORTCUT_SHARE
+                    if name.endswith("lapped")
+                    else LATE_SHARE
+                    if of_denoiser or name.startswith("passes.")
+                    else 1.0
+                )
                 groups.setdefault(share, []).append(parameter)
-        return [{"params": p, "lr": share * lr, "base_lr": share * lr} for share, p in sorted(groups.items(), reverse=True)]
+        return [
+            {"params": p, "lr": share * lr, "base_lr": share * lr}
+            for share, p in sorted(groups.items(), reverse=True)
+        ]
 
 
-def rate_distortion(x_hat: Tensor, x: Tensor, likelihoods: dict[str, Tensor], lambda_rate: Tensor) -> dict[str, Tensor]:
+def rate_distortion(
+    x_hat: Tensor, x: Tensor, likelihoods: dict[str, Tensor], lambda_rate: Tensor
+) -> dict[str, Tensor]:
     """The loss and its parts as scalars, for pictures (B, 3, H, W) in [0, 1] with trade-offs (B,)."""
-    mse = (x_hat - x).float().square().mean((1, 2, 3))                                     # (B,)
+    mse = (x_hat - x).float().square().mean((1, 2, 3))  # (B,)
     pixels = x.shape[-2] * x.shape[-1]
     bpp = {name: -p.log2().sum((1, 2, 3)) / pixels for name, p in likelihoods.items()}
     total = sum(bpp.values())

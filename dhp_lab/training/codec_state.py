@@ -27,7 +27,12 @@ def save_training_state(path: str | Path, trainer: Trainer) -> None:
     tensors["random"] = torch.get_rng_state()
     for i, state in enumerate(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []):
         tensors[f"random.cuda.{i}"] = state
-    facts = {"step": trainer.step, "best": trainer.best, "stage": trainer.stage, "ema_step": trainer.ema.optimization_step}
+    facts = {
+        "step": trainer.step,
+        "best": trainer.best,
+        "stage": trainer.stage,
+        "ema_step": trainer.ema.optimization_step,
+    }
     facts |= {"lengths": trainer.lengths}
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
     write_atomic(path, save(tensors, metadata={"facts": json.dumps(facts)}))
@@ -49,18 +54,24 @@ def load_training_state(path: str | Path, trainer: Trainer) -> None:
     except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path} is not a training state: {error}") from None
     if facts["lengths"] != trainer.lengths:
-        raise CheckpointError(f"{path} is of a run with stages of {facts['lengths']} steps, this one has {trainer.lengths}: "
-                              "resume with the same photos, batch size and epochs")
+        raise CheckpointError(
+            f"{path} is of a run with stages of {facts['lengths']} steps, this one has {trainer.lengths}: "
+            "resume with the same photos, batch size and epochs"
+        )
     try:
         trainer.model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
     except RuntimeError as error:
         raise CheckpointError(f"{path} is of another model: {error}") from None
-    trainer.ema.shadow_params = [tensors[f"ema.{i}"].to(p.device) for i, p in enumerate(trainer.ema.shadow_params)]
+    trainer.ema.shadow_params = [
+        tensors[f"ema.{i}"].to(p.device) for i, p in enumerate(trainer.ema.shadow_params)
+    ]
     trainer.ema.optimization_step = facts["ema_step"]
     trainer.step, trainer.best = facts["step"], facts["best"]
     if trainer.step < sum(trainer.lengths):
         trainer.enter_stage(facts["stage"])
-        trainer.optimizer.load_state_dict({**trainer.optimizer.state_dict(), "state": _optimizer_state(tensors, trainer)})
+        trainer.optimizer.load_state_dict(
+            {**trainer.optimizer.state_dict(), "state": _optimizer_state(tensors, trainer)}
+        )
     torch.set_rng_state(tensors["random"])
     cuda = [v for k, v in sorted(tensors.items()) if k.startswith("random.cuda.")]
     if cuda and torch.cuda.is_available():
@@ -68,7 +79,9 @@ def load_training_state(path: str | Path, trainer: Trainer) -> None:
 
 
 def _optimizer_state(tensors: dict[str, Tensor], trainer: Trainer) -> dict[int, dict[str, Tensor]]:
-    """Each parameter's averages, in the order in memory that the parameter has: the fused optimiser takes them as they lie."""
+    """Each parameter's averages, in the order in memory that the parameter has: the fused optimiser takes
+    them as they lie.
+    """
     import torch
 
     parameters = [parameter for group in trainer.optimizer.param_groups for parameter in group["params"]]
@@ -77,5 +90,7 @@ def _optimizer_state(tensors: dict[str, Tensor], trainer: Trainer) -> dict[int, 
         if name.startswith("optimizer."):
             _, index, key = name.split(".")
             like = parameters[int(index)]
-            state.setdefault(int(index), {})[key] = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
+            state.setdefault(int(index), {})[key] = (
+                torch.empty_like(like).copy_(value) if value.shape == like.shape else value
+            )
     return state

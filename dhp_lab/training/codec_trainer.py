@@ -1,10 +1,12 @@
-"""Training: one loop on Accelerate, three stages (codec, denoiser, joint), exact resume, nothing lost when it stops.
+"""Training: one loop on Accelerate, three stages (codec, denoiser, joint), exact resume, nothing lost when it
+stops.
 
     codec     transforms, hyperprior and gain curve; straight-through rounding for g_s, uniform noise for the rate
     denoiser  the codec is frozen; D learns K = 1 through the frozen g_s, and the lower noise levels in the latents
     joint     everything, with D left out in a share of the pictures so that K = 0 stays an honest decode
 
-A batch is a function of (seed, step) alone and the random state is saved, so a resumed run repeats an unbroken one.
+A batch is a function of (seed, step) alone and the random state is saved, so a resumed run repeats an
+unbroken one.
 
     accelerate launch -m dhp_lab.cli train --data_path photos ...       # several GPUs or machines
 """
@@ -39,7 +41,7 @@ from dhp_lab.training.codec_state import load_training_state, save_training_stat
 log = logging.getLogger(__name__)
 
 STAGES = ("codec", "denoiser", "joint")
-REPORT_EVERY = 50                          # steps between TensorBoard scalars; training.log gets every fourth
+REPORT_EVERY = 50  # steps between TensorBoard scalars; training.log gets every fourth
 
 
 def train(config: TrainingConfig) -> Path:
@@ -71,9 +73,18 @@ class Trainer:
         self.lengths = [per_epoch * e for e in (config.epochs, config.denoiser_epochs, config.joint_epochs)]
         self.total = sum(self.lengths)
         torch.manual_seed(config.seed + 7919 * self.accelerator.process_index)
-        self.model = self.config.model().to(self.accelerator.device, memory_format=torch.channels_last).train()
+        self.model = (
+            self.config.model().to(self.accelerator.device, memory_format=torch.channels_last).train()
+        )
         self.objective = Objective(self.model, config.lambda_rate)
-        self.ema = EMAModel(self.model.parameters(), decay=config.ema_decay, use_ema_warmup=True, inv_gamma=1.0, power=0.75, foreach=True)
+        self.ema = EMAModel(
+            self.model.parameters(),
+            decay=config.ema_decay,
+            use_ema_warmup=True,
+            inv_gamma=1.0,
+            power=0.75,
+            foreach=True,
+        )
         self.step, self.best, self.stage, self.optimizer = 0, math.inf, None, None
         if config.resume:
             self._resume()
@@ -81,7 +92,12 @@ class Trainer:
     def run(self) -> Path:
         """Go on from the current step to the end; returns the folder of the best checkpoint."""
         board = SummaryWriter(self.out / "tensorboard") if self.accelerator.is_main_process else None
-        log.info("%d steps: %s; %s", self.total, dict(zip(STAGES, self.lengths, strict=True)), json.dumps(asdict(self.config)))
+        log.info(
+            "%d steps: %s; %s",
+            self.total,
+            dict(zip(STAGES, self.lengths, strict=True)),
+            json.dumps(asdict(self.config)),
+        )
         try:
             self._loop(board)
             self._export("final_checkpoint")
@@ -100,7 +116,10 @@ class Trainer:
 
     def _loop(self, board: SummaryWriter | None) -> None:
         saved = time.monotonic()
-        with reading_ahead() as reader, tqdm(total=self.total, initial=self.step, disable=board is None) as bar:
+        with (
+            reading_ahead() as reader,
+            tqdm(total=self.total, initial=self.step, disable=board is None) as bar,
+        ):
             ahead = reader.submit(self._batch, self.step)
             while self.step < self.total:
                 x, ahead = ahead.result(), reader.submit(self._batch, self.step + 1)
@@ -111,7 +130,10 @@ class Trainer:
                     self._report(board, bar, report)
                 if self.step % self.config.validate_every == 0 or self.step == self.total:
                     self._validate(board)
-                if time.monotonic() - saved > 60 * self.config.minutes_between_saves or self.step == self.total:
+                if (
+                    time.monotonic() - saved > 60 * self.config.minutes_between_saves
+                    or self.step == self.total
+                ):
                     self._save()
                     saved = time.monotonic()
 
@@ -122,7 +144,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * self._lr_share()
         if self.step % 500 == 0 and self.stage != "denoiser":
-            self.model.update(force=True, update_quantiles=True)             # medians follow the moving prior of z
+            self.model.update(force=True, update_quantiles=True)  # medians follow the moving prior of z
         losses = self.wrapped(x.to(self.accelerator.device), self.stage)
         if not bool(torch.isfinite(losses["objective"])):
             raise TrainingError(
@@ -141,9 +163,11 @@ class Trainer:
         if stage == self.stage:
             return
         self.stage = stage
-        self.objective.zero_grad(set_to_none=True)                           # gradients of parts that now rest
+        self.objective.zero_grad(set_to_none=True)  # gradients of parts that now rest
         groups = self.objective.parameter_groups(stage, self.config.lr)
-        self.wrapped, self.optimizer = self.accelerator.prepare(self.objective, torch.optim.Adam(groups, fused=True))
+        self.wrapped, self.optimizer = self.accelerator.prepare(
+            self.objective, torch.optim.Adam(groups, fused=True)
+        )
         log.info("stage '%s' from step %d", stage, self.step)
 
     def _lr_share(self) -> float:
@@ -166,7 +190,9 @@ class Trainer:
         board.add_scalar("train/learning rate", self.optimizer.param_groups[0]["lr"], self.step)
         bar.set_postfix(stage=self.stage, **{name: f"{value:.4g}" for name, value in values.items()})
         if self.step % (4 * REPORT_EVERY) == 0:
-            log.info("step %d %s", self.step, " ".join(f"{name} {value:.5g}" for name, value in values.items()))
+            log.info(
+                "step %d %s", self.step, " ".join(f"{name} {value:.5g}" for name, value in values.items())
+            )
 
     @torch.no_grad()
     def _validate(self, board: SummaryWriter | None) -> None:
@@ -177,10 +203,18 @@ class Trainer:
                 return
             for row in rows:
                 for name in ("bpp", "psnr"):
-                    board.add_scalar(f"validation/{name} at lambda {row['lambda_rate']:g}", row[name], self.step)
+                    board.add_scalar(
+                        f"validation/{name} at lambda {row['lambda_rate']:g}", row[name], self.step
+                    )
             board.add_scalar("validation/objective", score, self.step)
-            log.info("validation at step %d: objective %.4f; %s", self.step, score,
-                     "; ".join(f"lambda {r['lambda_rate']:g}: {r['bpp']:.3f} bpp {r['psnr']:.2f} dB" for r in rows))
+            log.info(
+                "validation at step %d: objective %.4f; %s",
+                self.step,
+                score,
+                "; ".join(
+                    f"lambda {r['lambda_rate']:g}: {r['bpp']:.3f} bpp {r['psnr']:.2f} dB" for r in rows
+                ),
+            )
             sheet = torch.cat([self.val[:4], rows[len(rows) // 3]["x_hat"][:4].cpu()], 2)
             sheet = torch.cat(list(sheet), 2).clamp(0, 1)
             board.add_image("validation/original above, decoded below", sheet, self.step)
@@ -200,7 +234,9 @@ class Trainer:
 
     @contextmanager
     def _averaged(self) -> Iterator[DiffusionHyperprior]:
-        """The model with its averaged weights and tables made for them, in eval mode; all is put back at the end."""
+        """The model with its averaged weights and tables made for them, in eval mode; all is put back at the
+        end.
+        """
         self.ema.store(self.model.parameters())
         self.ema.copy_to(self.model.parameters())
         self.model.eval()

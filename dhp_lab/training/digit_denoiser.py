@@ -1,15 +1,18 @@
 """The lessons' own denoisers: a small U-Net trained on digits, saved beside the schedule that it knows.
 
-The loop is the whole of algorithm 1 in Ho et al. 2020; for a network with classes, of algorithm 1 in Ho & Salimans 2022:
+The loop is the whole of algorithm 1 in Ho et al. 2020; for a network with classes, of algorithm 1 in Ho &
+Salimans 2022:
 
-    repeat: a batch x0, times t, noise eps;  a gradient step on |eps - eps_theta(x_t, t, label)|^2;  average the weights
+    repeat: a batch x0, times t, noise eps;  a gradient step on |eps - eps_theta(x_t, t, label)|^2;  average
+        the weights
 
 | checkpoint            | is told          | made by                                                |
 |-----------------------|------------------|--------------------------------------------------------|
 | `digits`              | x_t, t           | ``train_lessons``, ``dhp train-lessons``               |
 | `digits-conditional`  | x_t, t, label    | the same; a tenth of the labels is dropped in training |
 
-A run is a function of its configuration: the same on the same machine, whatever the state of torch's global generator.
+A run is a function of its configuration: the same on the same machine, whatever the state of torch's global
+generator.
 """
 
 from __future__ import annotations
@@ -83,10 +86,14 @@ class LessonConfig:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0 < self.lr < 1 or not self.weight_decay >= 0:
-            raise ValueError(f"lr must lie in (0, 1) and weight_decay be at least 0, got {self.lr:g} and {self.weight_decay:g}")
+            raise ValueError(
+                f"lr must lie in (0, 1) and weight_decay be at least 0, got {self.lr:g} and {self.weight_decay:g}"
+            )
         if not 0 <= self.null_probability <= 1 or not 0 <= self.average < 1:
-            raise ValueError("null_probability must lie in [0, 1] and average in [0, 1), "
-                             f"got {self.null_probability:g} and {self.average:g}")
+            raise ValueError(
+                "null_probability must lie in [0, 1] and average in [0, 1), "
+                f"got {self.null_probability:g} and {self.average:g}"
+            )
 
     def noise_schedule(self) -> NoiseSchedule:
         """The schedule of the chain that the network learns to walk back."""
@@ -100,20 +107,27 @@ LESSONS = {
 
 
 def lesson_config(name: str, profile: str = "gpu") -> LessonConfig:
-    """How a shipped denoiser is trained, "digits" or "digits-conditional"; with fewer steps in the profiles ci and laptop.
+    """How a shipped denoiser is trained, "digits" or "digits-conditional"; with fewer steps in the profiles
+    ci and laptop.
 
     Raises:
         ValueError: there is no such denoiser or profile.
     """
     if name not in LESSONS or profile not in PROFILES:
-        raise ValueError(f"choose one of {', '.join(LESSONS)} and one of {', '.join(PROFILES)}; got {name!r} and {profile!r}")
+        raise ValueError(
+            f"choose one of {', '.join(LESSONS)} and one of {', '.join(PROFILES)}; got {name!r} and {profile!r}"
+        )
     return replace(LESSONS[name], training_steps=TRAINING_STEPS[profile])
 
 
 def train_denoiser(
-    config: LessonConfig, x0: Tensor, labels: Tensor | None = None, *,
-    device: torch.device | str = "cpu", progress: Progress | None = None,
-) -> UNet:  # fmt: skip
+    config: LessonConfig,
+    x0: Tensor,
+    labels: Tensor | None = None,
+    *,
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
+) -> UNet:
     """Train a U-Net to tell noise from signal, and return it with its averaged weights, in eval mode.
 
     Args:
@@ -126,12 +140,14 @@ def train_denoiser(
     """
     _check_data(config, x0, labels)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(config.seed)                                  # first weights, dropout
+        torch.manual_seed(config.seed)  # first weights, dropout
         network = UNet(config.network).to(device).train()
         return _train(config, network, x0.to(device), labels, progress or (lambda step, loss: None))
 
 
-def _train(config: LessonConfig, network: UNet, x0: Tensor, labels: Tensor | None, progress: Progress) -> UNet:
+def _train(
+    config: LessonConfig, network: UNet, x0: Tensor, labels: Tensor | None, progress: Progress
+) -> UNet:
     average, schedule = copy.deepcopy(network).eval().requires_grad_(False), config.noise_schedule()
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=config.weight_decay)
     generator = torch.Generator().manual_seed(config.seed)
@@ -139,7 +155,9 @@ def _train(config: LessonConfig, network: UNet, x0: Tensor, labels: Tensor | Non
         chosen = torch.randint(len(x0), (config.batch_size,), generator=generator)
         x, label = x0[chosen], None if labels is None else labels[chosen]
         if label is not None:
-            label = drop_labels(label, network.null, probability=config.null_probability, generator=generator).to(x.device)
+            label = drop_labels(
+                label, network.null, probability=config.null_probability, generator=generator
+            ).to(x.device)
         t, eps = draw_times(schedule, x, generator), noise_like(x, generator)
         loss = simple_loss(lambda x_t, t: network(x_t, t, label), schedule, x, t, eps)
         descend(loss, network, optimizer, lr=config.lr, step=step, steps=config.training_steps)
@@ -149,7 +167,8 @@ def _train(config: LessonConfig, network: UNet, x0: Tensor, labels: Tensor | Non
 
 
 def save_denoiser(folder: str | Path, network: UNet, config: LessonConfig) -> None:
-    """Write config.json and model.safetensors to a folder, made if need be; large tensors are stored in float16.
+    """Write config.json and model.safetensors to a folder, made if need be; large tensors are stored in
+    float16.
 
     Raises:
         OSError: the disk's own trouble; an older checkpoint there is intact.
@@ -161,7 +180,8 @@ def save_denoiser(folder: str | Path, network: UNet, config: LessonConfig) -> No
 
 
 def load_denoiser(folder: str | Path, *, device: torch.device | str = "cpu") -> tuple[UNet, LessonConfig]:
-    """A network that ``save_denoiser`` wrote, in eval mode, and how it was trained: ``config.noise_schedule()`` is its chain.
+    """A network that ``save_denoiser`` wrote, in eval mode, and how it was trained:
+    ``config.noise_schedule()`` is its chain.
 
     Args:
         folder: a path, or the name of a shipped denoiser: "digits", "digits-conditional".
@@ -171,7 +191,10 @@ def load_denoiser(folder: str | Path, *, device: torch.device | str = "cpu") -> 
     """
     folder = CHECKPOINTS / folder if str(folder) in LESSONS else Path(folder)
     try:
-        found, tensors = json.loads((folder / CONFIG).read_bytes()), weights_from_bytes((folder / WEIGHTS).read_bytes())
+        found, tensors = (
+            json.loads((folder / CONFIG).read_bytes()),
+            weights_from_bytes((folder / WEIGHTS).read_bytes()),
+        )
     except OSError as error:
         reason = f"{error.strerror}: {error.filename}"
         raise CheckpointError(f"no checkpoint at {folder}: {reason}; make it by dhp train-lessons") from None
@@ -180,19 +203,27 @@ def load_denoiser(folder: str | Path, *, device: torch.device | str = "cpu") -> 
     if not isinstance(found, dict) or found.pop("model", None) != "UNet":
         raise CheckpointError(f"{folder / CONFIG} does not describe a UNet")
     try:
-        shape = {name: tuple(value) if isinstance(value, list) else value for name, value in found.pop("network").items()}
+        shape = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in found.pop("network").items()
+        }
         config = LessonConfig(UNetConfig(**shape), **found)
         network = UNet(config.network)
         network.load_state_dict(tensors)
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"the checkpoint at {folder} does not fit this version of dhp_lab: {error}") from None
+        raise CheckpointError(
+            f"the checkpoint at {folder} does not fit this version of dhp_lab: {error}"
+        ) from None
     return network.to(device).eval(), config
 
 
 def train_lessons(
-    folder: str | Path = CHECKPOINTS, *, profile: str = "gpu", device: str | None = None,
+    folder: str | Path = CHECKPOINTS,
+    *,
+    profile: str = "gpu",
+    device: str | None = None,
     progress: Callable[[str, int, float], None] | None = None,
-) -> list[Path]:  # fmt: skip
+) -> list[Path]:
     """Train every denoiser of the lessons on the training digits and save each in its own folder.
 
     Args:
@@ -209,7 +240,11 @@ def train_lessons(
         config = lesson_config(name, profile)
         labels = digits.train_labels if config.network.classes else None
         tell = None if progress is None else lambda step, loss, name=name: progress(name, step, loss)
-        save_denoiser(Path(folder) / name, train_denoiser(config, digits.train, labels, device=where, progress=tell), config)
+        save_denoiser(
+            Path(folder) / name,
+            train_denoiser(config, digits.train, labels, device=where, progress=tell),
+            config,
+        )
         written.append(Path(folder) / name)
     return written
 
@@ -217,9 +252,15 @@ def train_lessons(
 def _check_data(config: LessonConfig, x0: Tensor, labels: Tensor | None) -> None:
     classes, channels = config.network.classes, config.network.in_channels
     if x0.ndim != 4 or x0.shape[1] != channels or len(x0) == 0 or not x0.is_floating_point():
-        raise ValueError(f"x0 must be a float (N, {channels}, H, W), got {x0.dtype} of shape {tuple(x0.shape)}")
+        raise ValueError(
+            f"x0 must be a float (N, {channels}, H, W), got {x0.dtype} of shape {tuple(x0.shape)}"
+        )
     if (labels is not None) != (classes > 0):
         raise ValueError(f"labels are needed exactly if the network has classes; it has {classes}")
-    if labels is not None and (labels.shape != x0.shape[:1] or int(labels.min()) < 0 or int(labels.max()) >= classes):
-        raise ValueError(f"labels must be {len(x0)} whole numbers in 0 .. {classes - 1}, got shape {tuple(labels.shape)} "
-                         f"with {labels.min().item()} .. {labels.max().item()}")
+    if labels is not None and (
+        labels.shape != x0.shape[:1] or int(labels.min()) < 0 or int(labels.max()) >= classes
+    ):
+        raise ValueError(
+            f"labels must be {len(x0)} whole numbers in 0 .. {classes - 1}, got shape {tuple(labels.shape)} "
+            f"with {labels.min().item()} .. {labels.max().item()}"
+        )

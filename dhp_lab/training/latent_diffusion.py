@@ -1,14 +1,16 @@
-"""Training of the small latent diffusion models on captioned scenes: the second stage, with the first one frozen.
+"""Training of the small latent diffusion models on captioned scenes: the second stage, with the first one
+frozen.
 
     once:    scenes and their captions;  z = scaling_factor * encode(scene)
     repeat:  a batch of z, captions, some of them dropped, times t, noise eps;
              a gradient step on |v - v_theta(z_t, t, text_encoder(caption))|^2;  average the weights
 
-Rombach et al. 2022, eq. 3, with the dropped captions of Ho & Salimans 2022. The text encoder learns with the U-Net. Where
-things lie is decided while there is more noise than picture. An error of eps hardly sees that, an error of v (Salimans & Ho
-2022, section 4) does: that is what the U-Net tells.
+Rombach et al. 2022, eq. 3, with the dropped captions of Ho & Salimans 2022. The text encoder learns with the
+U-Net. Where things lie is decided while there is more noise than picture. An error of eps hardly sees that,
+an error of v (Salimans & Ho 2022, section 4) does: that is what the U-Net tells.
 
-A run is a function of its configuration: the same on the same machine, whatever the state of torch's global generator.
+A run is a function of its configuration: the same on the same machine, whatever the state of torch's global
+generator.
 """
 
 from __future__ import annotations
@@ -48,8 +50,9 @@ class LatentConfig:
         text_width: D, the text encoder's channels, a multiple of 4. text_layers: at least 1.
         diffusion_steps: T. scenes: how many are drawn for training. training_steps, batch_size: at least 1.
         lr: AdamW's peak step size, in (0, 1). null_probability: share of the captions dropped, in [0, 1].
-        heaviest: what an error of the noise counts at most, at least 1: an error of v counts 1 + sigma^2 times as much, and
-            without end the noisiest times, where there is little to learn, would drown the rest.
+        heaviest: what an error of the noise counts at most, at least 1: an error of v counts 1 + sigma^2
+            times as much, and without end the noisiest times, where there is little to learn, would drown the
+            rest.
         average: how much of the averaged weights each step keeps, in [0, 1). seed: of all that is random.
 
     Raises:
@@ -71,55 +74,91 @@ class LatentConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.widths or len(self.attention) != len(self.widths) or any(width < 16 or width % 16 for width in self.widths):
-            raise ValueError(f"widths must be multiples of 16 with an attention for each, got {self.widths} and {self.attention}")
+        if (
+            not self.widths
+            or len(self.attention) != len(self.widths)
+            or any(width < 16 or width % 16 for width in self.widths)
+        ):
+            raise ValueError(
+                f"widths must be multiples of 16 with an attention for each, got {self.widths} and {self.attention}"
+            )
         if self.text_width < 4 or self.text_width % 4:
             raise ValueError(f"text_width must be a multiple of 4, got {self.text_width}")
         for name in ("text_layers", "diffusion_steps", "scenes", "training_steps", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0 < self.lr < 1 or not 0 <= self.null_probability <= 1 or not 0 <= self.average < 1:
-            raise ValueError("lr must lie in (0, 1), null_probability in [0, 1] and average in [0, 1), "
-                             f"got {self.lr:g}, {self.null_probability:g} and {self.average:g}")
+            raise ValueError(
+                "lr must lie in (0, 1), null_probability in [0, 1] and average in [0, 1), "
+                f"got {self.lr:g}, {self.null_probability:g} and {self.average:g}"
+            )
         if not self.heaviest >= 1:
             raise ValueError(f"heaviest must be at least 1, got {self.heaviest:g}")
 
 
 def word_tokenizer(words: Sequence[str] = WORDS, length: int = MAX_WORDS) -> PreTrainedTokenizerFast:
-    """A tokenizer with one token for each word, between a start and an end, padded to ``length`` words and these two."""
+    """A tokenizer with one token for each word, between a start and an end, padded to ``length`` words and
+    these two.
+    """
     vocabulary = {word: i for i, word in enumerate((PAD, START, END, *words))}
     core = Tokenizer(models.WordLevel(vocabulary, unk_token=PAD))
     core.normalizer, core.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.WhitespaceSplit()
     core.post_processor = processors.TemplateProcessing(
-        single=f"{START} $A {END}", special_tokens=[(START, vocabulary[START]), (END, vocabulary[END])],
-    )  # fmt: skip
+        single=f"{START} $A {END}",
+        special_tokens=[(START, vocabulary[START]), (END, vocabulary[END])],
+    )
     return PreTrainedTokenizerFast(
-        tokenizer_object=core, bos_token=START, eos_token=END, pad_token=PAD, model_max_length=length + 2,
-    )  # fmt: skip
+        tokenizer_object=core,
+        bos_token=START,
+        eos_token=END,
+        pad_token=PAD,
+        model_max_length=length + 2,
+    )
 
 
 def new_latent_diffusion(config: LatentConfig, vae: AutoencoderKL) -> LatentDiffusion:
-    """A pipeline with a trained first stage and an untrained second one, weights drawn from torch's global generator."""
+    """A pipeline with a trained first stage and an untrained second one, weights drawn from torch's global
+    generator.
+    """
     tokenizer = word_tokenizer()
-    text = CLIPTextModel(CLIPTextConfig(
-        vocab_size=len(tokenizer), hidden_size=config.text_width, intermediate_size=4 * config.text_width,
-        projection_dim=config.text_width, num_hidden_layers=config.text_layers, num_attention_heads=4,
-        max_position_embeddings=tokenizer.model_max_length, bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
-    ))  # fmt: skip
-    f, kinds = 2 ** (len(vae.config.block_out_channels) - 1), ["CrossAttn" if on else "" for on in config.attention]
+    text = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=config.text_width,
+            intermediate_size=4 * config.text_width,
+            projection_dim=config.text_width,
+            num_hidden_layers=config.text_layers,
+            num_attention_heads=4,
+            max_position_embeddings=tokenizer.model_max_length,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    f, kinds = (
+        2 ** (len(vae.config.block_out_channels) - 1),
+        ["CrossAttn" if on else "" for on in config.attention],
+    )
     unet = UNet2DConditionModel(
-        sample_size=SIDE // f, in_channels=vae.config.latent_channels, out_channels=vae.config.latent_channels,
-        layers_per_block=1, block_out_channels=config.widths, norm_num_groups=16, attention_head_dim=4,
+        sample_size=SIDE // f,
+        in_channels=vae.config.latent_channels,
+        out_channels=vae.config.latent_channels,
+        layers_per_block=1,
+        block_out_channels=config.widths,
+        norm_num_groups=16,
+        attention_head_dim=4,
         down_block_types=tuple(f"{kind}DownBlock2D" for kind in kinds),
-        up_block_types=tuple(f"{kind}UpBlock2D" for kind in reversed(kinds)), cross_attention_dim=config.text_width,
-    )  # fmt: skip
-    unet.set_attn_processor(AttnProcessor())               # on a CPU faster to train than the fused one; the same result
+        up_block_types=tuple(f"{kind}UpBlock2D" for kind in reversed(kinds)),
+        cross_attention_dim=config.text_width,
+    )
+    unet.set_attn_processor(AttnProcessor())  # on a CPU faster to train than the fused one; the same result
     return LatentDiffusion(vae, unet, text, tokenizer, linear(config.diffusion_steps), parse, V)
 
 
 @torch.no_grad()
-def scaled_latents(vae: AutoencoderKL, count: int, *, seed: int = 0, chunk: int = 256) -> tuple[Tensor, list[str]]:
+def scaled_latents(
+    vae: AutoencoderKL, count: int, *, seed: int = 0, chunk: int = 256
+) -> tuple[Tensor, list[str]]:
     """(count, 4, h, w) latents of scenes times the scaling factor, about unit variance, and the captions."""
     latents, captions = [], []
     for first in range(0, count, chunk):
@@ -131,27 +170,32 @@ def scaled_latents(vae: AutoencoderKL, count: int, *, seed: int = 0, chunk: int 
 
 
 def train_latent_diffusion(
-    config: LatentConfig, vae: AutoencoderKL, *,
-    start: LatentDiffusion | None = None, progress: Callable[[int, float], None] | None = None,
-) -> LatentDiffusion:  # fmt: skip
-    """Train the second stage on scenes and return the pipeline with its averaged weights, in eval mode, where ``vae`` is.
+    config: LatentConfig,
+    vae: AutoencoderKL,
+    *,
+    start: LatentDiffusion | None = None,
+    progress: Callable[[int, float], None] | None = None,
+) -> LatentDiffusion:
+    """Train the second stage on scenes and return the pipeline with its averaged weights, in eval mode, where
+    ``vae`` is.
 
     Args:
         vae: a trained first stage, its scaling factor measured.
-        start: a pipeline of the same shape whose U-Net and text encoder to go on from; it stays as it is. New ones if None.
+        start: a pipeline of the same shape whose U-Net and text encoder to go on from; it stays as it is. New
+            ones if None.
         progress: ``progress(step, loss)``, called after each step, the first of them 1.
 
     Raises:
         ValueError: a loss that is not finite.
     """
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(config.seed)                                  # first weights
+        torch.manual_seed(config.seed)  # first weights
         model = new_latent_diffusion(config, vae).to(vae.device)
     if start is not None:
         model.unet.load_state_dict(start.unet.state_dict())
         model.text_encoder.load_state_dict(start.text_encoder.state_dict())
     z, captions = scaled_latents(vae, config.scenes, seed=config.seed)
-    tokens = model.tokens([*captions, EMPTY])                           # (N + 1, L), the last says nothing
+    tokens = model.tokens([*captions, EMPTY])  # (N + 1, L), the last says nothing
     network = nn.ModuleList([model.unet, model.text_encoder]).train()
     average = copy.deepcopy(network).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=1e-4)
@@ -165,13 +209,19 @@ def train_latent_diffusion(
     return replace(model, unet=average[0], text_encoder=average[1])
 
 
-def _loss(config: LatentConfig, model: LatentDiffusion, z: Tensor, tokens: Tensor, generator: torch.Generator) -> Tensor:
+def _loss(
+    config: LatentConfig, model: LatentDiffusion, z: Tensor, tokens: Tensor, generator: torch.Generator
+) -> Tensor:
     chosen = torch.randint(len(z), (config.batch_size,), generator=generator)
     asked = drop_labels(chosen, len(z), probability=config.null_probability, generator=generator)
-    context = model.text_encoder(tokens[asked]).last_hidden_state                                   # (B, L, D)
+    context = model.text_encoder(tokens[asked]).last_hidden_state  # (B, L, D)
     z0 = z[chosen].contiguous(memory_format=torch.channels_last)
     t, eps = draw_times(model.schedule, z0, generator), noise_like(z0, generator)
     return weighted_loss(
-        lambda z_t, t: model.eps(z_t, t, context), model.schedule, z0, t, eps,
+        lambda z_t, t: model.eps(z_t, t, context),
+        model.schedule,
+        z0,
+        t,
+        eps,
         weight=lambda schedule, t: v_weight(schedule, t).clamp(max=config.heaviest),
-    )  # fmt: skip
+    )

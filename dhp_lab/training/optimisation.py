@@ -8,8 +8,11 @@ import torch
 from torch import Tensor, nn
 
 
-def descend(loss: Tensor, network: nn.Module, optimizer: torch.optim.Optimizer, *, lr: float, step: int, steps: int) -> None:
-    """The gradient step number 1 .. steps, of length lr times ``lr_share``; a gradient longer than 1 is shortened to it.
+def descend(
+    loss: Tensor, network: nn.Module, optimizer: torch.optim.Optimizer, *, lr: float, step: int, steps: int
+) -> None:
+    """The gradient step number 1 .. steps, of length lr times ``lr_share``; a gradient longer than 1 is
+    shortened to it.
 
     Raises:
         ValueError: a loss that is not finite; the network is as it was.
@@ -24,7 +27,9 @@ def descend(loss: Tensor, network: nn.Module, optimizer: torch.optim.Optimizer, 
 
 
 def lr_share(step: int, steps: int) -> float:
-    """What part of the peak step size is used at step 1 .. steps: rising for the first 2 %, falling to 0 as a cosine."""
+    """What part of the peak step size is used at step 1 .. steps: rising for the first 2 %, falling to 0 as a
+    cosine.
+    """
     return min(1.0, step / (0.02 * steps)) * (1 + math.cos(math.pi * (step - 1) / steps)) / 2
 
 

@@ -1,12 +1,13 @@
-"""The shipped models of captioned scenes: how each was trained, where it lies, and the one command that makes them all.
+"""The shipped models of captioned scenes: how each was trained, where it lies, and the one command that makes
+them all.
 
 | checkpoint                  | is                                                                    |
 |-----------------------------|-----------------------------------------------------------------------|
 | `scenes-f4`, `scenes-f8`    | latent diffusion on latents of 16 x 16 and of 8 x 8, with their first stages |
 | `scenes-vq`                 | a VQ-reg first stage with f = 4, beside the KL-reg one in `scenes-f4` |
 
-With f = 4 the second stage is trained in two rounds: the first learns where things lie, which is decided at high noise, and
-little of what they are; in the second, high noise counts less.
+With f = 4 the second stage is trained in two rounds: the first learns where things lie, which is decided at
+high noise, and little of what they are; in the second, high noise counts less.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ Progress = Callable[[str, int, float], None]
 
 @dataclass(frozen=True)
 class SceneConfig:
-    """How a shipped model is trained: its first stage, and the rounds of its second one, each going on from the one before."""
+    """How a shipped model is trained: its first stage, and the rounds of its second one, each going on from
+    the one before.
+    """
 
     first: AutoencoderConfig
     second: tuple[LatentConfig, ...] = ()
@@ -53,7 +56,7 @@ SCENE_MODELS = {
     ),
     "scenes-f8": SceneConfig(AutoencoderConfig(f=8, training_steps=4000, batch_size=16), (F8,)),
     "scenes-vq": SceneConfig(AutoencoderConfig(f=4, codes=512, training_steps=4000, batch_size=16)),
-}  # fmt: skip
+}
 
 SHORT = {"ci": (10, 8, 128), "laptop": (120, 100, 1024)}
 """What profiles other than "gpu" take in place of the above: steps of the first and of the second stage, and scenes."""
@@ -77,7 +80,8 @@ def scene_config(name: str, profile: str = "gpu") -> SceneConfig:
 
 
 def load_scenes(f: int = 4) -> LatentDiffusion:
-    """The shipped latent diffusion model with f = 4 or 8, in eval mode; it refuses captions outside the grammar.
+    """The shipped latent diffusion model with f = 4 or 8, in eval mode; it refuses captions outside the
+    grammar.
 
     Raises:
         ValueError: there is no such f. CheckpointError: a part of the folder is missing or damaged.
@@ -97,14 +101,19 @@ def load_vq() -> VQModel:
 
 
 def train_scenes(
-    folder: str | Path = CHECKPOINTS, *, names: Iterable[str] = tuple(SCENE_MODELS), profile: str = "gpu",
-    device: str | None = None, progress: Progress | None = None,
-) -> list[Path]:  # fmt: skip
+    folder: str | Path = CHECKPOINTS,
+    *,
+    names: Iterable[str] = tuple(SCENE_MODELS),
+    profile: str = "gpu",
+    device: str | None = None,
+    progress: Progress | None = None,
+) -> list[Path]:
     """Train shipped models on scenes, each saved in a folder of its name as soon as it stands.
 
     Args:
         folder: receives scenes-f4/, scenes-f8/ and scenes-vq/. names: some of these.
-        profile: "gpu" makes what is shipped; "laptop" and "ci" train for less. device: as for ``settings.choose_device``.
+        profile: "gpu" makes what is shipped; "laptop" and "ci" train for less. device: as for
+            ``settings.choose_device``.
 
     Returns:
         The folders written.
@@ -116,22 +125,31 @@ def train_scenes(
     tell = progress or (lambda name, step, loss: None)
     for name, config in configs.items():
         first = train_autoencoder(
-            config.first, lambda count, seed: batch(count, seed)[0], device=where,
+            config.first,
+            lambda count, seed: batch(count, seed)[0],
+            device=where,
             progress=lambda step, losses, name=name: tell(name, step, losses["loss"]),
-        )  # fmt: skip
+        )
         if not config.second:
             save_autoencoder(Path(folder) / name, first)
         else:
-            _train_rounds(config, first, partial(tell, name)).save(Path(folder) / name, training=asdict(config))
+            _train_rounds(config, first, partial(tell, name)).save(
+                Path(folder) / name, training=asdict(config)
+            )
         written.append(Path(folder) / name)
     return written
 
 
-def _train_rounds(config: SceneConfig, first: AutoencoderKL, tell: Callable[[int, float], None]) -> LatentDiffusion:
+def _train_rounds(
+    config: SceneConfig, first: AutoencoderKL, tell: Callable[[int, float], None]
+) -> LatentDiffusion:
     before, model = config.first.training_steps, None
     for one in config.second:
         model = train_latent_diffusion(
-            one, first, start=model, progress=lambda step, loss, before=before: tell(before + step, loss),
-        )  # fmt: skip
+            one,
+            first,
+            start=model,
+            progress=lambda step, loss, before=before: tell(before + step, loss),
+        )
         before += one.training_steps
     return model

@@ -21,7 +21,10 @@ RIGHT = {"latent_step": my_latent_step, "clean_from_v": my_clean_from_v, "averag
 
 MISTAKES = {
     "latent_step": [
-        (lambda rate, cost, channels, f: my_latent_step(rate, cost, channels, f) ** 2 * 2, "the lesson has the equation"),
+        (
+            lambda rate, cost, channels, f: my_latent_step(rate, cost, channels, f) ** 2 * 2,
+            "the lesson has the equation",
+        ),
         (lambda rate, cost, channels, f: my_latent_step(rate, cost, channels, f) ** 2, "doubles the step"),
         (lambda rate, cost, channels, f: my_latent_step(rate, 1, channels, f), "half as large"),
         (lambda rate, cost, channels, f: my_latent_step(rate, 1 / cost, channels, f), "half as large"),
@@ -34,14 +37,23 @@ MISTAKES = {
         (lambda y_hat, sigma, v: y_hat - sigma * v, "z_t = s y_hat"),
         (lambda y_hat, sigma, v: y_hat / math.sqrt(1 + sigma**2) - sigma * v, "z_t = s y_hat"),
         (lambda y_hat, sigma, v: y_hat / (1 + sigma**2) - sigma * v, "sqrt(1 - s^2) times"),
-        (lambda y_hat, sigma, v: y_hat / (1 + sigma**2) + sigma / math.sqrt(1 + sigma**2) * v, "sqrt(1 - s^2) times"),
-        (lambda y_hat, sigma, v: y_hat / (1 + sigma**2) - sigma * math.sqrt(0.5) * v, "gives the latents back"),
+        (
+            lambda y_hat, sigma, v: y_hat / (1 + sigma**2) + sigma / math.sqrt(1 + sigma**2) * v,
+            "sqrt(1 - s^2) times",
+        ),
+        (
+            lambda y_hat, sigma, v: y_hat / (1 + sigma**2) - sigma * math.sqrt(0.5) * v,
+            "gives the latents back",
+        ),
     ],
     "averaged": [
         (lambda a, va, b, vb: (a + b) / 2, "equally sure"),
         (lambda a, va, b, vb: ((a + b) / 2, (va + vb) / 4), "the surer guess"),
         (lambda a, va, b, vb: ((va * a + vb * b) / (va + vb), va * vb / (va + vb)), "the surer guess"),
         (lambda a, va, b, vb: (my_averaged(a, va, b, vb)[0], va / 2 if va == vb else 0.75), "nearly certain"),
-        (lambda a, va, b, vb: (float(my_averaged(a, va, b, vb)[0]), va * vb / (va + vb)), "numpy arrays go in"),
+        (
+            lambda a, va, b, vb: (float(my_averaged(a, va, b, vb)[0]), va * vb / (va + vb)),
+            "numpy arrays go in",
+        ),
     ],
-}  # fmt: skip
+}

@@ -39,9 +39,21 @@ MISTAKES = {
         (lambda m, v, m0, v0, w: (w * m + (1 - w) * m0, v / w), "precision"),
         (lambda m, v, m0, v0, w: (m, v), "w times the precision"),
         (lambda m, v, m0, v0, w: (m, my_sharpened(m, v, m0, v0, w)[1]), "weighted by precisions"),
-        (lambda m, v, m0, v0, w: (w * m + (1 - w) * m0, my_sharpened(m, v, m0, v0, w)[1]), "weighted by precisions"),
-        (lambda m, v, m0, v0, w: (my_sharpened(m, v, m0, v0, w)[0], my_sharpened(m, v, m0, v0, w)[1] ** 0.5), "precision"),
+        (
+            lambda m, v, m0, v0, w: (w * m + (1 - w) * m0, my_sharpened(m, v, m0, v0, w)[1]),
+            "weighted by precisions",
+        ),
+        (
+            lambda m, v, m0, v0, w: (
+                my_sharpened(m, v, m0, v0, w)[0],
+                my_sharpened(m, v, m0, v0, w)[1] ** 0.5,
+            ),
+            "precision",
+        ),
         (lambda m, v, m0, v0, w: my_sharpened(m, v, m0, v0, min(w, 5)), "measured on a fine grid"),
-        (lambda m, v, m0, v0, w: (v0 / v, 1.0) if w == 1 else my_sharpened(m, v, m0, v0, w), "the class as it is"),
+        (
+            lambda m, v, m0, v0, w: (v0 / v, 1.0) if w == 1 else my_sharpened(m, v, m0, v0, w),
+            "the class as it is",
+        ),
     ],
-}  # fmt: skip
+}

@@ -40,16 +40,25 @@ MISTAKES = {
     "step_up": [
         (lambda x, eps, a_s, a_t: a_t * x + (1 - a_t) * eps, "sqrt(alpha_bar_t)"),
         (lambda x, eps, a_s, a_t: math.sqrt(a_t) * x, "standard deviation sqrt(1 - alpha_bar_t)"),
-        (lambda x, eps, a_s, a_t: math.sqrt(a_t) * x + (1 - a_t) * eps, "standard deviation sqrt(1 - alpha_bar_t)"),
+        (
+            lambda x, eps, a_s, a_t: math.sqrt(a_t) * x + (1 - a_t) * eps,
+            "standard deviation sqrt(1 - alpha_bar_t)",
+        ),
         (lambda x, eps, a_s, a_t: math.sqrt(a_t) * x + math.sqrt(1 - a_t) * eps, "x_s holds noise already"),
-        (lambda x, eps, a_s, a_t: math.sqrt(a_t / a_s) * x + math.sqrt(1 - a_t / a_s) * eps, "x_s holds noise already"),
+        (
+            lambda x, eps, a_s, a_t: math.sqrt(a_t / a_s) * x + math.sqrt(1 - a_t / a_s) * eps,
+            "x_s holds noise already",
+        ),
         (lambda x, eps, a_s, a_t: step_up(x, eps, a_s, min(a_s, a_t)), "one formula"),
     ],
     "slerp": [
         (lambda a, b, w: (1 - w) * a + w * b, "keeps the length"),
         (lambda a, b, w: ((1 - w) * a + w * b) / ((1 - w) * a + w * b).norm() * a.norm(), "30 degrees"),
         (lambda a, b, w: math.cos(w * math.pi / 2) * a + math.sin(w * math.pi / 2) * b, "60 degrees"),
-        (lambda a, b, w: slerp(a, b, w) if a.ndim == 1 else slerp(a.flatten(), b.flatten(), w), "keep the shape"),
+        (
+            lambda a, b, w: slerp(a, b, w) if a.ndim == 1 else slerp(a.flatten(), b.flatten(), w),
+            "keep the shape",
+        ),
         (lambda a, b, w: slerp(a, b, w) if (a != b).any() else a * math.nan, "straight line will do"),
     ],
-}  # fmt: skip
+}

@@ -25,7 +25,10 @@ MISTAKES = {
         (lambda t, steps, offset: 1 - t / steps, "3/4"),
         (lambda t, steps, offset: math.cos(t / steps * math.pi / 2), "cos^2"),
         (lambda t, steps, offset: math.cos(t / steps) ** 2, "radians"),
-        (lambda t, steps, offset: math.cos((t / steps + offset) / (1 + offset) * math.pi / 2) ** 2, "divide by f(0)"),
+        (
+            lambda t, steps, offset: math.cos((t / steps + offset) / (1 + offset) * math.pi / 2) ** 2,
+            "divide by f(0)",
+        ),
         (lambda t, steps, offset: share(t, steps, 0.0), "30 to 60 to 90"),
         (lambda t, steps, offset: max(share(t, steps, offset), 0.01), "90 degrees"),
     ],

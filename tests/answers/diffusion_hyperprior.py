@@ -38,12 +38,21 @@ MISTAKES = {
     "time_of_step": [
         (lambda delta, scale, bars: my_time_of_step(delta * ROOT, scale, bars), "delta / sqrt(12)"),
         (lambda delta, scale, bars: my_time_of_step(delta / 12 * ROOT, scale, bars), "delta / sqrt(12)"),
-        (lambda delta, scale, bars: np.interp(1 / (1 + delta**2 / 12), bars, np.arange(len(bars))), "delta / sqrt(12)"),
+        (
+            lambda delta, scale, bars: np.interp(1 / (1 + delta**2 / 12), bars, np.arange(len(bars))),
+            "delta / sqrt(12)",
+        ),
         (lambda delta, scale, bars: my_time_of_step(delta, 1.0, bars), "divide the noise by latent_scale"),
-        (lambda delta, scale, bars: my_time_of_step(delta * scale, 1.0, bars), "divide the noise by latent_scale"),
+        (
+            lambda delta, scale, bars: my_time_of_step(delta * scale, 1.0, bars),
+            "divide the noise by latent_scale",
+        ),
         (nearest_time, "straight line"),
         (straight_alpha_bar, "straight line"),
-        (lambda delta, scale, bars: min(my_time_of_step(delta, scale, bars), 3) if len(bars) < 9 else 4, "every beta is 0.1"),
+        (
+            lambda delta, scale, bars: min(my_time_of_step(delta, scale, bars), 3) if len(bars) < 9 else 4,
+            "every beta is 0.1",
+        ),
     ],
     "one_step_guess": [
         (lambda q, mean, delta, eps: delta * q + mean, "counts steps from the mean"),
@@ -61,4 +70,4 @@ MISTAKES = {
         (lambda q, scale: norm.expect(lambda x: x, scale=scale, lb=q - 0.5, ub=q + 0.5), "weighted by"),
         (lambda q, scale: 0.0 if scale > 50 else my_bin_mean(q, scale), "middle of the bin"),
     ],
-}  # fmt: skip
+}

@@ -61,10 +61,19 @@ MISTAKES = {
         (lambda anchor, test, low, high: my_bd_rate_of_lines(anchor, test, 0, high), "in the middle"),
     ],
     "blended_mse": [
-        (lambda mse_mean, mse_sample, gamma: mse_mean + gamma**2 * (mse_sample - mse_mean), "the mean itself"),
+        (
+            lambda mse_mean, mse_sample, gamma: mse_mean + gamma**2 * (mse_sample - mse_mean),
+            "the mean itself",
+        ),
         (lambda mse_mean, mse_sample, gamma: gamma * mse_mean + (1 - gamma) * mse_sample, "(1 - gamma)^2"),
-        (lambda mse_mean, mse_sample, gamma: gamma**2 * mse_mean + (1 - gamma) ** 2 * mse_sample, "(1 - gamma)^2"),
+        (
+            lambda mse_mean, mse_sample, gamma: gamma**2 * mse_mean + (1 - gamma) ** 2 * mse_sample,
+            "(1 - gamma)^2",
+        ),
         (lambda mse_mean, mse_sample, gamma: mse_mean, "the sample itself"),
-        (lambda mse_mean, mse_sample, gamma: round(my_blended_mse(mse_mean, mse_sample, gamma)), "200 000 numbers"),
+        (
+            lambda mse_mean, mse_sample, gamma: round(my_blended_mse(mse_mean, mse_sample, gamma)),
+            "200 000 numbers",
+        ),
     ],
-}  # fmt: skip
+}

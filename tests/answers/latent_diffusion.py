@@ -29,7 +29,11 @@ def overflowing(q, k, v):
     return weights / weights.sum(1, keepdims=True) @ v
 
 
-RIGHT = {"nearest_code": my_nearest_code, "cross_attention": my_cross_attention, "inception_score": my_inception_score}
+RIGHT = {
+    "nearest_code": my_nearest_code,
+    "cross_attention": my_cross_attention,
+    "inception_score": my_inception_score,
+}
 
 MISTAKES = {
     "nearest_code": [
@@ -59,6 +63,9 @@ MISTAKES = {
         (lambda p: np.exp(entropy(p.mean(1)) - entropy(p).mean()), "expected: "),
         (lambda p: np.exp((entropy(p.mean(0)) - entropy(p).mean()) / np.log(2)), "entropy of the mean"),
         (lambda p: 2 ** (entropy(p.mean(0)) - entropy(p).mean()), "entropy of the mean"),
-        (lambda p: my_inception_score(np.round(p)) if p.max() > 0.5 else my_inception_score(p), "natural logarithm"),
+        (
+            lambda p: my_inception_score(np.round(p)) if p.max() > 0.5 else my_inception_score(p),
+            "natural logarithm",
+        ),
     ],
-}  # fmt: skip
+}

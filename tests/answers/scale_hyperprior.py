@@ -58,15 +58,27 @@ MISTAKES = {
         (lambda p, q: min(99.0, right_cross_entropy(p, q)), "return infinity"),
     ],
     "pop": [
-        (lambda state, table, precision: (state % 2**precision, state >> precision), "place 13 lies in the part of symbol 2"),
-        (lambda state, table, precision: (right_pop(state, table, precision)[0], state >> precision), "2 * 1 + (13 - 12)"),
+        (
+            lambda state, table, precision: (state % 2**precision, state >> precision),
+            "place 13 lies in the part of symbol 2",
+        ),
+        (
+            lambda state, table, precision: (right_pop(state, table, precision)[0], state >> precision),
+            "2 * 1 + (13 - 12)",
+        ),
         (end_included, "not its end"),
         (start_forgotten, "2 * 1 + (13 - 12)"),
         (lambda state, table, precision: right_pop(state, table, 4), "2^3 places"),
-        (lambda state, table, precision: (0, 0) if state == 4001 else right_pop(state, table, precision), "pushing every symbol"),
+        (
+            lambda state, table, precision: (0, 0) if state == 4001 else right_pop(state, table, precision),
+            "pushing every symbol",
+        ),
     ],
     "latent_bits": [
-        (lambda y, mean, scale: -math.log2(NormalDist(mean, scale).pdf(round(y - mean) + mean)), "height of the density"),
+        (
+            lambda y, mean, scale: -math.log2(NormalDist(mean, scale).pdf(round(y - mean) + mean)),
+            "height of the density",
+        ),
         (unrounded, "the symbol is 0"),
         (lambda y, mean, scale: right_latent_bits(y, mean, 1.0), "units of the scale"),
         (lambda y, mean, scale: -math.log2(math.erf(0.5 / scale / math.sqrt(2))), "1.5 .. 2.5"),

@@ -31,6 +31,9 @@ MISTAKES = {
         (lambda x, s, a, b, n: x - (a**2 - b**2) * s + math.sqrt(a**2 - b**2) * n, "16 times 0.5"),
         (lambda x, s, a, b, n: x + (a**2 - b**2) * s + (a - b) * n, "variance is"),
         (lambda x, s, a, b, n: x + (a**2 - b**2) * s, "variance is"),
-        (lambda x, s, a, b, n: (x + (a**2 - b**2) * s + math.sqrt(a**2 - b**2) * n).round(), "AttributeError"),
+        (
+            lambda x, s, a, b, n: (x + (a**2 - b**2) * s + math.sqrt(a**2 - b**2) * n).round(),
+            "AttributeError",
+        ),
     ],
 }

@@ -30,7 +30,10 @@ MISTAKES = {
         (lambda a, b: 10 * np.log10(1 / np.mean((a.astype(float) - b) ** 2)), "peak is 255"),
         (lambda a, b: 10 * np.log10(255**2 / np.mean((a - b) ** 2)), "wraps around"),
         (lambda a, b: 20 * np.log10(255 / np.mean(np.abs(a.astype(float) - b))), "squared differences"),
-        (lambda a, b: 10 * math.log10(255**2 / float(np.mean((a.astype(float) - b) ** 2))), "ZeroDivisionError"),
+        (
+            lambda a, b: 10 * math.log10(255**2 / float(np.mean((a.astype(float) - b) ** 2))),
+            "ZeroDivisionError",
+        ),
         (lambda a, b: min(float_psnr(a, b), 100.0), "math.inf"),
     ],
     "quantisation_step": [

@@ -5,7 +5,7 @@ from scipy.stats import gmean
 
 
 def my_noise_left(keep, add):
-    after = np.append(np.cumprod(keep[::-1])[::-1], 1.0)                   # the product of keep from each step on
+    after = np.append(np.cumprod(keep[::-1])[::-1], 1.0)  # the product of keep from each step on
     return add * after[1:]
 
 
@@ -13,7 +13,10 @@ def errors_by_motion(frame, reference, reach, size_matters=False):
     rows, cols = frame.shape
     for down in range(-reach, reach + 1):
         for right in range(-reach, reach + 1):
-            r, c = slice(max(0, -down), min(rows, rows - down)), slice(max(0, -right), min(cols, cols - right))
+            r, c = (
+                slice(max(0, -down), min(rows, rows - down)),
+                slice(max(0, -right), min(cols, cols - right)),
+            )
             there = reference[r.start + down : r.stop + down, c.start + right : c.stop + right]
             error = (frame[r, c] - there) ** 2
             yield error.sum() if size_matters else error.mean(), (down, right)
@@ -49,8 +52,14 @@ MISTAKES = {
         (lambda lambda_rate, weights: lambda_rate / weights, "keeps lambda_rate"),
         (lambda lambda_rate, weights: lambda_rate * weights / gmean(weights, axis=None), "want lambda / w"),
         (lambda lambda_rate, weights: lambda_rate * weights.mean() / weights, "geometric mean"),
-        (lambda lambda_rate, weights: lambda_rate * np.sqrt(gmean(weights, axis=None) / weights), "want lambda / w"),
-        (lambda lambda_rate, weights: lambda_rate * np.sqrt(weights.max() * weights.min()) / weights, "log(lambda)"),
+        (
+            lambda lambda_rate, weights: lambda_rate * np.sqrt(gmean(weights, axis=None) / weights),
+            "want lambda / w",
+        ),
+        (
+            lambda lambda_rate, weights: lambda_rate * np.sqrt(weights.max() * weights.min()) / weights,
+            "log(lambda)",
+        ),
         (lambda lambda_rate, weights: lambda_rate * gmean(weights) / weights, "one mean over all blocks"),
     ],
     "best_shift": [
@@ -60,4 +69,4 @@ MISTAKES = {
         (lambda frame, reference, reach: (my_best_shift(frame, reference, reach)[0], 0), "further right"),
         (smallest_sum, "means over the overlap"),
     ],
-}  # fmt: skip
+}

@@ -1,4 +1,6 @@
-"""JupyterLab in a browser: start it, run a notebook, look at its outputs, move its sliders by keyboard and its menus."""
+"""JupyterLab in a browser: start it, run a notebook, look at its outputs, move its sliders by keyboard and
+its menus.
+"""
 
 import json
 import re
@@ -16,7 +18,13 @@ import nbformat
 from playwright.sync_api import Locator, Page
 
 # Debian's Chromium as root, without a display, asking nothing of the network.
-CHROMIUM_FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-sync",
+]
 SETTINGS = {
     # Every cell is in the page, not only those in view.
     "notebook-extension/tracker": {"windowingMode": "none"},
@@ -35,9 +43,19 @@ def jupyterlab(folder: Path, state: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{free.getsockname()[1]}"
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={address.rpartition(':')[2]}"]
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        "--no-browser",
+        "--allow-root",
+        f"--port={address.rpartition(':')[2]}",
+    ]
     command += ["--ServerApp.port_retries=0", f"--ServerApp.root_dir={folder}", "--IdentityProvider.token="]
-    command += [f"--LabApp.user_settings_dir={state / 'settings'}", f"--LabApp.workspaces_dir={state / 'workspaces'}"]
+    command += [
+        f"--LabApp.user_settings_dir={state / 'settings'}",
+        f"--LabApp.workspaces_dir={state / 'workspaces'}",
+    ]
     with open(state / "server.log", "w") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log)
     try:
@@ -64,11 +82,15 @@ def run_all(page: Page, address: str, notebook: Path, seconds: float = 240) -> l
     """Open a notebook without outputs, run all its cells, and return the texts of errors and warnings."""
     cells = nbformat.read(notebook, as_version=4).cells
     to_run = sum(cell.cell_type == "code" and bool(cell.source.strip()) for cell in cells)
-    page.goto(f"{address}/lab/workspaces/{notebook.stem}/tree/{notebook.name}")  # its own workspace: no other tab opens
+    page.goto(
+        f"{address}/lab/workspaces/{notebook.stem}/tree/{notebook.name}"
+    )  # its own workspace: no other tab opens
     kernel_is_ready = re.compile(r"^(?!No Kernel).* \| Idle$")
     page.locator("#jp-main-statusbar").get_by_text(kernel_is_ready).wait_for(timeout=90_000)
     _choose(page, "Run", "Run All Cells")
-    numbered = "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].filter(e => /\\d/.test(e.innerText))"
+    numbered = (
+        "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].filter(e => /\\d/.test(e.innerText))"
+    )
     ended = f'{numbered}.length === {to_run} || document.querySelector("{ERRORS}")'
     page.wait_for_function(ended, timeout=1000 * seconds)
     return page.locator(ERRORS).all_inner_texts()
@@ -91,18 +113,24 @@ def _choose(page: Page, menu: str, entry: str) -> None:
 
 def look(explorer: Locator) -> tuple[str, str]:
     """Return what the explorer shows: its picture's address and its line of text."""
-    return explorer.locator("img.dhp-picture").get_attribute("src"), explorer.locator(".dhp-text").inner_text()
+    return explorer.locator("img.dhp-picture").get_attribute("src"), explorer.locator(
+        ".dhp-text"
+    ).inner_text()
 
 
 def dead_controls(explorer: Locator, *, seconds: float = 10) -> dict[str, list[int]]:
-    """Move every slider by arrow keys, then every menu; return which do nothing, as numbers from 0 in the page's order.
+    """Move every slider by arrow keys, then every menu; return which do nothing, as numbers from 0 in the
+    page's order.
 
-    A slider must change picture and text within `seconds`, which three presses share, as one step may be too small to
-    see. A menu must change the picture at its next entry. Each control starts from where the ones before were left.
+    A slider must change picture and text within `seconds`, which three presses share, as one step may be too
+    small to see. A menu must change the picture at its next entry. Each control starts from where the ones
+    before were left.
     """
     sliders = explorer.locator(".dhp-slider").get_by_role("slider").all()
     menus = explorer.locator("select").all()
-    dead_sliders = [i for i, slider in enumerate(sliders) if not _answers(explorer, slider, _move_slider, 3, seconds)]
+    dead_sliders = [
+        i for i, slider in enumerate(sliders) if not _answers(explorer, slider, _move_slider, 3, seconds)
+    ]
     dead_menus = [i for i, menu in enumerate(menus) if not _answers(explorer, menu, _move_menu, 1, seconds)]
     return {"sliders": dead_sliders, "menus": dead_menus}
 
@@ -114,12 +142,16 @@ def _move_slider(slider: Locator) -> None:
 
 
 def _move_menu(menu: Locator) -> None:
-    """Choose the next entry, or the one before where the last is chosen; arrow keys do not move a closed menu here."""
+    """Choose the next entry, or the one before where the last is chosen; arrow keys do not move a closed menu
+    here.
+    """
     chosen, count = menu.evaluate("menu => [menu.selectedIndex, menu.options.length]")
     menu.select_option(index=chosen + 1 if chosen < count - 1 else chosen - 1)
 
 
-def _answers(explorer: Locator, control: Locator, move: Callable[[Locator], None], presses: int, seconds: float) -> bool:
+def _answers(
+    explorer: Locator, control: Locator, move: Callable[[Locator], None], presses: int, seconds: float
+) -> bool:
     before, is_menu = look(explorer), move is _move_menu
     for _ in range(presses):
         move(control)

@@ -38,7 +38,9 @@ Explorer(render, [Slider("wired", "wired", 1, 9, 1, 9), Slider("forgotten", "for
     Choice("colour", "colour", ["red", "blue"]), Choice("ignored", "ignored", ["a", "b"])], size=(200, 100))
 """
 
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium; on Debian: apt-get install chromium")
+needs_chromium = pytest.mark.skipif(
+    CHROMIUM is None, reason="there is no chromium; on Debian: apt-get install chromium"
+)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,6 @@
-"""TensorBoard inside a notebook: the button of lesson 07 in JupyterLab, and in the frame that it opens the curves of a run."""
+"""TensorBoard inside a notebook: the button of lesson 07 in JupyterLab, and in the frame that it opens the
+curves of a run.
+"""
 
 import os
 import shutil
@@ -22,8 +24,11 @@ LESSON = Path(__file__).parents[2] / "notebooks" / "07_diffusion_hyperprior.ipyn
 @pytest.fixture(scope="module")
 def notebook(tmp_path_factory):
     """A notebook of the lesson's one cell with the button, beside the event files of a short run."""
-    (button,) = [cell.source for cell in nbformat.read(LESSON, as_version=4).cells
-                 if cell.cell_type == "code" and "open TensorBoard" in cell.source]  # fmt: skip
+    (button,) = [
+        cell.source
+        for cell in nbformat.read(LESSON, as_version=4).cells
+        if cell.cell_type == "code" and "open TensorBoard" in cell.source
+    ]
     path = tmp_path_factory.mktemp("notebooks") / "board.ipynb"
     with SummaryWriter(path.parent / "outputs" / "tensorboard") as board:
         for step in range(20):

@@ -2,23 +2,28 @@
 
     python tests/golden/make.py
 
-Run it only for a new checkpoint: what an old one wrote must decode for ever. Convolutions run in float32, as in the test.
+Run it only for a new checkpoint: what an old one wrote must decode for ever. Convolutions run in float32, as
+in the test.
 """
 
 from pathlib import Path
 
 import torch
 
-from dhp_lab.core import precision
 from dhp_lab.codec import DiffusionHyperprior
 from dhp_lab.codec.bits import bitstream
-from dhp_lab.data.photos import load_photo
+from dhp_lab.core import precision
 from dhp_lab.data.images import save_image
+from dhp_lab.data.photos import load_photo
 
 FOLDER = Path(__file__).parent
 CHECKPOINTS = FOLDER.parents[1] / "data" / "checkpoints"
-SIZE = 80, 112                                              # neither side is a multiple of 64
-FILES = {"diffusion-hyperprior": ("chelsea", 3e-3), "z-only": ("coffee", 1e-2), "scenes-codec": ("rocket", 1e-2)}
+SIZE = 80, 112  # neither side is a multiple of 64
+FILES = {
+    "diffusion-hyperprior": ("chelsea", 3e-3),
+    "z-only": ("coffee", 1e-2),
+    "scenes-codec": ("rocket", 1e-2),
+}
 DECODES = {"k0": {"steps": 0}, "k1": {"steps": 1}, "k4": {"steps": 4, "gamma": 0.25, "seed": 7}}
 
 
@@ -29,7 +34,9 @@ def main() -> None:
         model = DiffusionHyperprior.from_pretrained(CHECKPOINTS / name)
         x = load_photo(photo)[..., 100 : 100 + SIZE[0], 200 : 200 + SIZE[1]]
         coded = model.compress(x, lambda_rate)
-        (FOLDER / f"{name}.dhp").write_bytes(bitstream.write(coded["strings"], coded["shape"], **model.file_fields))
+        (FOLDER / f"{name}.dhp").write_bytes(
+            bitstream.write(coded["strings"], coded["shape"], **model.file_fields)
+        )
         for label, settings in DECODES.items():
             decoded = model.decompress(coded["strings"], coded["shape"], **settings)
             save_image(decoded["x_hat"], FOLDER / f"{name}_{label}.png")

@@ -1,6 +1,7 @@
 """The .dhp container: one picture's streams behind a header that is checked before anything is trusted.
 
-Numbers are big-endian. z comes before y, so a file that was cut off may still hold a whole z and show a preview.
+Numbers are big-endian. z comes before y, so a file that was cut off may still hold a whole z and show a
+preview.
 
 | offset | bytes | field                                                                                     |
 |--------|-------|-------------------------------------------------------------------------------------------|
@@ -31,18 +32,24 @@ from dataclasses import dataclass
 
 MAGIC = b"DHP"
 VERSION = 1
-MIN_SIDE = 16                                    # pixels
-CODE_MIN, CODE_MAX = 140, 34157                  # lambda 1e-6 and 1e-1
-TRANSMIT = ("z+y", "z")                          # by the value of flag bit 0
+MIN_SIDE = 16  # pixels
+CODE_MIN, CODE_MAX = 140, 34157  # lambda 1e-6 and 1e-1
+TRANSMIT = ("z+y", "z")  # by the value of flag bit 0
 
-_FIELDS = struct.Struct(">3s3B2I8s10s3I")        # all but the header's own CRC
+_FIELDS = struct.Struct(">3s3B2I8s10s3I")  # all but the header's own CRC
 _CRC = struct.Struct(">I")
-HEADER_BYTES = _FIELDS.size + _CRC.size          # 48
+HEADER_BYTES = _FIELDS.size + _CRC.size  # 48
 
 _FOREIGN = {
-    b"\x89PNG": "a PNG picture", b"\xff\xd8\xff": "a JPEG picture", b"GIF8": "a GIF picture", b"BM": "a BMP picture",
-    b"RIFF": "a WebP picture", b"II*\0": "a TIFF picture", b"MM\0*": "a TIFF picture", b"PK\3\4": "a ZIP archive",
-}  # fmt: skip
+    b"\x89PNG": "a PNG picture",
+    b"\xff\xd8\xff": "a JPEG picture",
+    b"GIF8": "a GIF picture",
+    b"BM": "a BMP picture",
+    b"RIFF": "a WebP picture",
+    b"II*\0": "a TIFF picture",
+    b"MM\0*": "a TIFF picture",
+    b"PK\3\4": "a ZIP archive",
+}
 
 
 class BitstreamError(ValueError):
@@ -86,7 +93,9 @@ class DhpFile:
 
     @property
     def strings(self) -> list[list[bytes | None]]:
-        """[[y], [z], [side]], as ``model.decompress`` takes them for a batch of one; y is None where it was cut off."""
+        """[[y], [z], [side]], as ``model.decompress`` takes them for a batch of one; y is None where it was
+        cut off.
+        """
         return [[self.y], [self.z], [self.side]]
 
 
@@ -108,7 +117,12 @@ class _Header:
 
 
 def write(
-    strings: list[list[bytes]], shape: tuple[int, int], *, model_id: bytes, transmit: str = "z+y", passes: int = 1
+    strings: list[list[bytes]],
+    shape: tuple[int, int],
+    *,
+    model_id: bytes,
+    transmit: str = "z+y",
+    passes: int = 1,
 ) -> bytes:
     """The bytes of a .dhp file.
 
@@ -122,15 +136,28 @@ def write(
         ValueError: an argument that the format cannot hold.
     """
     if len(strings) != 3 or any(len(batch) != 1 for batch in strings):
-        raise ValueError(f"a file holds one picture, [[y], [z], [side]]; got lists of {[len(b) for b in strings]}")
+        raise ValueError(
+            f"a file holds one picture, [[y], [z], [side]]; got lists of {[len(b) for b in strings]}"
+        )
     ((y,), (z,), (side,)), (height, width) = strings, shape
     if transmit not in TRANSMIT:
         raise ValueError(f"transmit must be one of {TRANSMIT}, got {transmit!r}")
     for name, value, size in (("y", y, None), ("z", z, None), ("side", side, 10), ("model_id", model_id, 8)):
         if not isinstance(value, bytes) or (size and len(value) != size):
             raise ValueError(f"{name} must be {size or 'any number of'} bytes, got {value!r:.40}")
-    header = _Header(MAGIC, VERSION, TRANSMIT.index(transmit), passes, height, width, model_id, side, len(z), len(y),
-                     zlib.crc32(y, zlib.crc32(z)))  # fmt: skip
+    header = _Header(
+        MAGIC,
+        VERSION,
+        TRANSMIT.index(transmit),
+        passes,
+        height,
+        width,
+        model_id,
+        side,
+        len(z),
+        len(y),
+        zlib.crc32(y, zlib.crc32(z)),
+    )
     if problem := _problem(header):
         raise ValueError(f"cannot write this picture: {problem}")
     fields = _FIELDS.pack(*vars(header).values())
@@ -143,8 +170,8 @@ def read(data: bytes, *, max_pixels: int = 100_000_000, allow_truncated: bool = 
     Args:
         data: the whole file.
         max_pixels: largest H * W accepted; nothing is allocated for a picture above it.
-        allow_truncated: accept a file that holds all of z but not all of y, with ``y=None``. The payload's CRC
-            cannot be checked then; the decoder still checks the CRC of the symbols of z.
+        allow_truncated: accept a file that holds all of z but not all of y, with ``y=None``. The payload's
+            CRC cannot be checked then; the decoder still checks the CRC of the symbols of z.
 
     Raises:
         BitstreamError: foreign, damaged, truncated, unknown version or too large.
@@ -164,8 +191,17 @@ def read(data: bytes, *, max_pixels: int = 100_000_000, allow_truncated: bool = 
         )
     z_end = HEADER_BYTES + header.z_bytes
     z, y = bytes(data[HEADER_BYTES:z_end]), bytes(data[z_end:]) if whole else None
-    return DhpFile(header.version, header.height, header.width, TRANSMIT[header.flags], header.passes,
-                   header.model_id, header.side, z, y)  # fmt: skip
+    return DhpFile(
+        header.version,
+        header.height,
+        header.width,
+        TRANSMIT[header.flags],
+        header.passes,
+        header.model_id,
+        header.side,
+        z,
+        y,
+    )
 
 
 def announced_size(header: bytes) -> int:
@@ -194,9 +230,13 @@ def check_model(file: DhpFile, model_id: bytes) -> None:
 def _read_header(data: bytes) -> _Header:
     """Magic, version, length and CRC of the header, then its fields."""
     if bytes(data[:3]) != MAGIC[: len(data)] or not data:
-        raise BitstreamError(f"not a .dhp file: {_looks_like(bytes(data[:16]))}: make one with `dhp compress`")
+        raise BitstreamError(
+            f"not a .dhp file: {_looks_like(bytes(data[:16]))}: make one with `dhp compress`"
+        )
     if len(data) > 3 and data[3] != VERSION:
-        raise BitstreamError(f"unknown version {data[3]} (byte 3), this program reads {VERSION}: update dhp-lab")
+        raise BitstreamError(
+            f"unknown version {data[3]} (byte 3), this program reads {VERSION}: update dhp-lab"
+        )
     if len(data) < HEADER_BYTES:
         raise BitstreamError(
             f"truncated header: {len(data)} of {HEADER_BYTES} bytes, {HEADER_BYTES - len(data)} are missing: copy again"
@@ -208,7 +248,9 @@ def _read_header(data: bytes) -> _Header:
         )
     header = _Header(*_FIELDS.unpack(fields))
     if problem := _problem(header):
-        raise BitstreamError(f"invalid header: {problem}; update dhp-lab, or write the file again with `dhp compress`")
+        raise BitstreamError(
+            f"invalid header: {problem}; update dhp-lab, or write the file again with `dhp compress`"
+        )
     return header
 
 
@@ -218,12 +260,21 @@ def _problem(header: _Header) -> str | None:
     checks = (
         (header.flags <= 1, f"reserved flag bits are set, {header.flags:08b} (byte 4)"),
         (1 <= header.passes <= 255, f"{header.passes} entropy passes (byte 5), must be 1..255"),
-        (MIN_SIDE <= header.height <= largest, f"height {header.height} (byte 6), must be {MIN_SIDE}..{largest}"),
-        (MIN_SIDE <= header.width <= largest, f"width {header.width} (byte 10), must be {MIN_SIDE}..{largest}"),
+        (
+            MIN_SIDE <= header.height <= largest,
+            f"height {header.height} (byte 6), must be {MIN_SIDE}..{largest}",
+        ),
+        (
+            MIN_SIDE <= header.width <= largest,
+            f"width {header.width} (byte 10), must be {MIN_SIDE}..{largest}",
+        ),
         (CODE_MIN <= code <= CODE_MAX, f"lambda code {code} (byte 22), must be {CODE_MIN}..{CODE_MAX}"),
         (1 <= header.z_bytes <= largest, f"z has {header.z_bytes} bytes (byte 32), must be 1..{largest}"),
         (header.y_bytes <= largest, f"y has {header.y_bytes} bytes (byte 36), must be 0..{largest}"),
-        (header.flags == 0 or not header.y_bytes, f"y has {header.y_bytes} bytes (byte 36) but is not sent (byte 4)"),
+        (
+            header.flags == 0 or not header.y_bytes,
+            f"y has {header.y_bytes} bytes (byte 36) but is not sent (byte 4)",
+        ),
     )
     return next((text for good, text in checks if not good), None)
 
@@ -233,12 +284,16 @@ def _is_whole(size: int, header: _Header, allow_truncated: bool) -> bool:
     z_end = HEADER_BYTES + header.z_bytes
     end = z_end + header.y_bytes
     if size > end:
-        raise BitstreamError(f"unexpected bytes after the end (byte {end}): the file must have {end}; copy it again")
+        raise BitstreamError(
+            f"unexpected bytes after the end (byte {end}): the file must have {end}; copy it again"
+        )
     if size == end:
         return True
     missing = f"truncated file: {size} of {end} bytes, {end - size} are missing"
     if size < z_end:
-        raise BitstreamError(f"{missing}, {z_end - size} of them from z, so there is no preview: copy it again")
+        raise BitstreamError(
+            f"{missing}, {z_end - size} of them from z, so there is no preview: copy it again"
+        )
     if not allow_truncated:
         raise BitstreamError(f"{missing}, but z is whole: copy it again, or see a preview with --preview")
     return False
@@ -247,4 +302,6 @@ def _is_whole(size: int, header: _Header, allow_truncated: bool) -> bool:
 def _looks_like(start: bytes) -> str:
     """What a foreign file seems to be, from its first bytes."""
     names = (f"it starts like {name} (byte 0)" for magic, name in _FOREIGN.items() if start.startswith(magic))
-    return next(names, f"it starts with {start[:4]!r}, not {MAGIC!r} (byte 0)" if start else "the file is empty")
+    return next(
+        names, f"it starts with {start[:4]!r}, not {MAGIC!r} (byte 0)" if start else "the file is empty"
+    )

@@ -6,7 +6,7 @@ import math
 
 LAMBDA_MIN, LAMBDA_MAX = 1e-6, 1e-1
 CODES_PER_OCTAVE, OCTAVE_OFFSET = 2048, 20
-FRACTION_BITS = 16                       # log2(Delta) in whole multiples of 2^-16
+FRACTION_BITS = 16  # log2(Delta) in whole multiples of 2^-16
 
 
 def check_lambda(lambda_rate: float) -> float:
@@ -39,7 +39,9 @@ def lambda_of(code: int) -> float:
     """
     if not (CODE_MIN <= code <= CODE_MAX):
         raise ValueError(f"a lambda code must lie in [{CODE_MIN}, {CODE_MAX}], got {code}")
-    return min(max(2.0 ** (code / CODES_PER_OCTAVE - OCTAVE_OFFSET), LAMBDA_MIN), LAMBDA_MAX)   # both ends are rounded codes
+    return min(
+        max(2.0 ** (code / CODES_PER_OCTAVE - OCTAVE_OFFSET), LAMBDA_MIN), LAMBDA_MAX
+    )  # both ends are rounded codes
 
 
 CODE_MIN = lambda_code(LAMBDA_MIN)

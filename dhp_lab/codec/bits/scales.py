@@ -1,4 +1,6 @@
-"""The scales of the probability tables: log2 in exact fixed point, table rows, and the width of dead-zone bins."""
+"""The scales of the probability tables: log2 in exact fixed point, table rows, and the width of dead-zone
+bins.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +9,10 @@ from torch import Tensor
 
 from dhp_lab.codec.bits.lambdas import FRACTION_BITS
 
-LOG2_SCALE_MIN = -3                                  # the smallest scale of the table, 1/8 of a quantiser step
+LOG2_SCALE_MIN = -3  # the smallest scale of the table, 1/8 of a quantiser step
 PER_OCTAVE = 8
-LEVELS = 9 * PER_OCTAVE + 1                          # 1/8 .. 64 quantiser steps; symbols far outside are escaped
-LOG2_SCALES = LOG2_SCALE_MIN, LOG2_SCALE_MIN + (LEVELS - 1) / PER_OCTAVE     # of the smallest and the largest
+LEVELS = 9 * PER_OCTAVE + 1  # 1/8 .. 64 quantiser steps; symbols far outside are escaped
+LOG2_SCALES = LOG2_SCALE_MIN, LOG2_SCALE_MIN + (LEVELS - 1) / PER_OCTAVE  # of the smallest and the largest
 SCALES = [2.0 ** (LOG2_SCALE_MIN + i / PER_OCTAVE) for i in range(LEVELS)]
 
 
@@ -33,10 +35,11 @@ def octaves_in_steps(log2_scale: Tensor, log2_spread: Tensor, log2_delta: int) -
 def bin_width(scale: Tensor, dead_zone: float) -> Tensor:
     r"""Width of the symbols' bins in quantiser steps, 1 .. 1 + dead_zone: q = round(rest / width).
 
-    A symbol one smaller saves about (2|q| - 1) / (2 ln 2 (scale^2 + 1/12)) bits, the logarithm of a Gaussian smoothed by a
-    bin, and costs Delta^2/3 (2 (|rest| - |q|) + 1) of MSE * pixels; with Delta^2 = 26 lambda (``rate``) both are worth the same
-    where |rest| = (|q| - 1/2) (1 + 1 / (1 + 12 scale^2)). That is dead_zone = 1, where a decoder would not notice; the
-    value used is smaller (cf. Sullivan 1996, "Efficient scalar quantization of exponential and Laplacian random variables").
+    A symbol one smaller saves about (2|q| - 1) / (2 ln 2 (scale^2 + 1/12)) bits, the logarithm of a Gaussian
+    smoothed by a bin, and costs Delta^2/3 (2 (|rest| - |q|) + 1) of MSE * pixels; with Delta^2 = 26 lambda
+    (``rate``) both are worth the same where |rest| = (|q| - 1/2) (1 + 1 / (1 + 12 scale^2)). That is
+    dead_zone = 1, where a decoder would not notice; the value used is smaller (cf. Sullivan 1996, "Efficient
+    scalar quantization of exponential and Laplacian random variables").
 
     Args:
         scale: of the symbols, any shape, in quantiser steps. dead_zone: 0 (plain rounding) .. 1.
@@ -45,8 +48,14 @@ def bin_width(scale: Tensor, dead_zone: float) -> Tensor:
 
 
 def table_rows(octaves: Tensor) -> Tensor:
-    """Rows of the probability table for scales of 2^octaves steps, int32 in 0 .. LEVELS - 1; the nearest, ties go up."""
-    return torch.floor((octaves.detach().double() - LOG2_SCALE_MIN) * PER_OCTAVE + 0.5).clamp(0, LEVELS - 1).int()
+    """Rows of the probability table for scales of 2^octaves steps, int32 in 0 .. LEVELS - 1; the nearest,
+    ties go up.
+    """
+    return (
+        torch.floor((octaves.detach().double() - LOG2_SCALE_MIN) * PER_OCTAVE + 0.5)
+        .clamp(0, LEVELS - 1)
+        .int()
+    )
 
 
 def is_sent(octaves: Tensor) -> Tensor:

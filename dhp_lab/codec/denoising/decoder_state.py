@@ -1,4 +1,6 @@
-"""What the decoder holds of the latents before denoising, and the moments of a Gaussian cut to a quantiser bin."""
+"""What the decoder holds of the latents before denoising, and the moments of a Gaussian cut to a quantiser
+bin.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,8 @@ from torch import Tensor
 
 from dhp_lab.codec.networks.tiling import tiled
 
-SIGMA_Q = 1 / math.sqrt(12)               # of a rounding error, in quantiser steps
-FARTHEST = 6.0                            # a bin beyond this many scales is taken as one at this distance
+SIGMA_Q = 1 / math.sqrt(12)  # of a rounding error, in quantiser steps
+FARTHEST = 6.0  # a bin beyond this many scales is taken as one at this distance
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,14 @@ class Known:
 
     def detach(self) -> Known:
         """The same numbers without their gradients, as what D and its loss look at."""
-        still = [t.detach() for t in (self.symbols, self.decoded, self.mean, self.scale, self.log2_delta, self.std)]
+        still = [
+            t.detach() for t in (self.symbols, self.decoded, self.mean, self.scale, self.log2_delta, self.std)
+        ]
         return Known(*still, self.moments and tuple(t.detach() for t in self.moments))
 
     def with_moments(self) -> Known:
         """The same with ``moments`` filled in, worked out in tiles to spare memory."""
+
         def part(r: slice, c: slice) -> Tensor:
             return torch.cat(bin_moments(self.symbols[..., r, c], self.scale[..., r, c]), 1)
 
@@ -54,19 +59,22 @@ class Known:
 
 
 def bin_moments(symbols: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance of N(0, scale^2) cut to [q - 1/2, q + 1/2] (Johnson, Kotz & Balakrishnan 1994, section 13.10).
+    """Mean and variance of N(0, scale^2) cut to [q - 1/2, q + 1/2] (Johnson, Kotz & Balakrishnan 1994,
+    section 13.10).
 
     Args:
         symbols: whole numbers, any shape. scale: > 0, the same shape, in quantiser steps.
     """
-    size = symbols.double().abs()                                                    # float32 would lose the differences below
+    size = symbols.double().abs()  # float32 would lose the differences below
     s = torch.maximum(scale.double(), (size - 0.5) / FARTHEST).clamp(min=0.02)
     low, high = (size - 0.5) / s, (size + 0.5) / s
-    density_low, density_high = (torch.exp(-0.5 * edge.square()) / math.sqrt(2 * math.pi) for edge in (low, high))
+    density_low, density_high = (
+        torch.exp(-0.5 * edge.square()) / math.sqrt(2 * math.pi) for edge in (low, high)
+    )
     mass = 0.5 * (torch.erfc(low / math.sqrt(2)) - torch.erfc(high / math.sqrt(2)))
     shift = (density_low - density_high) / mass
     spread = 1 + (low * density_low - high * density_high) / mass - shift.square()
-    wide = s > 1000                                                                  # then the bin is uniform to first order
+    wide = s > 1000  # then the bin is uniform to first order
     mean = torch.where(wide, size * (1 - 1 / (12 * s.square())), s * shift) * symbols.sign()
     variance = torch.where(wide, SIGMA_Q**2, s.square() * spread).clamp(min=1e-8, max=SIGMA_Q**2)
     return mean.to(scale.dtype), variance.to(scale.dtype)

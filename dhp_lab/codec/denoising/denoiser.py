@@ -1,26 +1,28 @@
 r"""The latent denoiser D: what is y, given what the decoder knows?
 
-Everything here is in quantiser steps and relative to the hyperprior's mean: rest = y/Delta - mean. The decoder holds the
-symbol q = round(rest), that is rest plus an error of variance 1/12: a diffusion state at time t* (see ``rate``). Below t*
-the chain goes on as DDPM's posterior does (Ho et al. 2020, eq. 7, written for unscaled signals), with
-rho = sigma^2/sigma_q^2 falling from 1 to 0:
+Everything here is in quantiser steps and relative to the hyperprior's mean: rest = y/Delta - mean. The
+decoder holds the symbol q = round(rest), that is rest plus an error of variance 1/12: a diffusion state at
+time t* (see ``rate``). Below t* the chain goes on as DDPM's posterior does (Ho et al. 2020, eq. 7, written
+for unscaled signals), with rho = sigma^2/sigma_q^2 falling from 1 to 0:
 
     u = (1 - rho) rest + rho q + sqrt(rho (1 - rho) / 12) eps
 
-The hyperprior says rest ~ N(0, scale^2), so the best guess that looks at one latent alone is known in closed form: a
-Gaussian cut to the bin [q - 1/2, q + 1/2], with mean m and variance v, then refined by the noisy state:
+The hyperprior says rest ~ N(0, scale^2), so the best guess that looks at one latent alone is known in closed
+form: a Gaussian cut to the bin [q - 1/2, q + 1/2], with mean m and variance v, then refined by the noisy
+state:
 
     base = (sigma^2 m + v (u - rho q)) / (sigma^2 + v (1 - rho)),     variance = v sigma^2 / (sigma^2 + v (1 - rho))
 
-Synthesis was trained on q and has learnt to live with its errors, so each channel has a share, ``trust``, of the way from q
-to m; it starts at 0, where K = 1 is K = 0. D adds what neighbouring latents and channels tell:
+Synthesis was trained on q and has learnt to live with its errors, so each channel has a share, ``trust``, of
+the way from q to m; it starts at 0, where K = 1 is K = 0. D adds what neighbouring latents and channels tell:
 
     D = base + sqrt(variance) * network,     E[(rest - D)^2] = variance if v were v exp(doubt)
 
-``doubt``, the network's second head, learns how far off D will be (Bao et al. 2022, "Estimating the optimal covariance with
-imperfect mean"); only K > 1 asks for it. Where nothing but z is known (a preview, or transmit = "z") all of this holds with
-m = 0, v = scale^2, rho = 0. Where rounding leans towards zero (``entropy.bin_width``) scale counts widths of a bin: the bin, m and
-its deviation are as many steps wide as that.
+``doubt``, the network's second head, learns how far off D will be (Bao et al. 2022, "Estimating the optimal
+covariance with imperfect mean"); only K > 1 asks for it. Where nothing but z is known (a preview, or transmit
+= "z") all of this holds with m = 0, v = scale^2, rho = 0. Where rounding leans towards zero
+(``entropy.bin_width``) scale counts widths of a bin: the bin, m and its deviation are as many steps wide as
+that.
 
 | symbol        | here           | range                                     |
 |---------------|----------------|-------------------------------------------|
@@ -51,7 +53,7 @@ class Denoiser(nn.Module):
     def __init__(self, M: int, dead_zone: float) -> None:
         super().__init__()
         self.dead_zone = dead_zone
-        self.trust = nn.Parameter(torch.zeros(M, 1, 1))                      # share of the way from q to m
+        self.trust = nn.Parameter(torch.zeros(M, 1, 1))  # share of the way from q to m
 
     def closed_form(self, u: Tensor, sigma: Tensor, known: Known) -> tuple[Tensor, Tensor]:
         """The guess from one latent alone, (B, M, h, w) each: base and variance as in the module's docstring."""
@@ -71,42 +73,51 @@ class LatentDenoiser(Denoiser):
     def __init__(self, N: int, M: int, dead_zone: float = 0.0) -> None:
         super().__init__(M, dead_zone)
         width = max(4, 4 * round(N * 5 / 16))
-        self.near = nn.Conv2d(2 * M, 2 * M, 5, padding=2, groups=2 * M)      # each channel's own neighbours first
+        self.near = nn.Conv2d(2 * M, 2 * M, 5, padding=2, groups=2 * M)  # each channel's own neighbours first
         self.mix = nn.Conv2d(6 * M + 4, width, 1)
         self.body = nn.Sequential(*(ResidualBlock(width) for _ in range(3)))
         self.exit = silent(nn.Conv2d(width, M, 1))
-        self.doubt = silent(nn.Conv2d(width, M, 1))                          # log of what v is too small by
+        self.doubt = silent(nn.Conv2d(width, M, 1))  # log of what v is too small by
 
     def forward(self, u: Tensor, sigma: Tensor, known: Known) -> tuple[Tensor, Tensor]:
         """Denoise a state.
 
         Args:
-            u: (B, M, h, w) in quantiser steps, relative to the mean. sigma: (B, 1, h, w) its noise, in quantiser steps;
-                1/sqrt(12), the top of the range, says that u is q itself.
+            u: (B, M, h, w) in quantiser steps, relative to the mean. sigma: (B, 1, h, w) its noise, in
+                quantiser steps; 1/sqrt(12), the top of the range, says that u is q itself.
 
         Returns:
-            posterior mean (B, M, h, w) in quantiser steps, and its expected squared error (B, M, h, w) in steps squared;
-            no gradient of the second reaches anything but its own head.
+            posterior mean (B, M, h, w) in quantiser steps, and its expected squared error (B, M, h, w) in
+            steps squared; no gradient of the second reaches anything but its own head.
         """
         base, variance = self.closed_form(u, sigma, known)
         s = known.scale.clamp(0.02, 50)
         ratio = (known.symbols / s).clamp(-5, 5)
         surprise = ((u - base) / (sigma.square() + variance).sqrt().clamp(min=1e-3)).clamp(-5, 5)
-        unit = known.std.view(-1, 1, 1) / known.log2_delta.exp2().view(-1, 1, 1, 1)          # the spread in steps
+        unit = known.std.view(-1, 1, 1) / known.log2_delta.exp2().view(-1, 1, 1, 1)  # the spread in steps
         place = (known.mean + base) / (1 + unit)
-        planes = torch.cat([
-            ((known.log2_delta + 3.5) / 4).view(-1, 1, 1, 1).expand_as(sigma),
-            sigma.clamp(1e-3, 1e3).log2() / 4,
-            known.decoded,
-            (sigma / SIGMA_Q).clamp(max=1),
-        ], 1)
+        planes = torch.cat(
+            [
+                ((known.log2_delta + 3.5) / 4).view(-1, 1, 1, 1).expand_as(sigma),
+                sigma.clamp(1e-3, 1e3).log2() / 4,
+                known.decoded,
+                (sigma / SIGMA_Q).clamp(max=1),
+            ],
+            1,
+        )
         pair = torch.cat([ratio, surprise], 1).contiguous(memory_format=torch.channels_last)
-        near = self.near(pair)                        # float32: bfloat16 takes thrice the time where channels have groups of their own
+        near = self.near(
+            pair
+        )  # float32: bfloat16 takes thrice the time where channels have groups of their own
         with autocast(u.device):
             h = torch.cat([pair, near, s.log2() / 4, place, planes], 1)
             h = F.leaky_relu(self.body(self.mix(h)), 0.1)
             shift, doubt = self.exit(h), self.doubt(h.detach())
         rho = known.decoded * (sigma / SIGMA_Q).square().clamp(max=1)
-        told = variance.detach() * ((1 - rho) / sigma.square().clamp(min=1e-12))          # the state's share in what base knows
-        foretold = variance.detach() / torch.lerp((-doubt.float().clamp(-5, 5)).exp(), torch.ones_like(told), told)
+        told = variance.detach() * (
+            (1 - rho) / sigma.square().clamp(min=1e-12)
+        )  # the state's share in what base knows
+        foretold = variance.detach() / torch.lerp(
+            (-doubt.float().clamp(-5, 5)).exp(), torch.ones_like(told), told
+        )
         return base + variance.sqrt() * shift.float().clamp(-4, 4), foretold

@@ -11,21 +11,30 @@ from dhp_lab.codec.denoising.decoder_state import SIGMA_Q, Known
 
 
 def noised(rest: Tensor, sigma: Tensor, known: Known, noise: Tensor) -> Tensor:
-    """A state of the chain between q and rest at level sigma (the first equation above); plain rest + sigma eps where
-    the bin is unknown. Shapes as in ``LatentDenoiser.forward``; noise: standard normal, like rest."""
+    """A state of the chain between q and rest at level sigma (the first equation above); plain rest + sigma
+    eps where the bin is unknown. Shapes as in ``LatentDenoiser.forward``; noise: standard normal, like rest.
+    """
     rho = known.decoded * (sigma / SIGMA_Q).square().clamp(max=1)
     return (1 - rho) * rest + rho * known.symbols + sigma * (1 - rho).sqrt() * noise
 
 
-def denoise_step(u: Tensor, clean: Tensor, variance: Tensor, sigma: Tensor, lower: Tensor, noise: Tensor) -> Tensor:
-    """One step down the chain, sigma -> lower: DDPM's posterior (Ho et al. 2020, eq. 7) whose variance also counts that
-    ``clean`` is only a guess that is off by ``variance`` (Bao et al. 2022, "Analytic-DPM", eq. 8)."""
+def denoise_step(
+    u: Tensor, clean: Tensor, variance: Tensor, sigma: Tensor, lower: Tensor, noise: Tensor
+) -> Tensor:
+    """One step down the chain, sigma -> lower: DDPM's posterior (Ho et al. 2020, eq. 7) whose variance also
+    counts that ``clean`` is only a guess that is off by ``variance`` (Bao et al. 2022, "Analytic-DPM", eq.
+    8).
+    """
     ratio = (lower / sigma).square()
     spread = lower.square() * (1 - ratio) + (1 - ratio).square() * variance
     return clean + ratio * (u - clean) + spread.sqrt() * noise
 
 
 def _noise(known: Known, seed: int) -> Callable[[], Tensor]:
-    """A source of standard normal noise shaped like the latents; each picture draws from a generator of its own."""
+    """A source of standard normal noise shaped like the latents; each picture draws from a generator of its
+    own.
+    """
     draws = [torch.Generator().manual_seed(seed) for _ in range(len(known.mean))]
-    return lambda: torch.stack([torch.randn(known.mean.shape[1:], generator=draw) for draw in draws]).to(known.mean.device)
+    return lambda: torch.stack([torch.randn(known.mean.shape[1:], generator=draw) for draw in draws]).to(
+        known.mean.device
+    )

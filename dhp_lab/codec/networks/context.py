@@ -1,7 +1,8 @@
 r"""Later coding passes: what latents that are already decoded tell of those that come next.
 
-y is sent in parts. The first is coded with the mean and scale that h_s gives; for each later one a network looks at all
-that is decoded, and corrects both (He et al. 2021, "Checkerboard context model"; Minnen & Singh 2020, for channels):
+y is sent in parts. The first is coded with the mean and scale that h_s gives; for each later one a network
+looks at all that is decoded, and corrects both (He et al. 2021, "Checkerboard context model"; Minnen & Singh
+2020, for channels):
 
     mean' = mean + scale * shift,     scale' = scale * 2^octaves
 
@@ -11,8 +12,9 @@ that is decoded, and corrects both (He et al. 2021, "Checkerboard context model"
 | 2      | the black places of a checkerboard; the white ones                                     |
 | 4      | the first, loudest channels at black places, at white ones; the other channels likewise |
 
-It sees each decoded latent as r = (y/Delta - mean)/scale, cut off at 5. The encoder and every decoder must agree on the
-scale to the last bit, so it is evaluated in whole numbers, as h_s is (``transforms``); so is r, with a table for 1/scale.
+It sees each decoded latent as r = (y/Delta - mean)/scale, cut off at 5. The encoder and every decoder must
+agree on the scale to the last bit, so it is evaluated in whole numbers, as h_s is (``transforms``); so is r,
+with a table for 1/scale.
 """
 
 from __future__ import annotations
@@ -35,11 +37,13 @@ from dhp_lab.codec.networks.exact import (
 from dhp_lab.codec.networks.layers import silent, widths
 
 PASSES = (1, 2, 4)
-LOUD_SHARE = 0.15                          # of the channels are coded first where there are four passes
-LIMIT = 5.0                                # of |r|
-AT_ONCE = 2048                             # places that are worked out together: float64 takes twice the memory
+LOUD_SHARE = 0.15  # of the channels are coded first where there are four passes
+LIMIT = 5.0  # of |r|
+AT_ONCE = 2048  # places that are worked out together: float64 takes twice the memory
 UNIT = 2**ACTIVATION_BITS
-INVERSE = torch.tensor([round(UNIT / scale) for scale in SCALES], dtype=torch.float64)       # of the table's scales
+INVERSE = torch.tensor(
+    [round(UNIT / scale) for scale in SCALES], dtype=torch.float64
+)  # of the table's scales
 
 
 @dataclass(frozen=True)
@@ -71,15 +75,21 @@ def coding_order(passes: int, M: int, rows: int, cols: int) -> list[Part]:
     """
     if passes == 1:
         return [Part(slice(0, M), torch.arange(rows * cols))]
-    black = ((torch.arange(rows).view(-1, 1) + torch.arange(cols)) % 2 == 0).flatten()                       # (rows cols,)
-    return [Part(channels, places.nonzero().squeeze(1)) for channels in _channels(passes, M) for places in (black, ~black)]
+    black = ((torch.arange(rows).view(-1, 1) + torch.arange(cols)) % 2 == 0).flatten()  # (rows cols,)
+    return [
+        Part(channels, places.nonzero().squeeze(1))
+        for channels in _channels(passes, M)
+        for places in (black, ~black)
+    ]
 
 
 def relative(symbols: Tensor, indexes: Tensor) -> Tensor:
-    """Symbols in units of their first scale, cut off at 5: float64, whole multiples of 2^-10, the same on every device.
+    """Symbols in units of their first scale, cut off at 5: float64, whole multiples of 2^-10, the same on
+    every device.
 
     Args:
-        symbols: whole numbers, any shape. indexes: rows of the probability table that the first pass's scales gave, likewise.
+        symbols: whole numbers, any shape. indexes: rows of the probability table that the first pass's scales
+            gave, likewise.
     """
     steps = symbols.detach().double() * INVERSE.to(symbols.device)[indexes.long()]
     return steps.clamp(-LIMIT * UNIT, LIMIT * UNIT) / UNIT
@@ -95,9 +105,13 @@ class Context(nn.Module):
     def __init__(self, N: int, M: int, number: int, passes: int) -> None:
         super().__init__()
         self.channels = _channels(passes, M)[number // 2]
-        self.decoded = self.channels.stop if number % 2 else self.channels.start        # so many channels are known in part
+        self.decoded = (
+            self.channels.stop if number % 2 else self.channels.start
+        )  # so many channels are known in part
         width, count = widths(N)[1], self.channels.stop - self.channels.start
-        self.near = nn.Conv2d(2 * self.decoded, 2 * self.decoded, 3, groups=2 * self.decoded)      # each one's own neighbours
+        self.near = nn.Conv2d(
+            2 * self.decoded, 2 * self.decoded, 3, groups=2 * self.decoded
+        )  # each one's own neighbours
         self.mix = nn.Conv2d(4 * self.decoded + M + 1, width, 1)
         self.hidden = nn.Conv2d(width, width, 1)
         self.exit = silent(nn.Conv2d(width, 2 * count, 1))
@@ -107,12 +121,14 @@ class Context(nn.Module):
         """The float network that training sees.
 
         Args:
-            r: (B, M, h, w) in [-5, 5], zeros where nothing is decoded. octaves: (B, M, h, w) log2 of the first scale in steps.
+            r: (B, M, h, w) in [-5, 5], zeros where nothing is decoded. octaves: (B, M, h, w) log2 of the
+                first scale in steps.
             log2_delta: (B,). part: the pass's channels, and all its places or some of them.
 
         Returns:
             shift in first scales and octaves, (B, n, C) each.
         """
+
         def layer(windows: Iterable[Tensor], conv: nn.Conv2d) -> Tensor:
             return weighted_sum(windows, conv.weight, conv.bias)
 
@@ -120,7 +136,10 @@ class Context(nn.Module):
 
     @torch.no_grad()
     def exact(self, r: Tensor, octaves: Tensor, log2_delta: Tensor, part: Part) -> tuple[Tensor, Tensor]:
-        """The same in whole numbers: r in multiples of 2^-10, octaves and log2_delta of 2^-16; float64 results of 2^-10."""
+        """The same in whole numbers: r in multiples of 2^-10, octaves and log2_delta of 2^-16; float64
+        results of 2^-10.
+        """
+
         def whole(t: Tensor) -> Tensor:
             return t.double().mul_(UNIT).floor_().clamp_(-ACTIVATION_LIMIT, ACTIVATION_LIMIT)
 
@@ -128,7 +147,9 @@ class Context(nn.Module):
         told = [self._told(r, octaves, log2_delta, few, whole, exact_sum) for few in some]
         return tuple(torch.cat(parts, 1) / UNIT for parts in zip(*told))
 
-    def _told(self, r: Tensor, octaves: Tensor, log2_delta: Tensor, part: Part, number: Callable, layer: Callable) -> list[Tensor]:
+    def _told(
+        self, r: Tensor, octaves: Tensor, log2_delta: Tensor, part: Part, number: Callable, layer: Callable
+    ) -> list[Tensor]:
         window = _windows(r[:, : self.decoded], part.places, number)
         near = layer((window(*tap) for tap in product(range(3), range(3))), self.near)
         around = Part(slice(None), part.places).take(octaves) / 4
@@ -136,7 +157,9 @@ class Context(nn.Module):
         h = torch.cat([window(1, 1), near, number(around), number(plane)], 2)
         told = layer([F.relu(layer([F.relu(layer([h], self.mix))], self.hidden))], self.exit)
         if self.own is not None:
-            told = told + layer([torch.cat([half[:, :, self.channels] for half in near.chunk(2, 2)], 2)], self.own)
+            told = told + layer(
+                [torch.cat([half[:, :, self.channels] for half in near.chunk(2, 2)], 2)], self.own
+            )
         return told.chunk(2, 2)
 
 
@@ -153,28 +176,37 @@ class Passes(nn.Module):
         self.later = nn.ModuleList(Context(N, M, number, count) for number in range(1, count))
 
     def walk(
-        self, mean: Tensor, octaves: Tensor, log2_delta: Tensor, symbols_at: Callable[[Part, Tensor, Tensor], Tensor], *, exact: bool,
-    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        self,
+        mean: Tensor,
+        octaves: Tensor,
+        log2_delta: Tensor,
+        symbols_at: Callable[[Part, Tensor, Tensor], Tensor],
+        *,
+        exact: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Go through the passes: mean, octaves and symbols of all latents, (B, M, h, w) float32 each.
 
         Args:
-            mean, octaves: (B, M, h, w) in steps and log2 of steps, from h_s: those of the first pass. log2_delta: (B,).
-            symbols_at: ``symbols_at(part, mean, octaves)`` gives the symbols that a pass sends, (B, n, C), of mean and octaves
-                likewise.
+            mean, octaves: (B, M, h, w) in steps and log2 of steps, from h_s: those of the first pass.
+                log2_delta: (B,).
+            symbols_at: ``symbols_at(part, mean, octaves)`` gives the symbols that a pass sends, (B, n, C), of
+                mean and octaves likewise.
             exact: in whole numbers, as encoder and decoder must, or in floats with gradients, as in training.
         """
         first = [t.contiguous(memory_format=torch.channels_last) for t in (mean, octaves)]
         found, seen = [torch.empty_like(first[0]) for _ in range(3)], torch.zeros_like(first[0])
         for number, part in enumerate(coding_order(self.count, *mean.shape[1:])):
-            if len(part.places) == 0:                                                   # a single latent has no white place
+            if len(part.places) == 0:  # a single latent has no white place
                 continue
             part, shift = Part(part.channels, part.places.to(mean.device)), 0.0
             mean, octaves = (part.take(t) for t in first)
             if number:
                 context = self.later[number - 1]
                 told = (context.exact if exact else context)(seen, first[1], log2_delta, part)
-                shift, more = (t.to(mean.dtype).clamp(-limit, limit) for t, limit in zip(told, (8, 4), strict=True))
-                unit = octaves.double().clamp(*LOG2_SCALES).exp2().to(mean.dtype)       # that r is counted in
+                shift, more = (
+                    t.to(mean.dtype).clamp(-limit, limit) for t, limit in zip(told, (8, 4), strict=True)
+                )
+                unit = octaves.double().clamp(*LOG2_SCALES).exp2().to(mean.dtype)  # that r is counted in
                 mean = mean + shift * unit
                 octaves = octaves + more
             symbols = symbols_at(part, mean, octaves)
@@ -187,11 +219,13 @@ class Passes(nn.Module):
 
 
 def _windows(r: Tensor, places: Tensor, number: Callable[[Tensor], Tensor]) -> Callable[[int, int], Tensor]:
-    """What a tap (row, column) of a 3 x 3 kernel lies on at some places of r (B, C, h, w): ``number`` of r and |r|, (B, n, 2 C)."""
+    """What a tap (row, column) of a 3 x 3 kernel lies on at some places of r (B, C, h, w): ``number`` of r
+    and |r|, (B, n, 2 C).
+    """
     (rows, cols), (top, bottom) = r.shape[-2:], (int(places[i]) // r.shape[-1] for i in (0, -1))
     near = r[:, :, max(0, top - 1) : bottom + 2].permute(0, 2, 3, 1)
     padded = F.pad(torch.cat([near, near.abs()], 3), (0, 0, 1, 1, int(top == 0), int(bottom == rows - 1)))
-    grid = number(padded.flatten(1, 2))                                     # (B, (rows from top - 1 to bottom + 1) (w + 2), 2 C)
+    grid = number(padded.flatten(1, 2))  # (B, (rows from top - 1 to bottom + 1) (w + 2), 2 C)
     corner = places + 2 * (places // cols) - top * (cols + 2)
     return lambda i, j: grid.index_select(1, corner + i * (cols + 2) + j)
 

@@ -1,15 +1,16 @@
 r"""lambda -> Delta -> sigma_q -> t*: how the trade-off on the slider becomes a diffusion time.
 
-The loss is MSE + lambda * bpp (MSE of pictures in [0, 1]). A uniform quantiser of step Delta makes an error of variance
-Delta^2/12, so in an orthonormal latent space d(MSE)/d(bpp) = -lambda is solved by Delta ~ sqrt(lambda): the curve starts
-at Delta = 5.1 sqrt(lambda) (Gish & Pierce 1968) and is learnt from there, as one scalar gain for each lambda
-(Cui et al. 2021, "Asymmetric gained deep image compression"). The error's standard deviation is a noise level:
+The loss is MSE + lambda * bpp (MSE of pictures in [0, 1]). A uniform quantiser of step Delta makes an error
+of variance Delta^2/12, so in an orthonormal latent space d(MSE)/d(bpp) = -lambda is solved by Delta ~
+sqrt(lambda): the curve starts at Delta = 5.1 sqrt(lambda) (Gish & Pierce 1968) and is learnt from there, as
+one scalar gain for each lambda (Cui et al. 2021, "Asymmetric gained deep image compression"). The error's
+standard deviation is a noise level:
 
     sigma_q = Delta / sqrt(12),          t* = schedule.time_of(sigma_q / latent_scale)
 
-A file carries lambda as a 16-bit code on a logarithmic scale (0.03 % apart). Everything that the entropy decoder derives
-from it is computed in whole numbers: log2(Delta) is interpolated between knots in units of 2^-16, so every machine
-agrees on it to the last bit.
+A file carries lambda as a 16-bit code on a logarithmic scale (0.03 % apart). Everything that the entropy
+decoder derives from it is computed in whole numbers: log2(Delta) is interpolated between knots in units of
+2^-16, so every machine agrees on it to the last bit.
 
 | symbol            | here                     | unit                       |
 |-------------------|--------------------------|----------------------------|
@@ -34,8 +35,8 @@ from dhp_lab.codec.bits.lambdas import (
     lambda_of,
 )
 
-START = 5.1                              # Delta / sqrt(lambda) in an orthonormal latent space
-KNOT_CODES = 2 * CODES_PER_OCTAVE        # a knot of the gain curve every second octave of lambda
+START = 5.1  # Delta / sqrt(lambda) in an orthonormal latent space
+KNOT_CODES = 2 * CODES_PER_OCTAVE  # a knot of the gain curve every second octave of lambda
 
 
 def quantisation_sigma(delta: float | Tensor) -> float | Tensor:
@@ -44,7 +45,9 @@ def quantisation_sigma(delta: float | Tensor) -> float | Tensor:
 
 
 class GainCurve(nn.Module):
-    """log2(Delta) as a function of lambda: learnt knots, two octaves of lambda apart, joined by straight lines."""
+    """log2(Delta) as a function of lambda: learnt knots, two octaves of lambda apart, joined by straight
+    lines.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,7 +55,9 @@ class GainCurve(nn.Module):
         self.knots = nn.Parameter(math.log2(START) + 0.5 * octaves)
 
     def forward(self, lambda_rate: Tensor) -> Tensor:
-        """log2(Delta) for training. lambda_rate: (B,) in [1e-6, 1e-1]; returns (B,), differentiable in the knots."""
+        """log2(Delta) for training. lambda_rate: (B,) in [1e-6, 1e-1]; returns (B,), differentiable in the
+        knots.
+        """
         place = (lambda_rate.log2() + OCTAVE_OFFSET) * (CODES_PER_OCTAVE / KNOT_CODES)
         low = place.floor().long().clamp(0, len(self.knots) - 2)
         return torch.lerp(self.knots[low], self.knots[low + 1], (place - low).to(self.knots.dtype))
@@ -65,5 +70,7 @@ class GainCurve(nn.Module):
         """
         lambda_of(code)
         low, part = divmod(code, KNOT_CODES)
-        left, right = (round(float(k) * 2**FRACTION_BITS) for k in self.knots[low : low + 2].detach().double().cpu())
+        left, right = (
+            round(float(k) * 2**FRACTION_BITS) for k in self.knots[low : low + 2].detach().double().cpu()
+        )
         return left + (right - left) * part // KNOT_CODES

@@ -10,7 +10,7 @@ from dhp_lab.codec.networks.exact import ACTIVATION_BITS, ACTIVATION_LIMIT, exac
 from dhp_lab.codec.networks.layers import delta_plane, silent
 from dhp_lab.core.precision import autocast
 
-HYPER = 4                                 # one hyper-latent position for 4 x 4 latents
+HYPER = 4  # one hyper-latent position for 4 x 4 latents
 
 
 class HyperAnalysis(nn.Module):
@@ -32,19 +32,22 @@ class HyperAnalysis(nn.Module):
 
 
 class HyperSynthesis(nn.Module):
-    """h_s: z_hat (B, N, h/4, w/4) -> mean and log2(scale) of the latents, (B, 2 M, h, w), in units of the channel's spread.
+    """h_s: z_hat (B, N, h/4, w/4) -> mean and log2(scale) of the latents, (B, 2 M, h, w), in units of the
+    channel's spread.
 
     ``forward`` is the float network that training sees; ``exact`` is the same network in whole numbers.
     """
 
     def __init__(self, N: int, M: int, width: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList([
-            nn.Conv2d(N + 1, 4 * N, 3, padding=1),                                        # then shuffled to h/2
-            nn.Conv2d(N, 4 * N, 3, padding=1),                                            # then shuffled to h
-            nn.Conv2d(N, width, 3, padding=1),
-            silent(nn.Conv2d(width, 2 * M, 1)),
-        ])
+        self.layers = nn.ModuleList(
+            [
+                nn.Conv2d(N + 1, 4 * N, 3, padding=1),  # then shuffled to h/2
+                nn.Conv2d(N, 4 * N, 3, padding=1),  # then shuffled to h
+                nn.Conv2d(N, width, 3, padding=1),
+                silent(nn.Conv2d(width, 2 * M, 1)),
+            ]
+        )
 
     def forward(self, z_hat: Tensor, log2_delta: Tensor) -> Tensor:
         """log2_delta: (B,)."""
@@ -56,13 +59,16 @@ class HyperSynthesis(nn.Module):
 
     @torch.no_grad()
     def exact(self, z_hat: Tensor, log2_delta: Tensor) -> Tensor:
-        """The same for z_hat in whole multiples of 2^-10 and log2_delta of 2^-16, both float64; result likewise (2^-10).
+        """The same for z_hat in whole multiples of 2^-10 and log2_delta of 2^-16, both float64; result
+        likewise (2^-10).
 
         Raises:
             ValueError: a weight of 8 or more in absolute value, which the fixed point cannot hold.
         """
         plane = torch.floor(delta_plane(log2_delta, z_hat) * 2**ACTIVATION_BITS)
-        h = torch.cat([torch.round(z_hat * 2**ACTIVATION_BITS), plane], 1).clamp(-ACTIVATION_LIMIT, ACTIVATION_LIMIT)
+        h = torch.cat([torch.round(z_hat * 2**ACTIVATION_BITS), plane], 1).clamp(
+            -ACTIVATION_LIMIT, ACTIVATION_LIMIT
+        )
         for i, layer in enumerate(self.layers):
             h = exact_conv(h, layer)
             if i < 3:

@@ -49,5 +49,7 @@ def delta_plane(log2_delta: Tensor, like: Tensor) -> Tensor:
 
 
 def widths(N: int) -> tuple[int, int, int]:
-    """Channels of the networks at 1/4, 1/8 and 1/16 of the picture's sides: 3N/4, N, 3N/2, whole multiples of 4."""
+    """Channels of the networks at 1/4, 1/8 and 1/16 of the picture's sides: 3N/4, N, 3N/2, whole multiples of
+    4.
+    """
     return tuple(max(4, 4 * round(N * share / 4)) for share in (0.75, 1.0, 1.5))

@@ -1,7 +1,7 @@
 """Large pictures in bounded memory: run a network on overlapping tiles and keep their middles.
 
-A convolutional network looks only so far; with an overlap of at least its reach the middles are what the whole picture would
-give, up to the order in which sums are rounded.
+A convolutional network looks only so far; with an overlap of at least its reach the middles are what the
+whole picture would give, up to the order in which sums are rounded.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from torch import Tensor
 
 from dhp_lab.core.memory import _keep_freed_memory
 
-TILE = 128                 # largest side of a tile in latents: 2048 pixels
-SMALL_TILE = 32            # where memory is short
-UNIT = 4                   # tiles start at whole multiples of this: one hyper-latent stands for 4 x 4 latents
-OVERLAP = 8                # latents on each side, 128 pixels: the reach of g_a, of g_s and of D; h_s reaches less far
+TILE = 128  # largest side of a tile in latents: 2048 pixels
+SMALL_TILE = 32  # where memory is short
+UNIT = 4  # tiles start at whole multiples of this: one hyper-latent stands for 4 x 4 latents
+OVERLAP = 8  # latents on each side, 128 pixels: the reach of g_a, of g_s and of D; h_s reaches less far
 
 
-def tiled(network: Callable[[slice, slice], Tensor], rows: int, cols: int, scale: int, tile: int = TILE) -> Tensor:
+def tiled(
+    network: Callable[[slice, slice], Tensor], rows: int, cols: int, scale: int, tile: int = TILE
+) -> Tensor:
     """Assemble a network's result over rows x cols latents from tiles.
 
     Args:

@@ -19,12 +19,14 @@ from dhp_lab.diffusion.process import eps_from_v
 from dhp_lab.diffusion.schedules import NoiseSchedule
 from dhp_lab.latent.folder import V
 
-ADAPTER_WIDTH = 64                         # channels inside the adapter
-UNET_ERROR = -4.0                          # log of the U-Net's squared error at the start, in those of the noise
+ADAPTER_WIDTH = 64  # channels inside the adapter
+UNET_ERROR = -4.0  # log of the U-Net's squared error at the start, in those of the noise
 
 
 class Frozen(nn.Module):
-    """A network that is used and never trained or stored: it moves with the model, and is no part of its state."""
+    """A network that is used and never trained or stored: it moves with the model, and is no part of its
+    state.
+    """
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -37,7 +39,7 @@ class Frozen(nn.Module):
     def spare_memory(self) -> None:
         """Hold the network in half precision, and let its attention work in slices."""
         on_gpu = next(self.network.parameters()).is_cuda
-        nn.Module.to(self.network, torch.float16 if on_gpu else torch.bfloat16)             # diffusers' own `to` warns
+        nn.Module.to(self.network, torch.float16 if on_gpu else torch.bfloat16)  # diffusers' own `to` warns
         if hasattr(self.network, "set_attention_slice"):
             self.network.set_attention_slice("max")
 
@@ -50,7 +52,8 @@ class VaeAnalysis(nn.Module):
     """g_a: the mode of what a VAE's encoder tells; pictures (B, 3, f h, f w) -> scaled latents (B, C, h, w).
 
     Args:
-        encoder: pictures in [-1, 1] -> mean and log variance (B, 2 C, h, w). factor: what makes the latents' variance about 1.
+        encoder: pictures in [-1, 1] -> mean and log variance (B, 2 C, h, w). factor: what makes the latents'
+            variance about 1.
     """
 
     def __init__(self, encoder: nn.Module, factor: float) -> None:
@@ -79,7 +82,9 @@ class VaeSynthesis(nn.Module):
 
 
 class Adapter(nn.Module):
-    """What z and the symbols say of y, as a residual on the U-Net's input (B, C, h, w); nothing until it is trained."""
+    """What z and the symbols say of y, as a residual on the U-Net's input (B, C, h, w); nothing until it is
+    trained.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -89,29 +94,42 @@ class Adapter(nn.Module):
     def forward(self, state: Tensor, sigma: Tensor, known: Known) -> Tensor:
         """state: (B, C, h, w) y with noise. sigma: (B, 1, h, w) of that noise, both in latent units."""
         delta = known.log2_delta.exp2().view(-1, 1, 1, 1)
-        told = [state, known.mean * delta, (known.scale * delta).clamp(min=1e-3).log2() / 4, known.symbols.clamp(-5, 5) / 5]
-        return self.exit(F.silu(self.entry(torch.cat([*told, known.decoded, sigma.clamp(min=1e-3).log2() / 4], 1))))
+        told = [
+            state,
+            known.mean * delta,
+            (known.scale * delta).clamp(min=1e-3).log2() / 4,
+            known.symbols.clamp(-5, 5) / 5,
+        ]
+        return self.exit(
+            F.silu(self.entry(torch.cat([*told, known.decoded, sigma.clamp(min=1e-3).log2() / 4], 1)))
+        )
 
 
 class UNetDenoiser(Denoiser):
     r"""D: a latent diffusion model's U-Net with the empty prompt, which takes a state for y plus white noise.
 
-    What it says of y, and what z and the symbol say (the closed form), are averaged by what each is believed to be off:
+    What it says of y, and what z and the symbol say (the closed form), are averaged by what each is believed
+    to be off:
 
         D = (V_b unet + V_u base) / (V_b + V_u),     E[(y - D)^2] = V_b V_u / (V_b + V_u),     V_u = sigma^2 exp(a + b log2(sigma))
 
     with a and b learnt for each channel; they start where the U-Net has nearly all the say.
 
     Args:
-        unet: takes C channels, tells eps or v. tokens: L, of the empty prompt (1, L, D), the buffer ``context``. schedule: that the U-Net was trained on.
+        unet: takes C channels, tells eps or v. tokens: L, of the empty prompt (1, L, D), the buffer
+            ``context``. schedule: that the U-Net was trained on.
         prediction: "epsilon" or "v_prediction". dead_zone: of the symbols' bins.
     """
 
-    def __init__(self, unet: nn.Module, tokens: int, schedule: NoiseSchedule, prediction: str, dead_zone: float) -> None:
+    def __init__(
+        self, unet: nn.Module, tokens: int, schedule: NoiseSchedule, prediction: str, dead_zone: float
+    ) -> None:
         super().__init__(unet.config.in_channels, dead_zone)
         self.unet, self.schedule, self.prediction = Frozen(unet), schedule, prediction
         self.adapter = Adapter(unet.config.in_channels)
-        self.error = nn.Parameter(torch.tensor([UNET_ERROR, 0.0]).view(2, 1, 1, 1).repeat(1, unet.config.in_channels, 1, 1))     # a, b
+        self.error = nn.Parameter(
+            torch.tensor([UNET_ERROR, 0.0]).view(2, 1, 1, 1).repeat(1, unet.config.in_channels, 1, 1)
+        )  # a, b
         self.register_buffer("context", torch.zeros(1, tokens, unet.config.cross_attention_dim))
 
     def forward(self, u: Tensor, sigma: Tensor, known: Known) -> tuple[Tensor, Tensor]:
@@ -121,7 +139,9 @@ class UNetDenoiser(Denoiser):
         told = (state - level * self._eps(state, level, known)) / delta - known.mean
         base, variance = self.closed_form(u, sigma, known)
         a, b = self.error
-        off = (sigma.square() * (a + b * level.clamp(min=1e-4).log2()).clamp(-20, 5).exp()).clamp(min=1e-12)            # V_u, in steps
+        off = (sigma.square() * (a + b * level.clamp(min=1e-4).log2()).clamp(-20, 5).exp()).clamp(
+            min=1e-12
+        )  # V_u, in steps
         share = off / (off + variance)
         return torch.lerp(told, base, share), share * variance
 

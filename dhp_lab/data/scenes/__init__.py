@@ -1,10 +1,11 @@
-"""Captioned pictures without end: 64 x 64 colour scenes of 1 to 3 shapes, drawn by a seed; nothing to download.
+"""Captioned pictures without end: 64 x 64 colour scenes of 1 to 3 shapes, drawn by a seed; nothing to
+download.
 
     seed --scene--> Scene --draw----> picture (3, 64, 64) in [0, 1] --find_shapes--> Found --.
                           --caption-> "a small red circle left of a blue square" --parse----> judge --> Verdict
 
-A picture shows more than its caption says: where exactly the shapes lie, the background, now and then a size. That is
-what a model has to invent. What a caption does say is unmistakable: ``placing`` says by how much.
+A picture shows more than its caption says: where exactly the shapes lie, the background, now and then a size.
+That is what a model has to invent. What a caption does say is unmistakable: ``placing`` says by how much.
 """
 
 from __future__ import annotations
@@ -45,8 +46,34 @@ from dhp_lab.data.scenes.verdicts import (
 )
 
 __all__ = [
-    "BACKGROUNDS", "COLOURS", "KINDS", "MAX_WORDS", "RELATIONS", "RGB", "SIZES", "WORDS",
-    "Conditions", "Found", "Scene", "Shape", "Thing", "Verdict", "Word",
-    "batch", "caption", "coverage", "draw", "draw_all", "find_shapes", "judge", "judge_all", "obedience",
-    "obedience_table", "obeys", "parse", "read_words", "scene", "sentence",
-]  # fmt: skip
+    "BACKGROUNDS",
+    "COLOURS",
+    "KINDS",
+    "MAX_WORDS",
+    "RELATIONS",
+    "RGB",
+    "SIZES",
+    "WORDS",
+    "Conditions",
+    "Found",
+    "Scene",
+    "Shape",
+    "Thing",
+    "Verdict",
+    "Word",
+    "batch",
+    "caption",
+    "coverage",
+    "draw",
+    "draw_all",
+    "find_shapes",
+    "judge",
+    "judge_all",
+    "obedience",
+    "obedience_table",
+    "obeys",
+    "parse",
+    "read_words",
+    "scene",
+    "sentence",
+]

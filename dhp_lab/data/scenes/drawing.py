@@ -1,7 +1,7 @@
 """What a scene is, and how it is drawn: shapes as signed distances, on a plain ground of 64 x 64 pixels.
 
-A pixel (row i, column j) has its centre at x = j + 0.5, y = i + 0.5; x runs to the right and y down. A shape covers
-0.5 - d of a pixel whose centre lies d outside its edge, cut off at 0 and 1, so that edges are smooth.
+A pixel (row i, column j) has its centre at x = j + 0.5, y = i + 0.5; x runs to the right and y down. A shape
+covers 0.5 - d of a pixel whose centre lies d outside its edge, cut off at 0 and 1, so that edges are smooth.
 """
 
 from __future__ import annotations
@@ -21,10 +21,20 @@ RADII = {"small": (5.5, 6.5), "large": (8.5, 9.5)}
 BORDER_RADIUS = math.sqrt(RADII["small"][1] * RADII["large"][0])  # 7.43: what is larger counts as large
 
 RGB = {
-    "red": (0.86, 0.12, 0.12), "green": (0.10, 0.62, 0.20), "blue": (0.12, 0.25, 0.85),
-    "yellow": (0.98, 0.80, 0.05), "purple": (0.60, 0.12, 0.66), "cyan": (0.05, 0.74, 0.84),
-}  # fmt: skip
-BACKGROUNDS = ((0.96, 0.96, 0.96), (0.98, 0.90, 0.88), (0.89, 0.96, 0.88), (0.88, 0.92, 0.99), (0.97, 0.95, 0.85))
+    "red": (0.86, 0.12, 0.12),
+    "green": (0.10, 0.62, 0.20),
+    "blue": (0.12, 0.25, 0.85),
+    "yellow": (0.98, 0.80, 0.05),
+    "purple": (0.60, 0.12, 0.66),
+    "cyan": (0.05, 0.74, 0.84),
+}
+BACKGROUNDS = (
+    (0.96, 0.96, 0.96),
+    (0.98, 0.90, 0.88),
+    (0.89, 0.96, 0.88),
+    (0.88, 0.92, 0.99),
+    (0.97, 0.95, 0.85),
+)
 
 DIRECTIONS = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
 """From the second thing to the first, as (x, y)."""
@@ -62,7 +72,8 @@ class Scene:
     """A picture before it is drawn, together with what its caption says.
 
     Attributes:
-        shapes: 1 to 3, in the caption's order; where they overlap (those of ``scene`` never do) the later lie in front.
+        shapes: 1 to 3, in the caption's order; where they overlap (those of ``scene`` never do) the later lie
+            in front.
         relation: of the first to the others, as in ``Conditions``.
         background: index into ``BACKGROUNDS``.
 
@@ -97,33 +108,46 @@ def draw_all(scenes: Sequence[Scene]) -> Tensor:
     """The pictures of one or more scenes: (B, 3, 64, 64) float32 in [0, 1]; ValueError if there is none."""
     if not scenes:
         raise ValueError("there is no scene to draw: give at least one")
-    grounds = torch.tensor([BACKGROUNDS[scene.background] for scene in scenes])                     # (B, 3)
-    pictures = grounds[:, :, None, None].repeat(1, 1, SIDE, SIDE)                                   # (B, 3, 64, 64)
+    grounds = torch.tensor([BACKGROUNDS[scene.background] for scene in scenes])  # (B, 3)
+    pictures = grounds[:, :, None, None].repeat(1, 1, SIDE, SIDE)  # (B, 3, 64, 64)
     for layer in range(max(len(scene.shapes) for scene in scenes)):
         here = [i for i, scene in enumerate(scenes) if len(scene.shapes) > layer]
         shapes = [scenes[i].shapes[layer] for i in here]
-        colours = torch.tensor([RGB[shape.thing.colour] for shape in shapes])[:, :, None, None]     # (n, 3, 1, 1)
+        colours = torch.tensor([RGB[shape.thing.colour] for shape in shapes])[
+            :, :, None, None
+        ]  # (n, 3, 1, 1)
         pictures[here] = pictures[here].lerp(colours, coverage(shapes)[:, None])
     return pictures
 
 
 def coverage(shapes: Sequence[Shape]) -> Tensor:
-    """(N, 64, 64) float32: how much of each pixel a shape covers, in [0, 1], by the distance d of its centre: 0.5 - d."""
+    """(N, 64, 64) float32: how much of each pixel a shape covers, in [0, 1], by the distance d of its centre:
+    0.5 - d.
+    """
     result, middles = torch.empty(len(shapes), SIDE, SIDE), torch.arange(SIDE) + 0.5
     for kind in KINDS:
         here = [i for i, shape in enumerate(shapes) if shape.thing.kind == kind]
         places = [(shapes[i].x, shapes[i].y, shapes[i].radius) for i in here]
         place = torch.tensor(places, dtype=torch.float32).view(-1, 3, 1, 1)
-        dx, dy, radius = middles - place[:, 0], middles[:, None] - place[:, 1], place[:, 2]         # (n, 1, 64), (n, 64, 1)
+        dx, dy, radius = (
+            middles - place[:, 0],
+            middles[:, None] - place[:, 1],
+            place[:, 2],
+        )  # (n, 1, 64), (n, 64, 1)
         if kind == "circle":
-            distance = torch.hypot(dx, dy) - radius                                                 # (n, 64, 64)
+            distance = torch.hypot(dx, dy) - radius  # (n, 64, 64)
         else:
-            distance = reduce(torch.maximum, (nx * dx + ny * dy for nx, ny in NORMALS[kind])) - apothem(kind) * radius
+            distance = (
+                reduce(torch.maximum, (nx * dx + ny * dy for nx, ny in NORMALS[kind]))
+                - apothem(kind) * radius
+            )
         result[here] = (0.5 - distance).clamp(0, 1)
     return result
 
 
 def apothem(kind: str) -> float:
-    """From the centroid of a regular polygon with the area of the unit circle to its sides: n a^2 tan(pi / n) = pi."""
+    """From the centroid of a regular polygon with the area of the unit circle to its sides: n a^2 tan(pi / n)
+    = pi.
+    """
     n = len(NORMALS[kind])
     return math.sqrt(math.pi / (n * math.tan(math.pi / n)))

@@ -7,11 +7,11 @@
     kind      =  "circle" | "square" | "triangle"
     relation  =  "left of" | "right of" | "above" | "below"
 
-"A above B and C" puts A above B and above C, and leaves it open how B and C lie to each other. A size that is left out is
-open too. No colour comes twice, so that a colour is enough to tell which shape is meant.
+"A above B and C" puts A above B and above C, and leaves it open how B and C lie to each other. A size that is
+left out is open too. No colour comes twice, so that a colour is enough to tell which shape is meant.
 
-``parse`` and ``sentence`` are each other's inverse: a caption is a ``Conditions``, and back. ``read_words`` says what each
-word of a caption names.
+``parse`` and ``sentence`` are each other's inverse: a caption is a ``Conditions``, and back. ``read_words``
+says what each word of a caption names.
 """
 
 from __future__ import annotations
@@ -28,9 +28,11 @@ WORDS = ("a", *SIZES, *COLOURS, *KINDS, "left", "right", "of", "above", "below",
 """The vocabulary of a text encoder. The order is fixed: a checkpoint's embeddings depend on it."""
 
 ROLES = {
-    **dict.fromkeys(SIZES, "size"), **dict.fromkeys(COLOURS, "colour"), **dict.fromkeys(KINDS, "kind"),
+    **dict.fromkeys(SIZES, "size"),
+    **dict.fromkeys(COLOURS, "colour"),
+    **dict.fromkeys(KINDS, "kind"),
     **dict.fromkeys(" ".join(RELATIONS).split(), "relation"),
-}  # fmt: skip
+}
 """What a word names; "a" and "and" name nothing."""
 
 MAX_THINGS = 3
@@ -62,7 +64,9 @@ class Thing:
     def __post_init__(self) -> None:
         for name, choices in (("colour", COLOURS), ("kind", KINDS), ("size", (*SIZES, None))):
             if getattr(self, name) not in choices:
-                raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}; got {getattr(self, name)!r}")
+                raise ValueError(
+                    f"{name} must be one of {', '.join(map(str, choices))}; got {getattr(self, name)!r}"
+                )
 
     def __str__(self) -> str:
         return " ".join(word for word in ("a", self.size, self.colour, self.kind) if word)
@@ -89,11 +93,15 @@ class Conditions:
         choices = RELATIONS if len(self.things) > 1 else (None,)
         if self.relation not in choices:
             allowed = ", ".join(map(str, choices))
-            raise ValueError(f"the relation among {len(self.things)} things must be one of {allowed}; got {self.relation!r}")
+            raise ValueError(
+                f"the relation among {len(self.things)} things must be one of {allowed}; got {self.relation!r}"
+            )
         colours = [thing.colour for thing in self.things]
         for colour in colours:
             if colours.count(colour) > 1:
-                raise ValueError(f"{colour} comes twice: give each thing a colour of its own, out of {', '.join(COLOURS)}")
+                raise ValueError(
+                    f"{colour} comes twice: give each thing a colour of its own, out of {', '.join(COLOURS)}"
+                )
 
 
 def sentence(conditions: Conditions) -> str:
@@ -106,8 +114,8 @@ def parse(caption: str) -> Conditions:
     """What a caption says; upper case and repeated spaces do not matter.
 
     Raises:
-        ValueError: a word outside ``WORDS`` (the message lists them), a sentence that has none of the three forms (the
-            message shows them), or a colour that comes twice.
+        ValueError: a word outside ``WORDS`` (the message lists them), a sentence that has none of the three
+            forms (the message shows them), or a colour that comes twice.
     """
     words = caption.lower().split()
     unknown = dict.fromkeys(word for word in words if word not in WORDS)
@@ -116,9 +124,13 @@ def parse(caption: str) -> Conditions:
         raise ValueError(f"a caption does not know {named}; its words are: {', '.join(WORDS)}")
     found = _CAPTION.fullmatch(" ".join(words))
     if found is None:
-        raise ValueError(f"{caption!r} is not a caption; write {FORM}, where a RELATION is {', '.join(RELATIONS)}")
-    parts = found.groups()                     # size, colour, kind, relation, size, colour, kind, size, colour, kind
-    things = [Thing(colour, kind, size) for size, colour, kind in (parts[:3], parts[4:7], parts[7:]) if colour]
+        raise ValueError(
+            f"{caption!r} is not a caption; write {FORM}, where a RELATION is {', '.join(RELATIONS)}"
+        )
+    parts = found.groups()  # size, colour, kind, relation, size, colour, kind, size, colour, kind
+    things = [
+        Thing(colour, kind, size) for size, colour, kind in (parts[:3], parts[4:7], parts[7:]) if colour
+    ]
     return Conditions(tuple(things), parts[3])
 
 
@@ -138,7 +150,8 @@ class Word:
 
 
 def read_words(caption: str) -> list[Word]:
-    """The words of a caption, each with what it names and of which thing: "left" and "of" name a relation together.
+    """The words of a caption, each with what it names and of which thing: "left" and "of" name a relation
+    together.
 
     Raises:
         ValueError: as ``parse``.
@@ -146,7 +159,7 @@ def read_words(caption: str) -> list[Word]:
     parse(caption)
     result, thing = [], -1
     for text in caption.lower().split():
-        thing += text == "a"                                    # every thing begins with it
+        thing += text == "a"  # every thing begins with it
         role = ROLES.get(text)
         result.append(Word(text, role, None if role == "relation" or text == "and" else thing))
     return result

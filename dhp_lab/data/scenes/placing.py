@@ -41,7 +41,8 @@ MARGIN, SPACE, GAP, SLOPE = 3.0, 3.0, 22.0, 0.75
 
 
 def scene(seed: int | torch.Generator) -> Scene:
-    """A scene drawn at random: as often 1 as 2 and 3 shapes; every word, and whether a size is said, equally likely.
+    """A scene drawn at random: as often 1 as 2 and 3 shapes; every word, and whether a size is said, equally
+    likely.
 
     Args:
         seed: gives always the same scene; a generator (on the CPU) gives another one at each call.
@@ -49,12 +50,17 @@ def scene(seed: int | torch.Generator) -> Scene:
     dice = _Dice(seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed))
     colours = dice.some(COLOURS, 1 + dice.below(MAX_THINGS))
     sizes = [dice.one(SIZES) for _ in colours]
-    things = [Thing(colour, dice.one(KINDS), dice.one((size, None))) for colour, size in zip(colours, sizes, strict=True)]
+    things = [
+        Thing(colour, dice.one(KINDS), dice.one((size, None)))
+        for colour, size in zip(colours, sizes, strict=True)
+    ]
     radii = [dice.between(*RADII[size]) for size in sizes]
     relation = dice.one(RELATIONS) if len(things) > 1 else None
     reach = [_reach(thing.kind, radius) for thing, radius in zip(things, radii, strict=True)]
     places = _related(reach, relation, dice) if relation else [[_inside(r, dice) for r in reach[0]]]
-    shapes = [Shape(thing, *place, radius) for thing, place, radius in zip(things, places, radii, strict=True)]
+    shapes = [
+        Shape(thing, *place, radius) for thing, place, radius in zip(things, places, radii, strict=True)
+    ]
     return Scene(tuple(shapes), relation, dice.below(len(BACKGROUNDS)))
 
 
@@ -93,7 +99,7 @@ def _inside(reach: Reach, dice: _Dice) -> float:
 def _related(reach: list[tuple[Reach, Reach]], relation: str, dice: _Dice) -> list[tuple[float, float]]:
     """Centroids (x, y) that satisfy the relation, the margins and the gaps: drawn anew until they do."""
     axis = 0 if DIRECTIONS[relation][0] else 1
-    mirrored = sum(DIRECTIONS[relation]) > 0                    # right of, below: as left of and above, seen in a mirror
+    mirrored = sum(DIRECTIONS[relation]) > 0  # right of, below: as left of and above, seen in a mirror
     along, across = [r[axis][::-1] if mirrored else r[axis] for r in reach], [r[1 - axis] for r in reach]
     v = None
     while v is None:
@@ -113,8 +119,10 @@ def _apart(reach: list[Reach], dice: _Dice) -> list[float]:
 
 
 def _beside(reach: list[Reach], distances: list[float], dice: _Dice) -> list[float] | None:
-    """Across it: the others clear of each other, the first nearer to each than along the axis; None if that cannot be."""
-    others = dice.some(range(1, len(reach)), len(reach) - 1)    # in the order in which they lie
+    """Across it: the others clear of each other, the first nearer to each than along the axis; None if that
+    cannot be.
+    """
+    others = dice.some(range(1, len(reach)), len(reach) - 1)  # in the order in which they lie
     v, start = {}, 0.0
     for i, after in zip(others, [*others[1:], None], strict=True):
         gap = 0 if after is None else reach[i][1] + SPACE + reach[after][0]

@@ -30,7 +30,8 @@ class Verdict:
     """Which of a caption's conditions a picture meets, each of them for all things that the caption names.
 
     Attributes:
-        colour: each colour has exactly one region; what a thing without one is and where it lies counts as wrong.
+        colour: each colour has exactly one region; what a thing without one is and where it lies counts as
+            wrong.
         kind: each thing has its kind.
         size: each thing has the size that the caption gives it; None if it gives none.
         relation: the first thing lies on the asked side of each of the others; None if there are no others.
@@ -64,7 +65,8 @@ def judge(picture: Tensor, caption: str) -> Verdict:
         caption: a sentence of the grammar.
 
     Raises:
-        ValueError: a caption outside the grammar, as ``grammar.parse``, or a picture that does not fit, as ``regions.unmix``.
+        ValueError: a caption outside the grammar, as ``grammar.parse``, or a picture that does not fit, as
+            ``regions.unmix``.
     """
     conditions = parse(caption)
     return _verdict(find_shapes(picture[None])[0], conditions)
@@ -83,7 +85,9 @@ def judge_all(pictures: Tensor, captions: Sequence[str]) -> list[Verdict]:
 
 
 def obeys(picture: Tensor, caption: str) -> bool:
-    """Whether a picture shows what its caption asks for, and no other shape; arguments and errors as for ``judge``."""
+    """Whether a picture shows what its caption asks for, and no other shape; arguments and errors as for
+    ``judge``.
+    """
     return judge(picture, caption).obeyed
 
 
@@ -93,14 +97,17 @@ def obedience(pictures: Tensor, captions: Sequence[str]) -> float:
 
 
 def obedience_table(pictures: Tensor, captions: Sequence[str]) -> dict[str, float]:
-    """The share of pictures for which each part of ``Verdict`` holds; arguments and errors as for ``judge_all``.
+    """The share of pictures for which each part of ``Verdict`` holds; arguments and errors as for
+    ``judge_all``.
 
     Returns:
-        In [0, 1]: colour, kind, size, relation, alone, placed, obeyed. For size and relation among those pictures whose
-        captions ask for it; NaN if none does.
+        In [0, 1]: colour, kind, size, relation, alone, placed, obeyed. For size and relation among those
+        pictures whose captions ask for it; NaN if none does.
     """
     verdicts = judge_all(pictures, captions)
-    held = {name: [getattr(verdict, name) for verdict in verdicts] for name in (*CONDITIONS, "placed", "obeyed")}
+    held = {
+        name: [getattr(verdict, name) for verdict in verdicts] for name in (*CONDITIONS, "placed", "obeyed")
+    }
     asked = {name: [one for one in some if one is not None] for name, some in held.items()}
     return {name: sum(some) / len(some) if some else float("nan") for name, some in asked.items()}
 
@@ -136,4 +143,4 @@ def _lies(relation: str, first: Found | None, second: Found | None) -> bool:
         return False
     dx, dy = first.x - second.x, first.y - second.y
     along = DIRECTIONS[relation][0] * dx + DIRECTIONS[relation][1] * dy
-    return along > 0 and 2 * along**2 > dx**2 + dy**2           # the angle's cosine exceeds that of 45 degrees
+    return along > 0 and 2 * along**2 > dx**2 + dy**2  # the angle's cosine exceeds that of 45 degrees

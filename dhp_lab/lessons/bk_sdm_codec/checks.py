@@ -22,7 +22,9 @@ def latent_step() -> Iterator[Case]:
     share = "bits are counted for a pixel: there are channels / f^2 latents for each"
     yield Case({"lambda_rate": math.log(2) / 6, "cost": 1.0, "channels": 4, "f": 8}, 0.25, hint=share)
     native = "three latents for a pixel of three colours, in a transform that keeps lengths: the 5.1 √λ of lesson 07"
-    yield Case({"lambda_rate": 1e-3, "cost": 1.0, "channels": 3, "f": 1}, math.sqrt(18e-3 / math.log(2)), hint=native)
+    yield Case(
+        {"lambda_rate": 1e-3, "cost": 1.0, "channels": 3, "f": 1}, math.sqrt(18e-3 / math.log(2)), hint=native
+    )
 
 
 @exercise
@@ -38,7 +40,9 @@ def clean_from_v() -> Iterator[Case]:
     y, eps, sigma = draw.normal(size=6), draw.normal(size=6), 0.6
     s = 1 / math.sqrt(1 + sigma**2)
     exact = "a v without error, s eps - sqrt(1 - s^2) y, gives the latents back as they were; numpy arrays go in and out"
-    yield Case({"y_hat": y + sigma * eps, "sigma": sigma, "v": s * eps - math.sqrt(1 - s**2) * y}, y, hint=exact)
+    yield Case(
+        {"y_hat": y + sigma * eps, "sigma": sigma, "v": s * eps - math.sqrt(1 - s**2) * y}, y, hint=exact
+    )
 
 
 @exercise
@@ -49,13 +53,20 @@ def averaged() -> Iterator[Case]:
     surer = "the surer guess has more weight: weights go as 1 / variance, so here 3/4 and 1/4"
     yield Case({"a": 0.0, "variance_a": 1.0, "b": 4.0, "variance_b": 3.0}, (1.0, 0.75), hint=surer)
     small = "a guess that is nearly certain is nearly the answer; 1 / (1 / variance_a + 1 / variance_b) is the variance"
-    yield Case({"a": 5.0, "variance_a": 1e-9, "b": -5.0, "variance_b": 1.0}, (5.0, 1e-9), hint=small, tolerance=1e-6)
+    yield Case(
+        {"a": 5.0, "variance_a": 1e-9, "b": -5.0, "variance_b": 1.0}, (5.0, 1e-9), hint=small, tolerance=1e-6
+    )
     draw = np.random.default_rng(0)
     truth = draw.normal(size=200_000)
     a, b = truth + 0.5 * draw.normal(size=truth.size), truth + 1.5 * draw.normal(size=truth.size)
     weight = _least_error(a, b, truth)
     measured = "many draws: the weight that was best for them, found by trying; numpy arrays go in and out"
-    yield Case({"a": a, "variance_a": 0.25, "b": b, "variance_b": 2.25}, (weight * a + (1 - weight) * b, 0.225), hint=measured, tolerance=1e-2)
+    yield Case(
+        {"a": a, "variance_a": 0.25, "b": b, "variance_b": 2.25},
+        (weight * a + (1 - weight) * b, 0.225),
+        hint=measured,
+        tolerance=1e-2,
+    )
 
 
 def _least_error(a: np.ndarray, b: np.ndarray, truth: np.ndarray) -> float:

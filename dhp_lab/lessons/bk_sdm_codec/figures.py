@@ -46,15 +46,16 @@ from dhp_lab.notebook.style import (
 )
 
 COLOURS = (BLUE, ORANGE, GREEN, SKY, PURPLE, AMBER)
-SURE = -20.0                           # log of the U-Net's error where it has all the say
+SURE = -20.0  # log of the U-Net's error where it has all the say
 
 
 def first_rate(curve: Curve, quality: float) -> tuple[float, bool]:
-    """The rate at which a curve reaches a quality, between two points on a straight line over the logarithm of the rate.
+    """The rate at which a curve reaches a quality, between two points on a straight line over the logarithm
+    of the rate.
 
     Returns:
-        The rate, and whether the curve has points on both sides of it. If all its points are better the rate is that of the
-        least of them, so the true one is smaller; if all are worse it is infinite.
+        The rate, and whether the curve has points on both sides of it. If all its points are better the rate
+        is that of the least of them, so the true one is smaller; if all are worse it is infinite.
     """
     rates, qualities = (np.asarray(part, dtype=float)[np.argsort(curve[0])] for part in curve)
     if qualities[0] >= quality:
@@ -64,7 +65,9 @@ def first_rate(curve: Curve, quality: float) -> tuple[float, bool]:
     return float(np.exp(np.interp(quality, qualities, np.log(rates)))), True
 
 
-def ceiling_figure(curves: Mapping[str, Curve], ceilings: Mapping[str, float], *, logarithmic: bool = False) -> Figure:
+def ceiling_figure(
+    curves: Mapping[str, Curve], ceilings: Mapping[str, float], *, logarithmic: bool = False
+) -> Figure:
     """PSNR against bits per pixel by name, and ceilings by name as dashed lines across."""
     with style():
         figure = Figure(figsize=(8.2, 3.9), dpi=CHART_DPI, layout="constrained")
@@ -81,7 +84,9 @@ def ceiling_figure(curves: Mapping[str, Curve], ceilings: Mapping[str, float], *
 
 
 def level_figure(factors: np.ndarray, curves: Mapping[str, np.ndarray]) -> Figure:
-    """What K = 1 gains over K = 0 in dB, (n,) by name, against the noise level that the U-Net was told, in multiples (n,) of Δ/√12."""
+    """What K = 1 gains over K = 0 in dB, (n,) by name, against the noise level that the U-Net was told, in
+    multiples (n,) of Δ/√12.
+    """
     with style():
         figure = Figure(figsize=(7.6, 3.3), dpi=CHART_DPI, layout="constrained")
         axes = figure.add_subplot()
@@ -112,7 +117,9 @@ def without_adapter(model: DiffusionHyperprior) -> DiffusionHyperprior:
 
 @torch.no_grad()
 def unet_alone(model: DiffusionHyperprior) -> DiffusionHyperprior:
-    """The codec whose K = 1 is the U-Net's own estimate: no adapter, and no say for the guess from one latent alone."""
+    """The codec whose K = 1 is the U-Net's own estimate: no adapter, and no say for the guess from one latent
+    alone.
+    """
     other = without_adapter(model)
     other.denoiser.error[0] = SURE
     return other
@@ -126,13 +133,18 @@ def with_unet(model: DiffusionHyperprior, unet: nn.Module) -> DiffusionHyperprio
 
 
 def weights_of(model: DiffusionHyperprior) -> tuple[int, int]:
-    """The codec's own weights, which training may change and a checkpoint stores; and those of frozen networks, which it borrows."""
+    """The codec's own weights, which training may change and a checkpoint stores; and those of frozen
+    networks, which it borrows.
+    """
     borrowed = [part.network for part in model.modules() if isinstance(part, Frozen)]
-    return sum(p.numel() for p in model.parameters()), sum(p.numel() for part in borrowed for p in part.parameters())
+    return sum(p.numel() for p in model.parameters()), sum(
+        p.numel() for part in borrowed for p in part.parameters()
+    )
 
 
 def measured_removal(file: Path = RESULTS / "block_removal.json") -> Html:
-    """What benchmarks/block_removal.py has found of smaller U-Nets before and after distillation, with the command that did.
+    """What benchmarks/block_removal.py has found of smaller U-Nets before and after distillation, with the
+    command that did.
 
     Raises:
         FileNotFoundError: it was not measured.
@@ -142,13 +154,33 @@ def measured_removal(file: Path = RESULTS / "block_removal.json") -> Html:
         if "reason" in row:
             reasons += "<br>" + html.escape(f"{row['teacher']}, {row['size']}: {row['reason']}")
             continue
-        rows.append([
-            row["teacher"], row["size"], row["weights"], row["trained"], f"{row['parameters'] / 1e6:.2f} million",
-            f"{median(row['step_seconds']):.3f}", f"{row['errors']['output']:.1e}", f"{row['placed']['all']['share']:.1%}",
-            f"{row['obeyed']['all']['share']:.1%}",
-        ])  # fmt: skip
-    header = ["teacher", "U-Net", "weights", "distilled on", "parameters", "s a step", "from teacher", "placed", "obeyed"]
+        rows.append(
+            [
+                row["teacher"],
+                row["size"],
+                row["weights"],
+                row["trained"],
+                f"{row['parameters'] / 1e6:.2f} million",
+                f"{median(row['step_seconds']):.3f}",
+                f"{row['errors']['output']:.1e}",
+                f"{row['placed']['all']['share']:.1%}",
+                f"{row['obeyed']['all']['share']:.1%}",
+            ]
+        )
+    header = [
+        "teacher",
+        "U-Net",
+        "weights",
+        "distilled on",
+        "parameters",
+        "s a step",
+        "from teacher",
+        "placed",
+        "obeyed",
+    ]
     place = found["environment"]
-    told = f"{place['device']}, {place['threads']} threads, torch {place['versions']['torch']}, {place['date']}"
+    told = (
+        f"{place['device']}, {place['threads']} threads, torch {place['versions']['torch']}, {place['date']}"
+    )
     command = f"<p><code>{html.escape(found['command'])}</code><br>{html.escape(told)}{reasons}</p>"
     return Html(f"<div>{table_html(rows, header).text}{command}</div>")

@@ -11,12 +11,19 @@ from dhp_lab.lessons.conditional import figures
 from dhp_lab.notebook.sliders import Choice, Explorer, Slider
 
 
-def explore(network: LabelDenoiser, schedule: NoiseSchedule, *, device: torch.device | str = "cpu") -> Explorer:
+def explore(
+    network: LabelDenoiser, schedule: NoiseSchedule, *, device: torch.device | str = "cpu"
+) -> Explorer:
     """The class asked for and the guidance scale, drawn freely or around known pixels of a test digit."""
     numbers = [str(i) for i in range(CLASSES)]
-    return Explorer(figures.GuidedDigits(network, schedule, device=device).render, [
-        Choice("label", "asked for", [*numbers, figures.ANY], "3"), Choice("known", "known", [figures.NOTHING, *figures.masks()]),
-        Choice("digit", "of a", numbers, "8"),
-        Slider("scale", "scale", 0.0, 15.0, 0.5, 3.0, unit="0: the class counts nothing, 1: as trained"),
-        Slider("seed", "seed", 0, 99, 1, 0, unit="of all noise"),
-    ], size=figures.SIZE)  # fmt: skip
+    return Explorer(
+        figures.GuidedDigits(network, schedule, device=device).render,
+        [
+            Choice("label", "asked for", [*numbers, figures.ANY], "3"),
+            Choice("known", "known", [figures.NOTHING, *figures.masks()]),
+            Choice("digit", "of a", numbers, "8"),
+            Slider("scale", "scale", 0.0, 15.0, 0.5, 3.0, unit="0: the class counts nothing, 1: as trained"),
+            Slider("seed", "seed", 0, 99, 1, 0, unit="of all noise"),
+        ],
+        size=figures.SIZE,
+    )

@@ -1,4 +1,5 @@
-"""Lesson 04: digits asked for by class, guided, and completed from a part; their figures, and the explorer's pure picture.
+"""Lesson 04: digits asked for by class, guided, and completed from a part; their figures, and the explorer's
+pure picture.
 
 | function or class    | what it gives                                                                         |
 |----------------------|---------------------------------------------------------------------------------------|
@@ -28,9 +29,9 @@ from dhp_lab.notebook.digit_figures import GAP, LABEL, digits_figure
 from dhp_lab.notebook.html import Rendered, picture_bytes, table_html
 from dhp_lab.notebook.style import BLUE, CHART_DPI, GREEN, GREY, ORANGE, SKY, style
 
-PER_ROW, ROWS, ZOOM = 8, 2, 9                                       # of the explorer's samples
+PER_ROW, ROWS, ZOOM = 8, 2, 9  # of the explorer's samples
 SIZE = LABEL + PER_ROW * (SIDE * ZOOM + GAP) - GAP, (ROWS + 1) * (SIDE * ZOOM + GAP) - GAP
-STEPS, JUMP, ROUNDS = 25, 5, 3                                      # noise levels of its chain, and its way back up
+STEPS, JUMP, ROUNDS = 25, 5, 3  # noise levels of its chain, and its way back up
 ANY, NOTHING = "any", "nothing"
 
 
@@ -41,23 +42,35 @@ def masks() -> dict[str, Tensor]:
     frame[:] = True
     frame[1:-1, 2:-2] = False
     chess = (torch.arange(SIDE)[:, None] + torch.arange(SIDE)) % 2 == 0
-    return {"upper half": upper, "left half": left, "every second pixel": chess, "frame": frame, "middle (outpainting)": middle}
+    return {
+        "upper half": upper,
+        "left half": left,
+        "every second pixel": chess,
+        "frame": frame,
+        "middle (outpainting)": middle,
+    }
 
 
 def densities_figure(at: np.ndarray, densities: Mapping[str, np.ndarray], *, xlabel: str) -> Figure:
-    """Densities (n,) by name over the numbers ``at`` (n,); the first is grey and dashed, what the others are compared with."""
+    """Densities (n,) by name over the numbers ``at`` (n,); the first is grey and dashed, what the others are
+    compared with.
+    """
     with style():
         figure = Figure(figsize=(8, 3.1), dpi=CHART_DPI, layout="constrained")
         axes = figure.add_subplot()
         for number, (name, density) in enumerate(densities.items()):
-            colour, line = (GREY, "--") if number == 0 else ((BLUE, ORANGE, GREEN, SKY)[(number - 1) % 4], "-")
+            colour, line = (
+                (GREY, "--") if number == 0 else ((BLUE, ORANGE, GREEN, SKY)[(number - 1) % 4], "-")
+            )
             axes.plot(at, density, color=colour, linestyle=line, label=name)
         axes.set(xlabel=xlabel, ylabel="density", ylim=(0, None))
         axes.legend(loc="upper left")
     return figure
 
 
-def trade_figure(scales: Sequence[float], measures: Mapping[str, Sequence[float]], real: Mapping[str, float]) -> Figure:
+def trade_figure(
+    scales: Sequence[float], measures: Mapping[str, Sequence[float]], real: Mapping[str, float]
+) -> Figure:
     """Measures by name at each guidance scale, a panel for each, and what real digits reach as a dashed line."""
     with style():
         figure = Figure(figsize=(2.75 * len(measures), 2.9), dpi=CHART_DPI, layout="constrained")
@@ -92,7 +105,9 @@ class GuidedDigits:
         device: where the network lives.
     """
 
-    def __init__(self, network: LabelDenoiser, schedule: NoiseSchedule, *, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, network: LabelDenoiser, schedule: NoiseSchedule, *, device: torch.device | str = "cpu"
+    ) -> None:
         digits = load_digits()
         self.network, self.schedule, self.device, self.masks = network, schedule, device, masks()
         self.digits = {str(label): digits.test[digits.test_labels == label][:1] for label in range(CLASSES)}
@@ -102,25 +117,46 @@ class GuidedDigits:
         number = CLASSES if label == ANY else int(label)
         return clipped(guided(self.network, number, scale=scale, null=CLASSES), self.schedule)
 
-    def draw(self, label: str, scale: float, known: str, digit: str, seed: int) -> tuple[list[State], Tensor | None]:
-        """The states of 16 samples on their way down, and the mask of the pixels that they were given, if any."""
+    def draw(
+        self, label: str, scale: float, known: str, digit: str, seed: int
+    ) -> tuple[list[State], Tensor | None]:
+        """The states of 16 samples on their way down, and the mask of the pixels that they were given, if
+        any.
+        """
         generator, mask = torch.Generator().manual_seed(seed), self.masks.get(known)
         x_T = start(self.schedule, (ROWS * PER_ROW, 1, SIDE, SIDE), generator=generator, device=self.device)
         denoise = self.denoiser(label, scale)
         if mask is None:
             return list(ddim(denoise, self.schedule, x_T, count=STEPS)), None
         pictures = self.digits[digit].to(x_T).expand_as(x_T)
-        states = inpaint(denoise, self.schedule, x_T, pictures, mask.to(self.device), count=STEPS, jump=JUMP, rounds=ROUNDS,
-                         generator=generator)  # fmt: skip
+        states = inpaint(
+            denoise,
+            self.schedule,
+            x_T,
+            pictures,
+            mask.to(self.device),
+            count=STEPS,
+            jump=JUMP,
+            rounds=ROUNDS,
+            generator=generator,
+        )
         return list(states), mask
 
     def render(self, *, label: str, scale: float, known: str, digit: str, seed: int) -> Rendered:
-        """Samples of a class, drawn freely or around the known pixels of a test digit, and what the classifier sees."""
+        """Samples of a class, drawn freely or around the known pixels of a test digit, and what the
+        classifier sees.
+        """
         states, mask = self.draw(label, scale, known, digit, seed)
         x = states[-1].x.cpu()
-        given = self.digits[digit].masked_fill(~(torch.zeros(SIDE, SIDE, dtype=torch.bool) if mask is None else mask), torch.nan)
+        given = self.digits[digit].masked_fill(
+            ~(torch.zeros(SIDE, SIDE, dtype=torch.bool) if mask is None else mask), torch.nan
+        )
         rows = {"what is known": given, "samples": x[:PER_ROW], "more samples": x[PER_ROW:]}
-        text = self._table(x, label) if mask is None else self._table(x, label) + f"<p>{self._kept(x, digit, mask)}</p>"
+        text = (
+            self._table(x, label)
+            if mask is None
+            else self._table(x, label) + f"<p>{self._kept(x, digit, mask)}</p>"
+        )
         around = "" if mask is None else f", drawn around known pixels ({known}) of the digit {digit}"
         alt = f"{len(x)} samples, asked for: {label}, guidance scale {scale:g}{around}; seed {seed}"
         figure = digits_figure(rows, known=mask, zoom=ZOOM)

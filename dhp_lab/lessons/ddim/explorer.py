@@ -12,8 +12,12 @@ from dhp_lab.notebook.sliders import Explorer, Slider
 
 def explore(denoiser: Denoiser, schedule: NoiseSchedule, *, device: torch.device | str = "cpu") -> Explorer:
     """Steps, eta and seed of DDIM on digits; each noise is drawn from twice."""
-    return Explorer(figures.DigitDraws(denoiser, schedule, device=device).render, [
-        Slider("steps", "steps", 1, min(250, schedule.steps), 1, 20, unit="questions to the network"),
-        Slider("eta", "η", 0.0, 1.0, 0.1, 0.0, unit="0: no chance on the way, 1: as much as DDPM"),
-        Slider("seed", "seed", 0, 99, 1, 0, unit="of all noise, at the start and on the way"),
-    ], size=figures.SIZE)  # fmt: skip
+    return Explorer(
+        figures.DigitDraws(denoiser, schedule, device=device).render,
+        [
+            Slider("steps", "steps", 1, min(250, schedule.steps), 1, 20, unit="questions to the network"),
+            Slider("eta", "η", 0.0, 1.0, 0.1, 0.0, unit="0: no chance on the way, 1: as much as DDPM"),
+            Slider("seed", "seed", 0, 99, 1, 0, unit="of all noise, at the start and on the way"),
+        ],
+        size=figures.SIZE,
+    )

@@ -1,4 +1,5 @@
-"""Lesson 02, DDIM: the ways of one pixel, quality against steps, measured samplers, and the picture behind the explorer.
+"""Lesson 02, DDIM: the ways of one pixel, quality against steps, measured samplers, and the picture behind
+the explorer.
 
 | function or class   | what it gives                                                                  |
 |---------------------|--------------------------------------------------------------------------------|
@@ -28,8 +29,12 @@ from dhp_lab.notebook.digit_figures import GAP, digits_figure
 from dhp_lab.notebook.html import Rendered, picture_bytes
 from dhp_lab.notebook.style import BLUE, CHART_DPI, GREEN, GREY, ORANGE, SKY, style
 
-GREY_LEVELS = 8                                # levels of the data in a unit of x: 16 of them from -1 to 1
-COLUMNS, ZOOM, LABEL = 8, 8, 170               # of the explorer's picture: digits a row, dots a pixel, dots for a row's label
+GREY_LEVELS = 8  # levels of the data in a unit of x: 16 of them from -1 to 1
+COLUMNS, ZOOM, LABEL = (
+    8,
+    8,
+    170,
+)  # of the explorer's picture: digits a row, dots a pixel, dots for a row's label
 SIZE = LABEL + COLUMNS * (ZOOM * SIDE + GAP) - GAP, 5 * (ZOOM * SIDE + GAP) - GAP
 
 
@@ -49,10 +54,14 @@ def paths_figure(times: Sequence[float], paths: Mapping[str, Tensor]) -> Figure:
         ValueError: paths that do not have a value for each time.
     """
     if any(values.ndim != 2 or values.shape[1] != len(times) for values in paths.values()):
-        raise ValueError(f"paths must be (runs, {len(times)}), got {[tuple(values.shape) for values in paths.values()]}")
+        raise ValueError(
+            f"paths must be (runs, {len(times)}), got {[tuple(values.shape) for values in paths.values()]}"
+        )
     with style():
         figure = Figure(figsize=(9.4, 2.9), dpi=CHART_DPI, layout="constrained")
-        for axes, (label, values) in zip(figure.subplots(1, len(paths), sharey=True, squeeze=False)[0], paths.items()):
+        for axes, (label, values) in zip(
+            figure.subplots(1, len(paths), sharey=True, squeeze=False)[0], paths.items()
+        ):
             for number, value in enumerate(values.detach().cpu().double().numpy()):
                 axes.plot(times, value, color=(BLUE, ORANGE, GREEN, SKY)[number % 4], linewidth=1.2)
             axes.set(title=label, xlabel="time t, from right to left", xlim=(0, max(times)))
@@ -60,7 +69,9 @@ def paths_figure(times: Sequence[float], paths: Mapping[str, Tensor]) -> Figure:
     return figure
 
 
-def quality_figure(curves: Mapping[str, Mapping[int, float]], lines: Mapping[str, float], *, ylabel: str) -> Figure:
+def quality_figure(
+    curves: Mapping[str, Mapping[int, float]], lines: Mapping[str, float], *, ylabel: str
+) -> Figure:
     """A measure against the number of steps.
 
     Args:
@@ -94,11 +105,15 @@ class DigitDraws:
         device: where the denoiser lives.
     """
 
-    def __init__(self, denoiser: Denoiser, schedule: NoiseSchedule, *, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, denoiser: Denoiser, schedule: NoiseSchedule, *, device: torch.device | str = "cpu"
+    ) -> None:
         self.denoiser, self.schedule, self.device = denoiser, schedule, device
 
     def runs(self, steps: int, eta: float, seed: int) -> tuple[Tensor, list[State]]:
-        """(2 COLUMNS, 1, 8, 8) noise, its second half equal to the first, and the states on its way to digits."""
+        """(2 COLUMNS, 1, 8, 8) noise, its second half equal to the first, and the states on its way to
+        digits.
+        """
         generator = torch.Generator().manual_seed(seed)
         noise = start(self.schedule, (COLUMNS, 1, SIDE, SIDE), generator=generator, device=self.device)
         x_T = torch.cat([noise, noise])
@@ -112,10 +127,12 @@ class DigitDraws:
         seconds, apart = perf_counter() - begin, level_error(one, other)
         chosen = [states[i] for i in np.unique(np.linspace(0, steps - 1, COLUMNS).round().astype(int))]
         rows = {
-            "the noise": x_T[:COLUMNS], "a digit of each": one, "again, the same noise": other,
+            "the noise": x_T[:COLUMNS],
+            "a digit of each": one,
+            "again, the same noise": other,
             "first digit: its guesses": torch.stack([state.x0[0] for state in chosen]),
             "first digit: its states": torch.stack([state.x[0] for state in chosen]),
-        }  # fmt: skip
+        }
         times = ", ".join(f"{state.t:.0f}" for state in chosen)
         text = (
             f"<p>The two runs from the same noise differ by {apart:.2f} grey levels of 16 (root mean square).<br>"

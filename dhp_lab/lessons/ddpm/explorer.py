@@ -10,9 +10,16 @@ from dhp_lab.notebook.sliders import Choice, Explorer, Slider
 
 
 def explore(network: Denoiser, known: NoiseSchedule) -> Explorer:
-    """A digit at a time t of a schedule, and what the network (trained on ``known``, on the CPU) guesses it was."""
-    return Explorer(figures.NoisyDigit(network, known).render, [
-        Choice("schedule", "schedule", ["linear", "cosine"]), Choice("digit", "digit", [str(i) for i in range(CLASSES)], "3"),
-        Slider("t", "time t", 1, known.steps, 1, known.steps // 5, unit=f"of {known.steps}"),
-        Slider("seed", "noise", 0, 20, 1, 0, unit="each number is other noise"),
-    ], size=figures.SIZE)  # fmt: skip
+    """A digit at a time t of a schedule, and what the network (trained on ``known``, on the CPU) guesses it
+    was.
+    """
+    return Explorer(
+        figures.NoisyDigit(network, known).render,
+        [
+            Choice("schedule", "schedule", ["linear", "cosine"]),
+            Choice("digit", "digit", [str(i) for i in range(CLASSES)], "3"),
+            Slider("t", "time t", 1, known.steps, 1, known.steps // 5, unit=f"of {known.steps}"),
+            Slider("seed", "noise", 0, 20, 1, 0, unit="each number is other noise"),
+        ],
+        size=figures.SIZE,
+    )

@@ -1,4 +1,5 @@
-"""The figures of lesson 01, and the pure picture behind its explorer: a digit, its noisy state, and two guesses of it.
+"""The figures of lesson 01, and the pure picture behind its explorer: a digit, its noisy state, and two
+guesses of it.
 
 | function            | what it gives                                                                     |
 |---------------------|-----------------------------------------------------------------------------------|
@@ -40,12 +41,18 @@ from dhp_lab.notebook.style import (
 )
 
 __all__ = [
-    "NoisyDigit", "bound_figure", "digits_figure", "embedding_figure", "errors_figure", "loss_figure", "posterior_figure",
+    "NoisyDigit",
+    "bound_figure",
+    "digits_figure",
+    "embedding_figure",
+    "errors_figure",
+    "loss_figure",
+    "posterior_figure",
     "schedules_figure",
 ]
 
 COLOURS = (BLUE, ORANGE, GREEN, SKY, GREY)
-SIZE = 1010, 250                                # CSS pixels of the explorer's picture
+SIZE = 1010, 250  # CSS pixels of the explorer's picture
 
 
 def _place(figure: Figure, canvas: np.ndarray, left: int, top: int, width: int, height: int) -> None:
@@ -94,21 +101,32 @@ def embedding_figure(values: np.ndarray) -> Figure:
     with style():
         figure, (axes,) = _chart(width=8, height=2.8)
         axes.grid(False)
-        picture = axes.imshow(values.T, cmap="RdBu", vmin=-1, vmax=1, aspect="auto", interpolation="nearest",
-                              extent=(0.5, len(values) + 0.5, values.shape[1] - 0.5, -0.5))  # fmt: skip
+        picture = axes.imshow(
+            values.T,
+            cmap="RdBu",
+            vmin=-1,
+            vmax=1,
+            aspect="auto",
+            interpolation="nearest",
+            extent=(0.5, len(values) + 0.5, values.shape[1] - 0.5, -0.5),
+        )
         axes.set(xlabel="time t", ylabel="number in the list")
         figure.colorbar(picture, ax=axes, label="value")
     return figure
 
 
 def loss_figure(losses: Sequence[float]) -> Figure:
-    """The loss at each step of a training run, and its mean over a fiftieth of the run, or over 5 steps if that is more."""
+    """The loss at each step of a training run, and its mean over a fiftieth of the run, or over 5 steps if
+    that is more.
+    """
     window = min(len(losses), max(5, len(losses) // 50))
     means = np.convolve(losses, np.full(window, 1 / window), mode="valid")
     with style():
         figure, (axes,) = _chart(width=8, height=2.8)
         axes.semilogy(np.arange(1, len(losses) + 1), losses, color=SKY, linewidth=0.8, label="each step")
-        axes.semilogy(np.arange(window, len(losses) + 1), means, color=BLUE, label=f"mean of the last {window}")
+        axes.semilogy(
+            np.arange(window, len(losses) + 1), means, color=BLUE, label=f"mean of the last {window}"
+        )
         axes.set(xlabel="training step", ylabel="loss, 1 = always zero")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
@@ -118,7 +136,8 @@ def loss_figure(losses: Sequence[float]) -> Figure:
 
 
 def errors_figure(times: np.ndarray, errors: Mapping[str, np.ndarray], noise: np.ndarray) -> Figure:
-    """Errors (n,) of denoisers by name at times (n,), two for each denoiser: solid, then dashed; ``noise`` (n,) is sigma.
+    """Errors (n,) of denoisers by name at times (n,), two for each denoiser: solid, then dashed; ``noise``
+    (n,) is sigma.
 
     Errors below 0.003 lie below the chart.
     """
@@ -137,7 +156,11 @@ def bound_figure(times: np.ndarray, errors: np.ndarray, weights: np.ndarray, bit
     with style():
         figure, (error, weight, bit) = _chart(3)
         error.loglog(times, errors, color=BLUE)
-        error.set(title="error of the noise estimate", xlabel="time t", ylabel=r"mean of $(\varepsilon - \hat\varepsilon)^2$")
+        error.set(
+            title="error of the noise estimate",
+            xlabel="time t",
+            ylabel=r"mean of $(\varepsilon - \hat\varepsilon)^2$",
+        )
         weight.loglog(times, weights, color=ORANGE)
         weight.set(title="what the bound makes it count", xlabel="time t", ylabel="weight w(t)")
         weight.yaxis.set_minor_formatter(NullFormatter())
@@ -147,7 +170,8 @@ def bound_figure(times: np.ndarray, errors: np.ndarray, weights: np.ndarray, bit
 
 
 class NoisyDigit:
-    """Test digits, noise on them, and what a network and the ideal denoiser of the training digits make of it.
+    """Test digits, noise on them, and what a network and the ideal denoiser of the training digits make of
+    it.
 
     Args:
         network: eps = network(x_t, t), on the CPU.
@@ -158,17 +182,27 @@ class NoisyDigit:
         digits = load_digits()
         self.network, self.known = network, known
         self.schedules = {"linear": linear(known.steps), "cosine": cosine(known.steps)}
-        self.ideal = {name: IdealDenoiser(digits.train, schedule) for name, schedule in self.schedules.items()}
+        self.ideal = {
+            name: IdealDenoiser(digits.train, schedule) for name, schedule in self.schedules.items()
+        }
         self.digits = {str(label): digits.test[digits.test_labels == label][:1] for label in range(CLASSES)}
 
     def render(self, *, schedule: str, digit: str, t: int, seed: int) -> Rendered:
-        """A digit's state at time t, its clean version as two denoisers guess it, and where t lies on the schedule."""
+        """A digit's state at time t, its clean version as two denoisers guess it, and where t lies on the
+        schedule.
+        """
         chain, x0 = self.schedules[schedule], self.digits[digit]
         x_t = q_sample(chain, x0, t, noise_like(x0, torch.Generator().manual_seed(seed)))
-        shown = {"clean digit $x_0$": x0, f"noisy state, t = {t}": x_t, r"$\hat x_0$, network": self.learnt_x0(chain, x_t, t),
-                 r"$\hat x_0$, ideal denoiser": self.ideal[schedule].x0(x_t, t)}  # fmt: skip
+        shown = {
+            "clean digit $x_0$": x0,
+            f"noisy state, t = {t}": x_t,
+            r"$\hat x_0$, network": self.learnt_x0(chain, x_t, t),
+            r"$\hat x_0$, ideal denoiser": self.ideal[schedule].x0(x_t, t),
+        }
         errors = [f"{(guess - x0).square().mean().sqrt().item():.3f}" for guess in list(shown.values())[2:]]
-        alpha_bar, sigma, snr = (f"{value(t).item():.4g}" for value in (chain.alpha_bar, chain.sigma, chain.snr))
+        alpha_bar, sigma, snr = (
+            f"{value(t).item():.4g}" for value in (chain.alpha_bar, chain.sigma, chain.snr)
+        )
         header = ["schedule", "t", "ᾱ(t)", "σ(t)", "SNR(t)", "error, network", "error, ideal denoiser"]
         text = table_html([[schedule, t, alpha_bar, sigma, snr, *errors]], header).text
         alt = f"A {digit}, its state at t = {t} of the {schedule} schedule (SNR {snr}), and two guesses of it"
@@ -176,9 +210,11 @@ class NoisyDigit:
 
     @torch.no_grad()
     def learnt_x0(self, chain: NoiseSchedule, x_t: Tensor, t: float) -> Tensor:
-        """The network's guess of x0 from a state (B, 1, 8, 8) of another chain: it is asked at the time of equal sigma.
+        """The network's guess of x0 from a state (B, 1, 8, 8) of another chain: it is asked at the time of
+        equal sigma.
 
-        A state noisier than any that the network knows is shrunk to the noisiest one: neither has a signal to see.
+        A state noisier than any that the network knows is shrunk to the noisiest one: neither has a signal to
+        see.
         """
         sigma = chain.sigma(t)
         there = self.known.time_of(sigma.clamp(max=self.known.sigma(self.known.steps)))
@@ -196,7 +232,9 @@ class NoisyDigit:
             axes = figure.add_axes([720 / width, 46 / height, 285 / width, 168 / height])
             for (name, chain), colour in zip(self.schedules.items(), COLOURS):
                 snr = chain.snr(torch.arange(1, chain.steps + 1)).numpy()
-                axes.semilogy(np.arange(1, chain.steps + 1), snr, color=colour, alpha=1 if name == schedule else 0.3)
+                axes.semilogy(
+                    np.arange(1, chain.steps + 1), snr, color=colour, alpha=1 if name == schedule else 0.3
+                )
                 if name == schedule:
                     axes.plot(t, snr[t - 1], "o", color=colour, markersize=8)
             axes.axhline(1, color=GREY, linewidth=1, linestyle="--")

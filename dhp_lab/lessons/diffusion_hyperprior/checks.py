@@ -15,13 +15,13 @@ from dhp_lab.notebook.exercises import Case, exercise
 @exercise
 def time_of_step() -> Iterator[Case]:
     """Return the time t* of rounding to steps of delta: time_of_step(delta, latent_scale, alpha_bars)."""
-    whole = 1 / (1 + np.arange(4.0) ** 2)                                  # sigma is 0, 1, 2, 3 at t = 0, 1, 2, 3
+    whole = 1 / (1 + np.arange(4.0) ** 2)  # sigma is 0, 1, 2, 3 at t = 0, 1, 2, 3
     spread = "rounding makes noise of standard deviation delta / sqrt(12), and alpha_bar = 1 / (1 + sigma^2)"
     yield Case({"delta": 2 * math.sqrt(12), "latent_scale": 1.0, "alpha_bars": whole}, 2.0, hint=spread)
     unit = "a schedule counts noise beside a signal of size 1: divide the noise by latent_scale"
     yield Case({"delta": math.sqrt(12), "latent_scale": 0.5, "alpha_bars": whole}, 2.0, hint=unit)
     line = "between two whole times log(alpha_bar) follows a straight line: interpolate the logarithm, and let it rise"
-    middle = math.sqrt(12 * (math.sqrt(10) - 1))                           # 1 + sigma^2 half way from 2 to 5, in logarithms
+    middle = math.sqrt(12 * (math.sqrt(10) - 1))  # 1 + sigma^2 half way from 2 to 5, in logarithms
     yield Case({"delta": middle, "latent_scale": 1.0, "alpha_bars": whole}, 1.5, hint=line)
     equal = "here every beta is 0.1, so alpha_bar_t = 0.9^t, and t* = log(1 + sigma^2) / -log(0.9)"
     t = math.log1p(1 / (12 * 0.4**2)) / -math.log(0.9)

@@ -10,9 +10,25 @@ from dhp_lab.notebook.sliders import Choice, Explorer, Slider
 
 def explore(model: DiffusionHyperprior) -> Explorer:
     """Lambda sets the start time on a schedule, K and gamma what the decoder does from there."""
-    return Explorer(figures.DiffusionTimes(model).render, [
-        Choice("photo", "photo", PHOTOS, "chelsea"), Choice("schedule", "schedule", ["linear", "cosine"]),
-        Slider("lambda_rate", "λ", 1e-5, 3e-2, 0.1, 3e-3, unit="error for a bit per pixel; larger: smaller file", log=True),
-        Slider("steps", "steps K", 0, 16, 1, 4, unit="questions to the denoiser; 0: none, 1: the average"),
-        Slider("gamma", "γ", 0.0, 1.0, 0.1, 0.0, unit="0: the sample, 1: the average"),
-    ], size=figures.SIZE)  # fmt: skip
+    return Explorer(
+        figures.DiffusionTimes(model).render,
+        [
+            Choice("photo", "photo", PHOTOS, "chelsea"),
+            Choice("schedule", "schedule", ["linear", "cosine"]),
+            Slider(
+                "lambda_rate",
+                "λ",
+                1e-5,
+                3e-2,
+                0.1,
+                3e-3,
+                unit="error for a bit per pixel; larger: smaller file",
+                log=True,
+            ),
+            Slider(
+                "steps", "steps K", 0, 16, 1, 4, unit="questions to the denoiser; 0: none, 1: the average"
+            ),
+            Slider("gamma", "γ", 0.0, 1.0, 0.1, 0.0, unit="0: the sample, 1: the average"),
+        ],
+        size=figures.SIZE,
+    )

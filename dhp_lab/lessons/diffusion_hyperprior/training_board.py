@@ -1,7 +1,7 @@
 """What a training run left for TensorBoard: its numbers as arrays and as a figure, and TensorBoard itself.
 
-    values = scalars("outputs/tensorboard")        # {"train/loss": (steps, values), ...}
-    address = serve("outputs/tensorboard")         # a server in this process, gone when the process ends
+values = scalars("outputs/tensorboard")        # {"train/loss": (steps, values), ...}
+address = serve("outputs/tensorboard")         # a server in this process, gone when the process ends
 """
 
 from __future__ import annotations
@@ -30,14 +30,21 @@ def scalars(folder: str | Path) -> Scalars:
         FileNotFoundError: the folder holds no event file.
     """
     if not any(Path(folder).glob("**/events.out.tfevents.*")):
-        raise FileNotFoundError(f"{folder} holds no event file of TensorBoard; train with `dhp train --output_dir ...` first")
-    board = EventAccumulator(str(folder), size_guidance={"scalars": 0})          # 0 keeps all of them
+        raise FileNotFoundError(
+            f"{folder} holds no event file of TensorBoard; train with `dhp train --output_dir ...` first"
+        )
+    board = EventAccumulator(str(folder), size_guidance={"scalars": 0})  # 0 keeps all of them
     board.Reload()
     found = {tag: board.Scalars(tag) for tag in sorted(board.Tags()["scalars"])}
-    return {tag: (np.array([e.step for e in events]), np.array([e.value for e in events])) for tag, events in found.items()}
+    return {
+        tag: (np.array([e.step for e in events]), np.array([e.value for e in events]))
+        for tag, events in found.items()
+    }
 
 
-def scalars_figure(values: Scalars, tags: Sequence[str], *, changes: Mapping[str, int] | None = None) -> Figure:
+def scalars_figure(
+    values: Scalars, tags: Sequence[str], *, changes: Mapping[str, int] | None = None
+) -> Figure:
     """The scalars of these tags, a panel for each.
 
     Args:
@@ -49,11 +56,19 @@ def scalars_figure(values: Scalars, tags: Sequence[str], *, changes: Mapping[str
         for axes, tag in zip(figure.subplots(1, len(tags), squeeze=False)[0], tags):
             steps, curve = values.get(tag, ((), ()))
             axes.plot(steps, curve, "o-", color=BLUE, markersize=3.5, linewidth=1.4)
-            axes.margins(y=0.18)                                            # room for the names of changes
+            axes.margins(y=0.18)  # room for the names of changes
             for name, step in (changes or {}).items():
                 axes.axvline(step, color=GREY, linestyle="--", linewidth=1)
-                axes.annotate(name, (step, 1), xycoords=("data", "axes fraction"), xytext=(3, -3), textcoords="offset points",
-                              va="top", fontsize=8, color=GREY)  # fmt: skip
+                axes.annotate(
+                    name,
+                    (step, 1),
+                    xycoords=("data", "axes fraction"),
+                    xytext=(3, -3),
+                    textcoords="offset points",
+                    va="top",
+                    fontsize=8,
+                    color=GREY,
+                )
             axes.set(title=tag, xlabel="step")
             axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     return figure

@@ -1,4 +1,5 @@
-"""Lesson 08, where the codec fails: pictures that no camera takes, files that were damaged, and what becomes of both.
+"""Lesson 08, where the codec fails: pictures that no camera takes, files that were damaged, and what becomes
+of both.
 
 | function          | what it gives                                                            |
 |-------------------|--------------------------------------------------------------------------|
@@ -22,7 +23,7 @@ from dhp_lab.data.images import MIN_SIDE, to_pixels, to_tensor
 from dhp_lab.data.photos import load_photo
 
 WORDS = "the size of a file says little without the size of its picture and no point of a curve says what the curve says "
-LETTERS, LEADING, MARGIN = 12, 15, 6             # dots: size of the letters, from line to line, around the text
+LETTERS, LEADING, MARGIN = 12, 15, 6  # dots: size of the letters, from line to line, around the text
 
 
 def drawn_pictures(side: int) -> dict[str, Tensor]:
@@ -33,10 +34,13 @@ def drawn_pictures(side: int) -> dict[str, Tensor]:
     bars[..., 2], bars[:, at % 6 < 3] = 255, (255, 0, 0)
     noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
     return {
-        "text": to_tensor(_page(side)), "chessboard of pixels": to_tensor(np.repeat(chess[..., None], 3, 2)),
-        "red and blue bars": to_tensor(bars), "noise": to_tensor(noise),
-        "flat grey": to_tensor(np.full((side, side, 3), 128, np.uint8)), "tiny photo": load_photo("astronaut", MIN_SIDE),
-    }  # fmt: skip
+        "text": to_tensor(_page(side)),
+        "chessboard of pixels": to_tensor(np.repeat(chess[..., None], 3, 2)),
+        "red and blue bars": to_tensor(bars),
+        "noise": to_tensor(noise),
+        "flat grey": to_tensor(np.full((side, side, 3), 128, np.uint8)),
+        "tiny photo": load_photo("astronaut", MIN_SIDE),
+    }
 
 
 def _page(side: int) -> np.ndarray:
@@ -65,14 +69,20 @@ def spoiled(data: bytes) -> dict[str, bytes]:
         return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
 
     return {
-        "cut after 20 bytes": data[:20], "cut in the middle": data[: len(data) // 2], "one byte too many": data + b"\0",
-        "one bit of the height turned": flipped(9), "one bit of y turned": flipped(len(data) - 10),
-        "the wrong kind of file": b"\xff\xd8\xff\xe0" + data, "an empty file": b"",
-    }  # fmt: skip
+        "cut after 20 bytes": data[:20],
+        "cut in the middle": data[: len(data) // 2],
+        "one byte too many": data + b"\0",
+        "one bit of the height turned": flipped(9),
+        "one bit of y turned": flipped(len(data) - 10),
+        "the wrong kind of file": b"\xff\xd8\xff\xe0" + data,
+        "an empty file": b"",
+    }
 
 
 def outcome(decode: Callable[[bytes], object], data: bytes) -> str:
-    """The first line of the error that decoding gives, or "decoded". Other errors than `BitstreamError` are raised."""
+    """The first line of the error that decoding gives, or "decoded". Other errors than `BitstreamError` are
+    raised.
+    """
     try:
         decode(data)
     except BitstreamError as error:

@@ -48,11 +48,17 @@ from dhp_lab.notebook.style import (
 
 LOOKS = ((BLUE, "o"), (SKY, "s"), (PURPLE, "^"), (AMBER, "D"), (GREEN, "v"), (GREY, "P"), (ORANGE, "X"))
 TRADE_COLUMNS = {
-    "bpp": ("bpp", 3), "psnr": ("PSNR, dB", 2), "ms_ssim": ("MS-SSIM", 4), "texture": ("texture", 2), "lpips": ("LPIPS", 3),
-    "dists": ("DISTS", 3), "fid": ("FID", 1), "kid": ("KID, 1000 times", 2),
-}  # fmt: skip
+    "bpp": ("bpp", 3),
+    "psnr": ("PSNR, dB", 2),
+    "ms_ssim": ("MS-SSIM", 4),
+    "texture": ("texture", 2),
+    "lpips": ("LPIPS", 3),
+    "dists": ("DISTS", 3),
+    "fid": ("FID", 1),
+    "kid": ("KID, 1000 times", 2),
+}
 WAYS = {"z": "z alone", "z+y": "z + y, as many bytes", "shrunk": "z + y of a shrunk photo"}
-USUAL_STEPS = 8                                              # of those K whose gammas are drawn, the nearest
+USUAL_STEPS = 8  # of those K whose gammas are drawn, the nearest
 
 
 def codec_curves(points: Sequence[Point]) -> dict[str, dict[str, Curve]]:
@@ -87,7 +93,9 @@ def curves_figure(panels: Mapping[str, Mapping[str, Curve]], *, ylabel: str, wid
             shown, looks = [], _looks(curves)
             for name, (rates, qualities) in curves.items():
                 (colour, marker), width = looks[name], 2.4 if name.startswith("ours") else 1.3
-                axes.plot(rates, qualities, color=colour, marker=marker, markersize=4.5, linewidth=width, label=name)
+                axes.plot(
+                    rates, qualities, color=colour, marker=marker, markersize=4.5, linewidth=width, label=name
+                )
                 shown += [quality for rate, quality in zip(rates, qualities) if rate <= widest]
             margin = 0.05 * (max(shown) - min(shown))
             axes.set(title=title, xlabel="bits per pixel", ylabel=ylabel, xlim=(0, widest))
@@ -105,7 +113,9 @@ def _looks(names: Iterable[str]) -> dict[str, tuple[str, str]]:
 
 
 def savings(anchor: Curve, test: Curve, count: int = 201) -> tuple[np.ndarray, np.ndarray]:
-    """Qualities (count,) in dB that both curves reach, and there the bits of `test` more (+) or less (-) in %."""
+    """Qualities (count,) in dB that both curves reach, and there the bits of `test` more (+) or less (-) in
+    %.
+    """
     logs = []
     for rates, qualities in (anchor, test):
         order = np.argsort(qualities)
@@ -129,7 +139,9 @@ def savings_figure(anchors: Mapping[str, Curve], test: Curve, *, name: str) -> F
             left.semilogx(rates, qualities, "o-", color=colour, label=label, markersize=4.5)
         at, percent = savings(anchor, test)
         order = np.argsort(anchor[1])
-        rate = np.exp(PchipInterpolator(np.asarray(anchor[1])[order], np.log(np.asarray(anchor[0])[order]))(at))
+        rate = np.exp(
+            PchipInterpolator(np.asarray(anchor[1])[order], np.log(np.asarray(anchor[0])[order]))(at)
+        )
         left.fill_betweenx(at, rate, rate * (1 + percent / 100), color=SKY, alpha=0.35, linewidth=0)
         left.set(title="equal quality, other rates", xlabel="bits per pixel, logarithmic", ylabel="PSNR, dB")
         left.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -144,7 +156,9 @@ def savings_figure(anchors: Mapping[str, Curve], test: Curve, *, name: str) -> F
     return figure
 
 
-def lines_figure(at: Sequence[float], panels: Mapping[str, Mapping[str, Sequence[float]]], *, xlabel: str) -> Figure:
+def lines_figure(
+    at: Sequence[float], panels: Mapping[str, Mapping[str, Sequence[float]]], *, xlabel: str
+) -> Figure:
     """Measures by title, each with a line by name over the positions `at`, which stand at equal distances."""
     with style():
         figure = Figure(figsize=(3.5 * len(panels), 3.0), dpi=CHART_DPI, layout="constrained")
@@ -157,16 +171,26 @@ def lines_figure(at: Sequence[float], panels: Mapping[str, Mapping[str, Sequence
     return figure
 
 
-def trade_figure(paths: Mapping[str, tuple[Sequence[float], Sequence[float]]], gammas: Sequence[float]) -> Figure:
-    """Ways from the sample to the mean by name: (textures, PSNRs), one of each for each gamma, the ends named."""
+def trade_figure(
+    paths: Mapping[str, tuple[Sequence[float], Sequence[float]]], gammas: Sequence[float]
+) -> Figure:
+    """Ways from the sample to the mean by name: (textures, PSNRs), one of each for each gamma, the ends
+    named.
+    """
     with style():
         figure = Figure(figsize=(6.8, 3.9), dpi=CHART_DPI, layout="constrained")
         axes = figure.add_subplot()
         for (name, (textures, qualities)), (colour, marker) in zip(paths.items(), cycle(LOOKS)):
             axes.plot(textures, qualities, color=colour, marker=marker, label=name)
             for i in {0, len(gammas) - 1}:
-                axes.annotate(f"γ = {gammas[i]:g}", (textures[i], qualities[i]), xytext=(7, 4), textcoords="offset points",
-                              fontsize=8.5, color=colour)  # fmt: skip
+                axes.annotate(
+                    f"γ = {gammas[i]:g}",
+                    (textures[i], qualities[i]),
+                    xytext=(7, 4),
+                    textcoords="offset points",
+                    fontsize=8.5,
+                    color=colour,
+                )
         axes.axvline(1, color=GREY, linestyle="--", linewidth=1.2, label="the original's texture")
         axes.margins(x=0.14, y=0.1)
         axes.set(xlabel="texture, 1 = as much as the original", ylabel="PSNR, dB")
@@ -180,28 +204,47 @@ def measured_speed(file: Path = RESULTS / "speed.json") -> Html:
     photo = found["photo_768x512"]
     rows = [["encode", f"{median(photo['encode_seconds']):.3f}"]]
     rows += [[f"decode, K = {k}", f"{median(seconds):.3f}"] for k, seconds in photo["decode_seconds"].items()]
-    sizes = [[f"{one['megapixels']:.1f}", *(f"{value:.{digits}f}" for job in ("encode", "decode") for value, digits in (
-        (median(one[job]["seconds"]), 2), (one[job]["peak_memory_mb"], 0)))] for one in found["sizes"]]  # fmt: skip
+    sizes = [
+        [
+            f"{one['megapixels']:.1f}",
+            *(
+                f"{value:.{digits}f}"
+                for job in ("encode", "decode")
+                for value, digits in ((median(one[job]["seconds"]), 2), (one[job]["peak_memory_mb"], 0))
+            ),
+        ]
+        for one in found["sizes"]
+    ]
     idle = found["sizes"][0]["encode"]["idle_memory_mb"]
     text = f"<p>{_source(found)}; λ = {found['lambda_rate']:g}. Medians; of the peaks {idle:.0f} MB are Python, torch and the model.</p>"
     header = ["megapixels", "encode, s", "peak, MB", "decode K = 1, s", "peak, MB"]
-    return Html(f"<div>{table_html(rows, ['photo of 768 x 512', 'seconds']).text}{table_html(sizes, header).text}{text}</div>")
+    return Html(
+        f"<div>{table_html(rows, ['photo of 768 x 512', 'seconds']).text}{table_html(sizes, header).text}{text}</div>"
+    )
 
 
 def measured_trade(file: Path = RESULTS / "realism.json") -> Html:
-    """Averages over photos for each lambda and K as benchmarks/realism.py has found them (gamma = 0), or that it has not run."""
+    """Averages over photos for each lambda and K as benchmarks/realism.py has found them (gamma = 0), or that
+    it has not run.
+    """
     if not file.exists():
         return _not_yet("realism.py", file)
     found = json.loads(file.read_text())
     names = _columns(found["rows"])
-    rows = [[f"{row['lambda_rate']:g}", row["K"], *_cells(row, names)] for row in found["rows"] if not row["gamma"]]
+    rows = [
+        [f"{row['lambda_rate']:g}", row["K"], *_cells(row, names)]
+        for row in found["rows"]
+        if not row["gamma"]
+    ]
     table = table_html(rows, ["λ", "K", *(TRADE_COLUMNS[name][0] for name in names)]).text
     notes = "".join(f"<br>{html.escape(note)}" for note in found["notes"])
     return Html(f"<div>{table}<p>{_source(found)}; {len(found['pictures'])} photos, γ = 0.{notes}</p></div>")
 
 
 def measured_gammas(file: Path = RESULTS / "realism.json") -> Html:
-    """PSNR against texture along gamma, a way for each lambda, as benchmarks/realism.py has found them, or that it has not run."""
+    """PSNR against texture along gamma, a way for each lambda, as benchmarks/realism.py has found them, or
+    that it has not run.
+    """
     if not file.exists():
         return _not_yet("realism.py", file)
     found = json.loads(file.read_text())
@@ -219,12 +262,17 @@ def measured_gammas(file: Path = RESULTS / "realism.json") -> Html:
 
 
 def measured_z_only(file: Path = RESULTS / "z_only.json") -> Html:
-    """A codec of z alone beside z + y in as many bytes, as benchmarks/z_only.py has found them, or that it has not run."""
+    """A codec of z alone beside z + y in as many bytes, as benchmarks/z_only.py has found them, or that it
+    has not run.
+    """
     if not file.exists():
         return _not_yet("z_only.py", file)
     found = json.loads(file.read_text())
     names = [name for name in _columns(found["rows"]) if name != "bpp"]
-    rows = [[f"{row['lambda_rate']:g}", WAYS[row["transmit"]], row["K"], f"{row['bpp']:.4f}", *_cells(row, names)] for row in found["rows"]]
+    rows = [
+        [f"{row['lambda_rate']:g}", WAYS[row["transmit"]], row["K"], f"{row['bpp']:.4f}", *_cells(row, names)]
+        for row in found["rows"]
+    ]
     table = table_html(rows, ["λ of z", "sent", "K", "bpp", *(TRADE_COLUMNS[name][0] for name in names)]).text
     fits = ", ".join(f"{one['fits']['z+y']} at λ = {one['lambda_rate']:g}" for one in found["files"])
     text = f"z + y has a file as small as that of z alone for so many of the {len(found['pictures'])} photos, not shrunk: {fits}."

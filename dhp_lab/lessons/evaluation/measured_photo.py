@@ -1,4 +1,6 @@
-"""The explorer of lesson 08: one photo coded by ours and by JPEG, where both are wrong, and their places on the curves."""
+"""The explorer of lesson 08: one photo coded by ours and by JPEG, where both are wrong, and their places on
+the curves.
+"""
 
 from __future__ import annotations
 
@@ -27,10 +29,10 @@ from dhp_lab.notebook.html import Rendered, picture_bytes, table_html
 from dhp_lab.notebook.photo_codec import PhotoCodec
 from dhp_lab.notebook.style import AMBER, BLUE, CSS_DPI, GAP, GREY, style
 
-TITLE = 24                                                   # dots above each panel
-ERROR_GAIN = 8                                               # an error of 32 levels is drawn black
-CURVE_RATES = (3e-2, 1e-2, 4e-3, 1.5e-3, 6e-4, 2e-4)         # lambdas of our curve
-KEPT = 32                                                    # decoded pictures that the cache holds
+TITLE = 24  # dots above each panel
+ERROR_GAIN = 8  # an error of 32 levels is drawn black
+CURVE_RATES = (3e-2, 1e-2, 4e-3, 1.5e-3, 6e-4, 2e-4)  # lambdas of our curve
+KEPT = 32  # decoded pictures that the cache holds
 
 
 def picture_size(side: int) -> tuple[int, int]:
@@ -39,7 +41,9 @@ def picture_size(side: int) -> tuple[int, int]:
 
 
 def error_map(x_hat: Tensor, x: Tensor) -> np.ndarray:
-    """(H, W, 3) uint8: white where two pictures (1, 3, H, W) are equal, black where a pixel's mean error is 32 levels or more."""
+    """(H, W, 3) uint8: white where two pictures (1, 3, H, W) are equal, black where a pixel's mean error is
+    32 levels or more.
+    """
     error = np.abs(to_pixels(x_hat).astype(float) - to_pixels(x).astype(float)).mean(2, keepdims=True)
     return np.repeat(255 - (ERROR_GAIN * error).clip(0, 255), 3, 2).round().astype(np.uint8)
 
@@ -56,7 +60,9 @@ class MeasuredPhoto:
         self.curves = lru_cache(maxsize=len(PHOTOS))(self._curves)
 
     def render(self, *, photo: str, lambda_rate: float, steps: int, gamma: float, seed: int) -> Rendered:
-        """Original, ours and JPEG at as many bytes; below them the curves with both places, and where both are wrong."""
+        """Original, ours and JPEG at as many bytes; below them the curves with both places, and where both
+        are wrong.
+        """
         (x, _), (data, jpeg, _) = self.files.photo(photo), self.files.encode(photo, lambda_rate)
         ours, theirs = self.decode(photo, lambda_rate, steps, gamma, seed), classical.decode(jpeg)
         drawn = "" if steps < 2 else f", γ = {gamma:g}, seed {seed}"
@@ -65,18 +71,35 @@ class MeasuredPhoto:
         if len(jpeg) > len(data):
             text += "<p>no JPEG of this picture is as small: this is its smallest</p>"
         still = "" if steps > 1 else "<p>γ and the seed count from K = 2 on</p>"
-        places = [(bits_per_pixel(len(file), *x.shape[-2:]), psnr(y, x).item()) for file, y in ((data, ours), (jpeg, theirs))]
-        figure = self._figure({
-            "original": to_pixels(x), f"ours, {len(data)} bytes": to_pixels(ours), f"JPEG, {len(jpeg)} bytes": to_pixels(theirs),
-            "": None, "error of ours, 8 times": error_map(ours, x), "error of JPEG, 8 times": error_map(theirs, x),
-        }, self.curves(photo), places)  # fmt: skip
-        alt = (f"{photo} and its errors: ours in {len(data)} bytes (λ = {lambda_rate:g}, K = {steps}{drawn}), "
-               f"JPEG in {len(jpeg)} bytes; both as points beside their rate-distortion curves")  # fmt: skip
-        return Rendered(picture_bytes(figure, compress_level=1), alt, f"<p>λ = {lambda_rate:g}</p>{text}{still}")
+        places = [
+            (bits_per_pixel(len(file), *x.shape[-2:]), psnr(y, x).item())
+            for file, y in ((data, ours), (jpeg, theirs))
+        ]
+        figure = self._figure(
+            {
+                "original": to_pixels(x),
+                f"ours, {len(data)} bytes": to_pixels(ours),
+                f"JPEG, {len(jpeg)} bytes": to_pixels(theirs),
+                "": None,
+                "error of ours, 8 times": error_map(ours, x),
+                "error of JPEG, 8 times": error_map(theirs, x),
+            },
+            self.curves(photo),
+            places,
+        )
+        alt = (
+            f"{photo} and its errors: ours in {len(data)} bytes (λ = {lambda_rate:g}, K = {steps}{drawn}), "
+            f"JPEG in {len(jpeg)} bytes; both as points beside their rate-distortion curves"
+        )
+        return Rendered(
+            picture_bytes(figure, compress_level=1), alt, f"<p>λ = {lambda_rate:g}</p>{text}{still}"
+        )
 
     def _decode(self, photo: str, lambda_rate: float, steps: int, gamma: float, seed: int) -> Tensor:
         device = self.model.log2_spread.device
-        return Coder(self.model, (steps,), gamma, seed, device).decode([self.files.encode(photo, lambda_rate)[0]], steps)
+        return Coder(self.model, (steps,), gamma, seed, device).decode(
+            [self.files.encode(photo, lambda_rate)[0]], steps
+        )
 
     def _curves(self, photo: str) -> dict[str, Curve]:
         """(bits per pixel, PSNR) of ours with K = 1, and of JPEG."""
@@ -84,9 +107,15 @@ class MeasuredPhoto:
         coder = Coder(self.model, (1,), 0.0, 0, self.model.log2_spread.device)
         ours = [coder.encode(x, lambda_rate)[0] for lambda_rate in CURVE_RATES]
         theirs = [classical.encode(jpeg, x, quality) for quality in jpeg.settings]
-        decoded = {"ours, K = 1": [(d, coder.decode([d], 1)) for d in ours], "JPEG": [(d, classical.decode(d)) for d in theirs]}
+        decoded = {
+            "ours, K = 1": [(d, coder.decode([d], 1)) for d in ours],
+            "JPEG": [(d, classical.decode(d)) for d in theirs],
+        }
         return {
-            name: ([bits_per_pixel(len(d), *x.shape[-2:]) for d, _ in pairs], [psnr(y, x).item() for _, y in pairs])
+            name: (
+                [bits_per_pixel(len(d), *x.shape[-2:]) for d, _ in pairs],
+                [psnr(y, x).item() for _, y in pairs],
+            )
             for name, pairs in decoded.items()
         }
 
@@ -95,9 +124,21 @@ class MeasuredPhoto:
         large = min(x.shape[-2:]) >= MS_SSIM_MIN_SIDE
         similarity = f"{decibel(ms_ssim(x_hat, x).item()):.2f}" if large else "-"
         texture, rate = gradient_energy_ratio(x_hat, x).item(), bits_per_pixel(len(data), *x.shape[-2:])
-        return [name, str(len(data)), f"{rate:.3f}", f"{psnr(x_hat, x).item():.2f}", similarity, f"{texture:.2f}"]
+        return [
+            name,
+            str(len(data)),
+            f"{rate:.3f}",
+            f"{psnr(x_hat, x).item():.2f}",
+            similarity,
+            f"{texture:.2f}",
+        ]
 
-    def _figure(self, panels: dict[str, np.ndarray | None], curves: dict[str, Curve], places: list[tuple[float, float]]) -> Figure:
+    def _figure(
+        self,
+        panels: dict[str, np.ndarray | None],
+        curves: dict[str, Curve],
+        places: list[tuple[float, float]],
+    ) -> Figure:
         """Two rows of three panels, pictures pixel for pixel; the one without a picture holds the curves."""
         width, height = picture_size(self.side)
         with style():
@@ -106,7 +147,12 @@ class MeasuredPhoto:
                 row, column = divmod(number, 3)
                 left, top = column * (self.side + GAP), row * (self.side + TITLE) + TITLE
                 if pixels is None:
-                    place = [(left + 44) / width, 1 - (top + self.side - 40) / height, (self.side - 48) / width, (self.side - 44) / height]
+                    place = [
+                        (left + 44) / width,
+                        1 - (top + self.side - 40) / height,
+                        (self.side - 48) / width,
+                        (self.side - 44) / height,
+                    ]
                     self._chart(figure.add_axes(place), curves, places)
                     continue
                 rows, cols = pixels.shape[:2]

@@ -12,39 +12,72 @@ from dhp_lab.notebook.exercises import Case, exercise
 
 @exercise
 def nearest_code() -> Iterator[Case]:
-    """Return for each latent (a row of z) the number of the nearest code (a row of codes): nearest_code(z, codes)."""
+    """Return for each latent (a row of z) the number of the nearest code (a row of codes): nearest_code(z,
+    codes).
+    """
     product = "(5, 5) has the largest product with every latent, but it is far away: compare distances"
     z, codes = np.array([[0.9, 0.1], [0.1, 1.2]]), np.array([[1.0, 0.0], [0.0, 1.0], [5.0, 5.0]])
     yield Case({"z": z, "codes": codes}, np.array([0, 1]), hint=product)
     sign = "a difference may be negative: square it before you compare"
-    yield Case({"z": np.array([[1.4], [-1.6], [0.5]]), "codes": np.array([[0.0], [2.0], [-3.0]])}, np.array([1, 2, 0]), hint=sign)
+    yield Case(
+        {"z": np.array([[1.4], [-1.6], [0.5]]), "codes": np.array([[0.0], [2.0], [-3.0]])},
+        np.array([1, 2, 0]),
+        hint=sign,
+    )
     euclid = "the distance is Euclid's: sum the squares of the differences over the numbers of a vector"
-    yield Case({"z": np.zeros((1, 2)), "codes": np.array([[0.9, 0.9], [1.2, 0.0]])}, np.array([1]), hint=euclid)
-    yield Case({"z": np.zeros((1, 2)), "codes": np.array([[0.9, 0.5], [1.2, 0.0]])}, np.array([0]), hint=euclid)
+    yield Case(
+        {"z": np.zeros((1, 2)), "codes": np.array([[0.9, 0.9], [1.2, 0.0]])}, np.array([1]), hint=euclid
+    )
+    yield Case(
+        {"z": np.zeros((1, 2)), "codes": np.array([[0.9, 0.5], [1.2, 0.0]])}, np.array([0]), hint=euclid
+    )
 
 
 @exercise
 def cross_attention() -> Iterator[Case]:
-    """Return softmax(q k^T / sqrt(d)) v for places q (n, d), words k (L, d) and v (L, c): cross_attention(q, k, v)."""
+    """Return softmax(q k^T / sqrt(d)) v for places q (n, d), words k (L, d) and v (L, c): cross_attention(q,
+    k, v).
+    """
     one = "with a single word every place gets all of that word's value: the shares of a place add up to 1"
-    yield Case({"q": np.array([[1.0, 2.0]]), "k": np.array([[3.0, 4.0]]), "v": np.array([[5.0, 6.0, 7.0]])},
-               np.array([[5.0, 6.0, 7.0]]), hint=one)  # fmt: skip
+    yield Case(
+        {"q": np.array([[1.0, 2.0]]), "k": np.array([[3.0, 4.0]]), "v": np.array([[5.0, 6.0, 7.0]])},
+        np.array([[5.0, 6.0, 7.0]]),
+        hint=one,
+    )
     equal = "two words with the same key get equal shares of each place: the softmax runs over the words"
-    yield Case({"q": np.array([[1.0], [2.0]]), "k": np.ones((2, 1)), "v": np.array([[0.0], [10.0]])}, np.full((2, 1), 5.0), hint=equal)
-    q, k, v = np.array([[2.0, 0, 0, 0], [-2.0, 0, 0, 0]]), np.array([[math.log(3), 0, 0, 0], [0, 5.0, 0, 0]]), np.array([[1.0], [0.0]])
+    yield Case(
+        {"q": np.array([[1.0], [2.0]]), "k": np.ones((2, 1)), "v": np.array([[0.0], [10.0]])},
+        np.full((2, 1), 5.0),
+        hint=equal,
+    )
+    q, k, v = (
+        np.array([[2.0, 0, 0, 0], [-2.0, 0, 0, 0]]),
+        np.array([[math.log(3), 0, 0, 0], [0, 5.0, 0, 0]]),
+        np.array([[1.0], [0.0]]),
+    )
     root = "divide the products by the square root of d, the number of entries of a key, here 4: the shares are 3/4 and 1/4"
     yield Case({"q": q, "k": k, "v": v}, np.array([[0.75], [0.25]]), hint=root)
     large = "exp(1000) is too large for a float: subtract the greatest score of a place before exp; the shares stay the same"
-    yield Case({"q": np.array([[1000.0]]), "k": np.array([[1.0], [-1.0]]), "v": np.array([[1.0], [0.0]])}, np.array([[1.0]]), hint=large)
+    yield Case(
+        {"q": np.array([[1000.0]]), "k": np.array([[1.0], [-1.0]]), "v": np.array([[1.0], [0.0]])},
+        np.array([[1.0]]),
+        hint=large,
+    )
 
 
 @exercise
 def inception_score() -> Iterator[Case]:
-    """Return exp(H(mean of p) - mean of H(p)) for the classes' probabilities p (N, K) of N pictures: inception_score(p)."""
+    """Return exp(H(mean of p) - mean of H(p)) for the classes' probabilities p (N, K) of N pictures:
+    inception_score(p).
+    """
     alike = "all pictures show the same class: the score is 1. In an entropy 0 log 0 counts as 0"
     yield Case({"p": np.array([[1.0, 0.0], [1.0, 0.0]])}, 1.0, hint=alike)
     each = "three pictures of three classes, no doubt about any: the score is 3. Take the entropy of the mean over the pictures"
     yield Case({"p": np.eye(3)}, 3.0, hint=each)
     unsure = "pictures that look like everything score 1: subtract the mean entropy of the single pictures"
     yield Case({"p": np.full((5, 4), 0.25)}, 1.0, hint=unsure)
-    yield Case({"p": np.array([[0.9, 0.1], [0.1, 0.9]])}, 2 * 0.9**0.9 * 0.1**0.1, hint="entropies in nats go with exp: use the natural logarithm")
+    yield Case(
+        {"p": np.array([[0.9, 0.1], [0.1, 0.9]])},
+        2 * 0.9**0.9 * 0.1**0.1,
+        hint="entropies in nats go with exp: use the natural logarithm",
+    )

@@ -39,26 +39,34 @@ if TYPE_CHECKING:
 
 NAMES = {"pixels": "on pixels", "f4": "on latents, f = 4", "f8": "on latents, f = 8"}
 CAPTIONS = (
-    "a large red circle left of a small blue square", "a yellow triangle", "a small green circle above a purple square",
-    "a cyan square right of a red triangle and a green circle", "a large purple triangle below a yellow circle and a blue square",
-)  # fmt: skip
-COLUMNS, ZOOM = 6, 2                                                # of the explorer's picture
+    "a large red circle left of a small blue square",
+    "a yellow triangle",
+    "a small green circle above a purple square",
+    "a cyan square right of a red triangle and a green circle",
+    "a large purple triangle below a yellow circle and a blue square",
+)
+COLUMNS, ZOOM = 6, 2  # of the explorer's picture
 SIZE = LABEL + COLUMNS * (SIDE * ZOOM + GAP) - GAP, 2 * (SIDE * ZOOM + GAP) - GAP
 
 
 def overlay(pictures: Tensor, maps: Tensor) -> Tensor:
-    """(B, 3, H, W) in [0, 1]: pictures seen through their maps, dark where a map is least, as they are where it is greatest.
+    """(B, 3, H, W) in [0, 1]: pictures seen through their maps, dark where a map is least, as they are where
+    it is greatest.
 
     Args:
-        pictures: (B, 3, H, W) or (1, 3, H, W) in [0, 1]. maps: (B, H, W); a map that is the same everywhere is dark.
+        pictures: (B, 3, H, W) or (1, 3, H, W) in [0, 1]. maps: (B, H, W); a map that is the same everywhere
+            is dark.
     """
-    least, greatest = (extreme[:, None, None] for extreme in (maps.flatten(1).amin(1), maps.flatten(1).amax(1)))
+    least, greatest = (
+        extreme[:, None, None] for extreme in (maps.flatten(1).amin(1), maps.flatten(1).amax(1))
+    )
     share = (maps - least) / (greatest - least).clamp(min=1e-12)
     return pictures.cpu() * (0.15 + 0.85 * share[:, None])
 
 
 def latents_figure(kl: Tensor, vq: Tensor, counts: Tensor) -> Figure:
-    """Histograms of scaled KL-reg latents and of VQ-reg latents before the codebook, and how often each code is used.
+    """Histograms of scaled KL-reg latents and of VQ-reg latents before the codebook, and how often each code
+    is used.
 
     Args:
         kl, vq: any shapes; about variance 1.
@@ -68,7 +76,9 @@ def latents_figure(kl: Tensor, vq: Tensor, counts: Tensor) -> Figure:
         figure = Figure(figsize=(9.4, 2.9), dpi=CHART_DPI, layout="constrained")
         panels, at = figure.subplots(1, 3), np.linspace(-4, 4, 161)
         bell = np.exp(-(at**2) / 2) / np.sqrt(2 * np.pi)
-        for axes, values, name, colour in zip(panels, (kl, vq), ("KL-reg", "VQ-reg, before the codebook"), (BLUE, ORANGE)):
+        for axes, values, name, colour in zip(
+            panels, (kl, vq), ("KL-reg", "VQ-reg, before the codebook"), (BLUE, ORANGE)
+        ):
             axes.hist(values.detach().flatten().cpu().numpy(), bins=at[::2], density=True, color=colour)
             axes.plot(at, bell, color=GREY, linestyle="--", linewidth=1.4, label="standard normal")
             axes.set(title=name, xlabel="a number of the latents, scaled", xlim=(-4, 4))
@@ -76,13 +86,19 @@ def latents_figure(kl: Tensor, vq: Tensor, counts: Tensor) -> Figure:
         panels[0].legend(loc="upper left", fontsize=8, handlelength=1.2)
         share = np.sort(counts.cpu().numpy())[::-1] / counts.sum().item()
         panels[2].bar(np.arange(1, len(share) + 1), share, width=1.0, color=ORANGE)
-        panels[2].set(title="VQ-reg: use of the codes", xlabel="code, the most frequent first", ylabel="share of all places")
+        panels[2].set(
+            title="VQ-reg: use of the codes",
+            xlabel="code, the most frequent first",
+            ylabel="share of all places",
+        )
     return figure
 
 
 def rate_distortion_figure(
-    curves: Mapping[str, tuple[Tensor, Tensor]], floors: Mapping[str, float], marks: Mapping[str, tuple[float, float]],
-) -> Figure:  # fmt: skip
+    curves: Mapping[str, tuple[Tensor, Tensor]],
+    floors: Mapping[str, float],
+    marks: Mapping[str, tuple[float, float]],
+) -> Figure:
     """Error against bits for a picture, the bits on a logarithmic scale.
 
     Args:
@@ -94,18 +110,26 @@ def rate_distortion_figure(
         figure = Figure(figsize=(8.2, 4.0), dpi=CHART_DPI, layout="constrained")
         axes, colours = figure.add_subplot(), dict(zip(curves, (BLUE, ORANGE, GREEN, SKY)))
         for name, (bits, errors) in curves.items():
-            axes.semilogx(bits, errors, "o-", color=colours[name], markersize=3.5, label=f"{name}: chain on latents")
+            axes.semilogx(
+                bits, errors, "o-", color=colours[name], markersize=3.5, label=f"{name}: chain on latents"
+            )
         for name, error in floors.items():
-            axes.axhline(error, color=colours[name], linestyle="--", linewidth=1.1, label=f"{name}: first stage alone")
+            axes.axhline(
+                error, color=colours[name], linestyle="--", linewidth=1.1, label=f"{name}: first stage alone"
+            )
         for (name, (bits, error)), sign in zip(marks.items(), "sD^vPX"):
             axes.plot(bits, error, sign, color=GREY, markersize=7, label=name, clip_on=False)
-        axes.set(xlabel="bits for a picture", ylabel="error in grey levels (RMSE)", xlim=(1, None), ylim=(0, None))
+        axes.set(
+            xlabel="bits for a picture", ylabel="error in grey levels (RMSE)", xlim=(1, None), ylim=(0, None)
+        )
         axes.legend(loc="upper right", fontsize=8)
     return figure
 
 
 def measured_cost(file: Path = RESULTS / "latent_cost.json") -> Html:
-    """What benchmarks/latent_cost.py has found of diffusion on pixels and on latents, with the command that did."""
+    """What benchmarks/latent_cost.py has found of diffusion on pixels and on latents, with the command that
+    did.
+    """
     found = json.loads(file.read_bytes())
     columns = list(found["second"].values())
     counts, trained, drawn = ([one[job] for one in columns] for job in ("count", "train", "sample"))
@@ -113,31 +137,57 @@ def measured_cost(file: Path = RESULTS / "latent_cost.json") -> Html:
         ["numbers in a picture", *(" x ".join(map(str, one["shape"])) for one in counts)],
         ["parameters of the U-Net", *(f"{one['parameters'] / 1e6:.2f} million" for one in counts)],
         ["10^9 operations, one call, one picture", *(f"{one['evaluation'] / 1e9:.2f}" for one in counts)],
-        [f"seconds, a training step on {found['batch']} pictures", *(f"{median(one['seconds']):.2f}" for one in trained)],
-        ["MB of memory in training", *(f"{one['peak_memory_mb'] - one['idle_memory_mb']:.0f}" for one in trained)],
-        [f"seconds, a picture in {found['steps']} steps", *(f"{median(one['seconds']):.2f}" for one in drawn)],
+        [
+            f"seconds, a training step on {found['batch']} pictures",
+            *(f"{median(one['seconds']):.2f}" for one in trained),
+        ],
+        [
+            "MB of memory in training",
+            *(f"{one['peak_memory_mb'] - one['idle_memory_mb']:.0f}" for one in trained),
+        ],
+        [
+            f"seconds, a picture in {found['steps']} steps",
+            *(f"{median(one['seconds']):.2f}" for one in drawn),
+        ],
         ["seconds, its decoder", *(f"{median(one['decoder_seconds']):.3f}" for one in drawn)],
     ]
-    return _with_its_command(found, table_html(rows, ["", *(NAMES.get(name, name) for name in found["second"])]))
+    return _with_its_command(
+        found, table_html(rows, ["", *(NAMES.get(name, name) for name in found["second"])])
+    )
 
 
 def measured_obedience(file: Path = RESULTS / "caption_obedience.json") -> Html:
-    """What benchmarks/caption_obedience.py has found of the shipped models and of drawn scenes, with the command that did."""
+    """What benchmarks/caption_obedience.py has found of the shipped models and of drawn scenes, with the
+    command that did.
+    """
     found, rows = json.loads(file.read_bytes()), []
     for row in found["rows"]:
         kinds = [part for name, part in row["placed"].items() if name != "all"]
         parts = [row["placed"]["all"], *kinds, row["obeyed"]["all"]]
         setting = [f"{row['guidance']:g}", row["steps"]] if "f" in row else ["", ""]
-        rows.append([row["name"], *setting, *("-" if part is None else f"{part['share']:.1%}" for part in parts)])
+        rows.append(
+            [row["name"], *setting, *("-" if part is None else f"{part['share']:.1%}" for part in parts)]
+        )
     counts = [name for name in found["rows"][0]["placed"] if name != "all"]
-    header = [f"{found['count']} captions", "guidance", "steps", "placed", *(f"of {name}" for name in counts), "obeyed"]
+    header = [
+        f"{found['count']} captions",
+        "guidance",
+        "steps",
+        "placed",
+        *(f"of {name}" for name in counts),
+        "obeyed",
+    ]
     return _with_its_command(found, table_html(rows, header))
 
 
 def _with_its_command(found: dict, table: Html) -> Html:
     place = found["environment"]
-    text = f"{place['device']}, {place['threads']} threads, torch {place['versions']['torch']}, {place['date']}"
-    return Html(f"<div>{table.text}<p><code>{html.escape(found['command'])}</code><br>{html.escape(text)}</p></div>")
+    text = (
+        f"{place['device']}, {place['threads']} threads, torch {place['versions']['torch']}, {place['date']}"
+    )
+    return Html(
+        f"<div>{table.text}<p><code>{html.escape(found['command'])}</code><br>{html.escape(text)}</p></div>"
+    )
 
 
 class SceneDraws:
@@ -169,6 +219,11 @@ class SceneDraws:
 
     def _text(self, samples: Tensor, captions: Sequence[str], settings: str) -> str:
         verdicts = judge_all(samples, captions)
-        rows = [[f"picture {i}", "; ".join(verdict.faults) or "obeys"] for i, verdict in enumerate(verdicts, 1)]
+        rows = [
+            [f"picture {i}", "; ".join(verdict.faults) or "obeys"] for i, verdict in enumerate(verdicts, 1)
+        ]
         obeyed = sum(verdict.obeyed for verdict in verdicts)
-        return f"<p>{html.escape(settings)}: {obeyed} of {len(rows)} pictures obey the caption.</p>" + table_html(rows).text
+        return (
+            f"<p>{html.escape(settings)}: {obeyed} of {len(rows)} pictures obey the caption.</p>"
+            + table_html(rows).text
+        )

@@ -1,5 +1,5 @@
-"""Lesson 05: what a latent diffusion model does inside: what its words look at, what its chain would cost in bits, and small
-networks of ours through which its pictures are measured.
+"""Lesson 05: what a latent diffusion model does inside: what its words look at, what its chain would cost in
+bits, and small networks of ours through which its pictures are measured.
 
 | function or class    | what it gives                                                                               |
 |----------------------|---------------------------------------------------------------------------------------------|
@@ -45,36 +45,48 @@ from dhp_lab.diffusion.process import noise_like, predict_eps, q_sample, x0_from
 from dhp_lab.latent.autoencoders import encode
 from dhp_lab.latent.pipeline import LatentDiffusion
 
-GREY_LEVELS = 255                        # of a picture in files, 0 .. 255; here a picture is in [0, 1]
-CHUNK = 64                               # pictures that the encoder sees at once
+GREY_LEVELS = 255  # of a picture in files, 0 .. 255; here a picture is in [0, 1]
+CHUNK = 64  # pictures that the encoder sees at once
 THINGS = tuple(f"a {colour} {kind}" for colour in COLOURS for kind in KINDS)
 
 
 class _Recorder:
-    """A processor of diffusers' attention that computes it plainly and keeps the shares, averaged over the heads."""
+    """A processor of diffusers' attention that computes it plainly and keeps the shares, averaged over the
+    heads.
+    """
 
     def __init__(self, maps: list[Tensor]) -> None:
         self.maps = maps
 
     def __call__(
-        self, attn: Attention, hidden_states: Tensor, encoder_hidden_states: Tensor, attention_mask: Tensor | None = None,
-    ) -> Tensor:  # fmt: skip
-        query = attn.head_to_batch_dim(attn.to_q(hidden_states))                                    # (B heads, h w, d)
-        key, value = (attn.head_to_batch_dim(layer(encoder_hidden_states)) for layer in (attn.to_k, attn.to_v))
-        shares = attn.get_attention_scores(query, key, attention_mask)                              # (B heads, h w, L)
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+    ) -> Tensor:
+        query = attn.head_to_batch_dim(attn.to_q(hidden_states))  # (B heads, h w, d)
+        key, value = (
+            attn.head_to_batch_dim(layer(encoder_hidden_states)) for layer in (attn.to_k, attn.to_v)
+        )
+        shares = attn.get_attention_scores(query, key, attention_mask)  # (B heads, h w, L)
         self.maps.append(shares.detach().unflatten(0, (-1, attn.heads)).mean(1).float().cpu())
-        found = attn.batch_to_head_dim(torch.bmm(shares, value))                                    # (B, h w, C)
+        found = attn.batch_to_head_dim(torch.bmm(shares, value))  # (B, h w, C)
         return attn.to_out[1](attn.to_out[0](found))
 
 
 @contextmanager
 def recorded_attention(unet: UNet2DConditionModel) -> Iterator[list[Tensor]]:
-    """While the block runs, each call of a cross-attention adds its map (B, h w, L) to the list; the answers stay the same.
+    """While the block runs, each call of a cross-attention adds its map (B, h w, L) to the list; the answers
+    stay the same.
 
-    L counts the tokens. Each place's shares of them add up to 1; they are the mean over the heads, on the CPU.
+    L counts the tokens. Each place's shares of them add up to 1; they are the mean over the heads, on the
+    CPU.
     """
     maps, before = [], unet.attn_processors
-    unet.set_attn_processor({name: _Recorder(maps) if "attn2" in name else kept for name, kept in before.items()})
+    unet.set_attn_processor(
+        {name: _Recorder(maps) if "attn2" in name else kept for name, kept in before.items()}
+    )
     try:
         yield maps
     finally:
@@ -82,21 +94,25 @@ def recorded_attention(unet: UNet2DConditionModel) -> Iterator[list[Tensor]]:
 
 
 def word_maps(maps: Sequence[Tensor], count: int, *, side: int = SIDE) -> Tensor:
-    """(count, L, side, side): how much each place looks at each token, the mean of all maps, enlarged to the picture's size.
+    """(count, L, side, side): how much each place looks at each token, the mean of all maps, enlarged to the
+    picture's size.
 
     Args:
         maps: of ``recorded_attention``.
-        count: how many items of each batch are meant, the first ones: guidance adds as many that ask for any picture.
+        count: how many items of each batch are meant, the first ones: guidance adds as many that ask for any
+            picture.
 
     Raises:
         ValueError: no map, or one with fewer items.
     """
     if not maps or min(len(found) for found in maps) < count:
-        raise ValueError(f"maps of at least {count} items are needed, got {[len(found) for found in maps][:3] or 'none'}")
+        raise ValueError(
+            f"maps of at least {count} items are needed, got {[len(found) for found in maps][:3] or 'none'}"
+        )
     total = torch.zeros(())
     for found in maps:
         high = math.isqrt(found.shape[1])
-        grid = found[:count].transpose(1, 2).unflatten(2, (high, high))                             # (count, L, h, w)
+        grid = found[:count].transpose(1, 2).unflatten(2, (high, high))  # (count, L, h, w)
         total = total + F.interpolate(grid, size=(side, side), mode="bilinear")
     return total / len(maps)
 
@@ -118,20 +134,30 @@ class ProgressiveCode:
 
 @torch.no_grad()
 def progressive_code(
-    model: LatentDiffusion, x: Tensor, captions: Sequence[str], *, count: int = 24, seed: int = 0,
-) -> ProgressiveCode:  # fmt: skip
+    model: LatentDiffusion,
+    x: Tensor,
+    captions: Sequence[str],
+    *,
+    count: int = 24,
+    seed: int = 0,
+) -> ProgressiveCode:
     """Bits and error on the way down the latents' chain: Ho et al. 2020, section 4.3, behind a first stage.
 
-    To come from t to t - 1 costs the bound's KL. With E_t the mean squared error of the noise estimate and the best variance
-    for it (``bound.elbo``), that is D/2 log2(1 + 2 w_t E_t) bits for D numbers. E_t is measured on these pictures at ``count``
-    times, evenly spaced in log(sigma), and read off between them. What x_T tells, next to nothing, is counted too.
+    To come from t to t - 1 costs the bound's KL. With E_t the mean squared error of the noise estimate and
+    the best variance for it (``bound.elbo``), that is D/2 log2(1 + 2 w_t E_t) bits for D numbers. E_t is
+    measured on these pictures at ``count`` times, evenly spaced in log(sigma), and read off between them.
+    What x_T tells, next to nothing, is counted too.
 
     Args:
         x: (B, 3, H, W) pictures in [0, 1]. captions: B of them, or "".
         seed: of the noise.
     """
-    schedule, contexts, generator = model.schedule, model.context(captions), torch.Generator().manual_seed(seed)
-    z0 = encode(model.vae, x) * model.vae.config.scaling_factor                                     # (B, 4, h, w)
+    schedule, contexts, generator = (
+        model.schedule,
+        model.context(captions),
+        torch.Generator().manual_seed(seed),
+    )
+    z0 = encode(model.vae, x) * model.vae.config.scaling_factor  # (B, 4, h, w)
     ends = schedule.sigma(torch.tensor([1.0, schedule.steps])).log().tolist()
     times = schedule.time_of(torch.linspace(*ends, count, dtype=torch.float64).exp()).round().unique().flip(0)
     errors, rmse = [], []
@@ -149,17 +175,21 @@ def _bits(model: LatentDiffusion, z0: Tensor, times: Tensor, errors: Tensor) -> 
     """(n,) bits of one picture until each of the times, falling from T to 1, from the errors (n,) there."""
     schedule, steps = model.schedule, torch.arange(2, model.schedule.steps + 1, dtype=torch.float64)
     known, asked = (schedule.sigma(t).log().numpy() for t in (times.flip(0), steps))
-    between = torch.as_tensor(np.interp(asked, known, errors.flip(0).numpy()))                      # (T - 1,)
-    each = z0[0].numel() / 2 * torch.log2(1 + 2 * bound_weight(schedule, steps) * between)          # from t to t - 1
+    between = torch.as_tensor(np.interp(asked, known, errors.flip(0).numpy()))  # (T - 1,)
+    each = z0[0].numel() / 2 * torch.log2(1 + 2 * bound_weight(schedule, steps) * between)  # from t to t - 1
     left = schedule.alpha_bar(schedule.steps).item()
     prior = ((z0.double().square() - 1) * left - math.log1p(-left)).sum().item() / (2 * len(z0) * math.log(2))
-    until = torch.cat([each.flip(0).cumsum(0).flip(0), torch.zeros(1, dtype=torch.float64)])        # sent until 1, 2 .. T
+    until = torch.cat(
+        [each.flip(0).cumsum(0).flip(0), torch.zeros(1, dtype=torch.float64)]
+    )  # sent until 1, 2 .. T
     return prior + until[times.long() - 1]
 
 
 @torch.no_grad()
 def encoder_layers(vae: AutoencoderKL, x: Tensor) -> list[Tensor]:
-    """The maps (B, C, h, w) after each size of the encoder, large ones first, for pictures (B, 3, H, W) in [0, 1]."""
+    """The maps (B, C, h, w) after each size of the encoder, large ones first, for pictures (B, 3, H, W) in
+    [0, 1].
+    """
     layers = [vae.encoder.conv_in(2 * x.to(vae.device) - 1)]
     for block in (*vae.encoder.down_blocks, vae.encoder.mid_block):
         layers.append(block(layers[-1]))
@@ -168,7 +198,9 @@ def encoder_layers(vae: AutoencoderKL, x: Tensor) -> list[Tensor]:
 
 def encoder_features(vae: AutoencoderKL, x: Tensor) -> Tensor:
     """(B, 2 C) on the CPU: mean and standard deviation over the places of each of the encoder's last maps."""
-    last = torch.cat([encoder_layers(vae, part)[-1].flatten(2).cpu() for part in x.split(CHUNK)])   # (B, C, h w)
+    last = torch.cat(
+        [encoder_layers(vae, part)[-1].flatten(2).cpu() for part in x.split(CHUNK)]
+    )  # (B, C, h w)
     return torch.cat([last.mean(2), last.std(2)], dim=1)
 
 
@@ -185,7 +217,8 @@ def single_things(count: int, seed: int = 0) -> tuple[Tensor, list[str]]:
 
 
 class ThingClassifier:
-    """Which of ``THINGS`` a picture shows: logistic regression on ``encoder_features``, fitted on drawn pictures.
+    """Which of ``THINGS`` a picture shows: logistic regression on ``encoder_features``, fitted on drawn
+    pictures.
 
     Args:
         vae: whose encoder looks. count: pictures to learn from. seed: of these.
@@ -200,33 +233,44 @@ class ThingClassifier:
 
     def __call__(self, x: Tensor) -> Tensor:
         """(B, 18) log-probabilities, up to a constant, for pictures (B, 3, 64, 64) in [0, 1]."""
-        return torch.as_tensor(self.model.decision_function(self._scaled(encoder_features(self.vae, x).double())))
+        return torch.as_tensor(
+            self.model.decision_function(self._scaled(encoder_features(self.vae, x).double()))
+        )
 
     def _scaled(self, features: Tensor) -> np.ndarray:
         return ((features - self.mean) / self.std).numpy()
 
 
 class WordReader:
-    """Pictures and captions as vectors over the grammar's words: for a caption the words in it, for a picture a guess of them.
+    """Pictures and captions as vectors over the grammar's words: for a caption the words in it, for a picture
+    a guess of them.
 
-    The guess is linear in ``encoder_features``, by least squares with a small penalty, fitted on captioned scenes.
+    The guess is linear in ``encoder_features``, by least squares with a small penalty, fitted on captioned
+    scenes.
 
     Args:
-        vae: whose encoder looks. count: scenes to learn from. seed: of these. penalty: above 0, in shares of the features' power.
+        vae: whose encoder looks. count: scenes to learn from. seed: of these. penalty: above 0, in shares of
+            the features' power.
     """
 
-    def __init__(self, vae: AutoencoderKL, *, count: int = 1500, seed: int = 2000, penalty: float = 1e-3) -> None:
+    def __init__(
+        self, vae: AutoencoderKL, *, count: int = 1500, seed: int = 2000, penalty: float = 1e-3
+    ) -> None:
         pictures, captions = batch(count, seed)
         features = encoder_features(vae, pictures).double()
         words = torch.stack([self.words(caption) for caption in captions])
         self.vae, self.features, self.usual = vae, features.mean(0), words.mean(0)
         a, b = features - self.features, words - self.usual
         power = a.T @ a
-        self.weights = torch.linalg.solve(power + penalty * power.diagonal().mean() * torch.eye(len(power)), a.T @ b)
+        self.weights = torch.linalg.solve(
+            power + penalty * power.diagonal().mean() * torch.eye(len(power)), a.T @ b
+        )
 
     @staticmethod
     def words(caption: str) -> Tensor:
-        """(18,) how often each of ``WORDS`` stands in a caption. Raises ValueError for one outside the grammar."""
+        """(18,) how often each of ``WORDS`` stands in a caption. Raises ValueError for one outside the
+        grammar.
+        """
         parse(caption)
         return torch.tensor([caption.lower().split().count(word) for word in WORDS], dtype=torch.float64)
 

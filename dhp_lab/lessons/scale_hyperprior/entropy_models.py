@@ -1,6 +1,7 @@
 r"""Lesson 06: entropy models for latents that a codec has made already, fitted in seconds, measured in bytes.
 
-All of them code the same latents y, given in quantiser steps. They differ in what they know of a latent beforehand:
+All of them code the same latents y, given in quantiser steps. They differ in what they know of a latent
+beforehand:
 
     FactorisedPrior       a table for each channel, the same at every place of every picture
     SmallHyperprior       y --h_a--> z --h_s--> a scale for each latent            (Ballé et al. 2018)
@@ -32,9 +33,9 @@ from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.codec.networks.hyper_transforms import HYPER
 from dhp_lab.codec.networks.layers import silent
 
-PRECISION = 16                            # a table's frequencies add up to 2^16
-SPREAD_MIN = 0.05                         # steps; a channel may be all zeros in the photos that a model is fitted to
-CLIP = 1.0                                # of the gradient's norm
+PRECISION = 16  # a table's frequencies add up to 2^16
+SPREAD_MIN = 0.05  # steps; a channel may be all zeros in the photos that a model is fitted to
+CLIP = 1.0  # of the gradient's norm
 
 
 @dataclass(frozen=True)
@@ -77,12 +78,18 @@ class FactorisedPrior:
     """
 
     def __init__(self, latents: Sequence[Tensor]) -> None:
-        seen = torch.cat([y.round().transpose(0, 1).flatten(1) for y in latents], 1).int().cpu().numpy()     # (M, n)
+        seen = (
+            torch.cat([y.round().transpose(0, 1).flatten(1) for y in latents], 1).int().cpu().numpy()
+        )  # (M, n)
         self.lows = seen.min(1) - 1
-        self.counts = [np.bincount(row - low, minlength=row.max() - low + 2) for row, low in zip(seen, self.lows)]
+        self.counts = [
+            np.bincount(row - low, minlength=row.max() - low + 2) for row, low in zip(seen, self.lows)
+        ]
         self.tables = []
         for count in self.counts:
-            share = np.append(count + 0.5, 0.5) / (count.sum() + 0.5 * len(count) + 0.5)    # the last one is the escape
+            share = np.append(count + 0.5, 0.5) / (
+                count.sum() + 0.5 * len(count) + 0.5
+            )  # the last one is the escape
             self.tables.append(pmf_to_quantized_cdf(torch.from_numpy(share), PRECISION).tolist())
 
     def encode(self, y: Tensor) -> Coded:
@@ -112,15 +119,21 @@ class SmallHyperprior(nn.Module):
         self.with_mean = with_mean
         self.register_buffer("spread", spread.clamp(min=SPREAD_MIN).view(-1, 1, 1))
         self.h_a = nn.Sequential(
-            nn.Conv2d(M, width, 1), nn.LeakyReLU(0.1),
-            nn.Conv2d(width, width, 4, stride=2, padding=1), nn.LeakyReLU(0.1),
+            nn.Conv2d(M, width, 1),
+            nn.LeakyReLU(0.1),
+            nn.Conv2d(width, width, 4, stride=2, padding=1),
+            nn.LeakyReLU(0.1),
             nn.Conv2d(width, N, 4, stride=2, padding=1),
-        )  # fmt: skip
+        )
         self.h_s = nn.Sequential(
-            nn.Conv2d(N, 4 * width, 3, padding=1), nn.PixelShuffle(2), nn.ReLU(),
-            nn.Conv2d(width, 4 * width, 3, padding=1), nn.PixelShuffle(2), nn.ReLU(),
+            nn.Conv2d(N, 4 * width, 3, padding=1),
+            nn.PixelShuffle(2),
+            nn.ReLU(),
+            nn.Conv2d(width, 4 * width, 3, padding=1),
+            nn.PixelShuffle(2),
+            nn.ReLU(),
             silent(nn.Conv2d(width, (2 if with_mean else 1) * M, 1)),
-        )  # fmt: skip
+        )
         self.bottleneck = EntropyBottleneck(N, init_scale=4)
         self.gaussian = GaussianConditional(SCALES, scale_bound=SCALES[0])
 
@@ -131,7 +144,9 @@ class SmallHyperprior(nn.Module):
         return self.h_a(torch.asinh((padded if self.with_mean else padded.abs()) / self.spread))
 
     def predict(self, z_hat: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """h_s: z after rounding -> mean and scale of latents of (h, w) places, in steps; the mean is 0 without one."""
+        """h_s: z after rounding -> mean and scale of latents of (h, w) places, in steps; the mean is 0
+        without one.
+        """
         out = self.h_s(z_hat)[..., : size[0], : size[1]]
         mean, log2_scale = out.chunk(2, 1) if self.with_mean else (torch.zeros_like(out), out)
         return mean * self.spread, log2_scale.clamp(-10, 10).exp2() * self.spread
@@ -159,7 +174,7 @@ class SmallHyperprior(nn.Module):
         z_bytes = self.bottleneck.compress(z)
         mean, scale = self.predict(self.bottleneck.decompress(z_bytes, z.shape[-2:]), y.shape[-2:])
         indexes = ((scale.log2() - LOG2_SCALE_MIN) * PER_OCTAVE).round().clamp(0, LEVELS - 1).int()
-        sent = indexes.flatten().nonzero().squeeze(1)                       # as in the codec: row 0 stands for a zero
+        sent = indexes.flatten().nonzero().squeeze(1)  # as in the codec: row 0 stands for a zero
         data = pack((y - mean).round().flatten()[sent].int(), indexes.flatten()[sent], self.gaussian)
         decoded = torch.zeros_like(y).flatten()
         decoded[sent] = unpack(data, indexes.flatten()[sent].cpu(), self.gaussian).to(y)
@@ -167,10 +182,18 @@ class SmallHyperprior(nn.Module):
 
 
 def fit(
-    model: SmallHyperprior, latents: Sequence[Tensor], *, steps: int, count: int = 4, side: int = 16, lr: float = 5e-3,
-    seed: int = 0, progress: Callable[[int, float], None] = lambda step, bits: None,
-) -> SmallHyperprior:  # fmt: skip
-    """Minimise the estimated bits of random windows of latents by Adam, the learning rate falling to 0; then make tables.
+    model: SmallHyperprior,
+    latents: Sequence[Tensor],
+    *,
+    steps: int,
+    count: int = 4,
+    side: int = 16,
+    lr: float = 5e-3,
+    seed: int = 0,
+    progress: Callable[[int, float], None] = lambda step, bits: None,
+) -> SmallHyperprior:
+    """Minimise the estimated bits of random windows of latents by Adam, the learning rate falling to 0; then
+    make tables.
 
     Args:
         latents: each (1, M, h, w) in steps, h and w at least ``side``.
@@ -178,7 +201,9 @@ def fit(
         seed: of windows, noise, and nothing else: the global random state is left as it was.
         progress: called after each step with its number from 1 and its bits for each place of 16 x 16 pixels.
     """
-    optimiser = torch.optim.Adam([p for name, p in model.named_parameters() if not name.endswith("quantiles")], lr=lr)
+    optimiser = torch.optim.Adam(
+        [p for name, p in model.named_parameters() if not name.endswith("quantiles")], lr=lr
+    )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -10,8 +10,21 @@ from dhp_lab.notebook.sliders import Choice, Explorer, Slider
 
 def explore(model: DiffusionHyperprior, *, side: int = 512) -> Explorer:
     """A photo's symbols and their scales, a channel at a time, and where its bits go."""
-    return Explorer(figures.HyperpriorMaps(model, side).render, [
-        Choice("photo", "photo", PHOTOS),
-        Slider("lambda_rate", "λ", 1e-5, 3e-2, 0.1, 1e-3, unit="error for a bit per pixel; larger: smaller file", log=True),
-        Slider("channel", "channel", 0, model.config.M - 1, 1, 1, unit="of y, from coarse to fine"),
-    ], size=figures.SIZE)  # fmt: skip
+    return Explorer(
+        figures.HyperpriorMaps(model, side).render,
+        [
+            Choice("photo", "photo", PHOTOS),
+            Slider(
+                "lambda_rate",
+                "λ",
+                1e-5,
+                3e-2,
+                0.1,
+                1e-3,
+                unit="error for a bit per pixel; larger: smaller file",
+                log=True,
+            ),
+            Slider("channel", "channel", 0, model.config.M - 1, 1, 1, unit="of y, from coarse to fine"),
+        ],
+        size=figures.SIZE,
+    )

@@ -9,7 +9,8 @@
 | `heat`, `over_photo`| a map as colours, alone or over a photo                                                    |
 | `HyperpriorMaps`    | symbols, scales and bits of a photo for the explorer                                       |
 
-The entropy models that the lesson fits are in ``entropy_models``, the figures of passes and of bins in ``passes_and_bins``.
+The entropy models that the lesson fits are in ``entropy_models``, the figures of passes and of bins in
+``passes_and_bins``.
 """
 
 from __future__ import annotations
@@ -47,18 +48,23 @@ from dhp_lab.notebook.style import (
     style,
 )
 
-SHOWN = 256                               # pixels of a panel's longer side in the explorer
+SHOWN = 256  # pixels of a panel's longer side in the explorer
 SIZE = 4 * SHOWN + 3 * GAP, 10 + 2 * LINE + SHOWN
-SCALE_LOW, SCALE_HIGH = 1 / 8, 16.0       # steps; the ends of the colours of scales
-KEPT = 16                                 # coded photos that a cache holds, 3 MB each
+SCALE_LOW, SCALE_HIGH = 1 / 8, 16.0  # steps; the ends of the colours of scales
+KEPT = 16  # coded photos that a cache holds, 3 MB each
 
 
 def proxy_figure(
-    at: np.ndarray, density: np.ndarray, smeared: np.ndarray, shares: Mapping[int, float], scales: Sequence[float],
+    at: np.ndarray,
+    density: np.ndarray,
+    smeared: np.ndarray,
+    shares: Mapping[int, float],
+    scales: Sequence[float],
     bits: Mapping[str, Sequence[float]],
-) -> Figure:  # fmt: skip
-    """Left: a density and the same with uniform noise, over the numbers ``at``, and the shares of whole numbers as points.
-    Right: bits for a latent by name, against the scale."""
+) -> Figure:
+    """Left: a density and the same with uniform noise, over the numbers ``at``, and the shares of whole
+    numbers as points. Right: bits for a latent by name, against the scale.
+    """
     with style():
         figure = Figure(figsize=(10, 3.3), dpi=CHART_DPI, layout="constrained")
         left, right = figure.subplots(1, 2)
@@ -69,7 +75,9 @@ def proxy_figure(
         left.legend(loc="upper right")
         for (name, values), colour, line in zip(bits.items(), (ORANGE, BLUE, GREEN), ("-", "-", "--")):
             right.plot(scales, values, color=colour, linestyle=line, label=name)
-        right.set(title="Bits for a latent", xlabel="scale, in steps", xscale="log", ylabel="bits", ylim=(0, None))
+        right.set(
+            title="Bits for a latent", xlabel="scale, in steps", xscale="log", ylabel="bits", ylim=(0, None)
+        )
         right.set_xticks(ticks := [0.125, 0.25, 0.5, 1, 2, 4], [f"{tick:g}" for tick in ticks])
         right.minorticks_off()
         right.legend(loc="upper left")
@@ -77,7 +85,9 @@ def proxy_figure(
 
 
 def state_figure(needed: Sequence[float], states: Sequence[int]) -> Figure:
-    """Bits of a coder's state after 0, 1, 2, ... symbols, and the bits that the symbols need, added up likewise."""
+    """Bits of a coder's state after 0, 1, 2, ... symbols, and the bits that the symbols need, added up
+    likewise.
+    """
     with style():
         figure = Figure(figsize=(8, 3), dpi=CHART_DPI, layout="constrained")
         axes = figure.add_subplot()
@@ -102,7 +112,9 @@ def bytes_figure(rows: Mapping[str, Mapping[str, int]]) -> Figure:
             axes.barh(list(rows), sizes, left=start, color=colour, label=part, height=0.6)
             start += sizes
         for place, total in enumerate(start):
-            axes.annotate(f"{total:.0f}", (total, place), xytext=(5, 0), textcoords="offset points", va="center")
+            axes.annotate(
+                f"{total:.0f}", (total, place), xytext=(5, 0), textcoords="offset points", va="center"
+            )
         axes.set(xlabel="bytes", xlim=(0, 1.12 * start.max()))
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)
@@ -111,10 +123,14 @@ def bytes_figure(rows: Mapping[str, Mapping[str, int]]) -> Figure:
 
 
 def gain_figure(
-    lambdas: np.ndarray, deltas: Mapping[str, np.ndarray], asked: np.ndarray, costs: Mapping[float, np.ndarray]
+    lambdas: np.ndarray,
+    deltas: Mapping[str, np.ndarray],
+    asked: np.ndarray,
+    costs: Mapping[float, np.ndarray],
 ) -> Figure:
-    """Left: steps by name against lambda. Right: for each price, what the files made at the lambdas ``asked`` cost,
-    as a share of the cheapest of them."""
+    """Left: steps by name against lambda. Right: for each price, what the files made at the lambdas ``asked``
+    cost, as a share of the cheapest of them.
+    """
     with style():
         figure = Figure(figsize=(10.8, 3.4), dpi=CHART_DPI, layout="constrained")
         left, right = figure.subplots(1, 2)
@@ -123,9 +139,15 @@ def gain_figure(
         left.set(title="The step for each λ", xlabel="λ", ylabel="Δ")
         left.legend(loc="upper left")
         for (price, values), colour in zip(costs.items(), (BLUE, ORANGE, GREEN, SKY)):
-            right.semilogx(asked, values / values.min(), "o-", color=colour, markersize=4, label=f"price {price:g}")
+            right.semilogx(
+                asked, values / values.min(), "o-", color=colour, markersize=4, label=f"price {price:g}"
+            )
             right.axvline(price, color=colour, linestyle=":", linewidth=1.2)
-        right.set(title="MSE + price · bits per pixel, least = 1", xlabel="λ that the file was made with", ylim=(0.97, 2))
+        right.set(
+            title="MSE + price · bits per pixel, least = 1",
+            xlabel="λ that the file was made with",
+            ylim=(0.97, 2),
+        )
         figure.legend(*right.get_legend_handles_labels(), loc="outside right upper")
     return figure
 
@@ -156,7 +178,7 @@ class HyperpriorMaps:
         x = load_photo(photo, self.side).to(model.log2_spread.device)
         code, shape = lambda_code(lambda_rate), tuple(x.shape[-2:])
         latents = model.encode(x, [code])
-        bits = -model.likelihoods(latents)["y"].log2().sum(1)[0]                             # (h, w)
+        bits = -model.likelihoods(latents)["y"].log2().sum(1)[0]  # (h, w)
         strings = send(model, latents, code)
         data = bitstream.write(strings, shape, **model.file_fields)
         y, z = (len(part[0]) for part in strings[:2])
@@ -176,23 +198,45 @@ class HyperpriorMaps:
         def panel(colours: np.ndarray, share: float = 1.0) -> np.ndarray:
             return over_photo(shown, colours, block=block, share=share)
 
-        signed, wide = heat(symbols, -limit, limit, colours="RdBu_r"), heat(scale, SCALE_LOW, SCALE_HIGH, log=True)
-        figure = photos_figure({
-            "decoded, no diffusion": shown,
-            f"symbols of channel {channel}\n-{limit:g} blue .. {limit:g} red": panel(signed),
-            f"scale they were coded with\n{SCALE_LOW:g} dark .. {SCALE_HIGH:g} yellow": panel(wide),
-            f"bits of y in each block\n0 dark .. {most:.0f} yellow": panel(heat(coded.bits, 0, most, colours="inferno"), 0.75),
-        })  # fmt: skip
+        signed, wide = (
+            heat(symbols, -limit, limit, colours="RdBu_r"),
+            heat(scale, SCALE_LOW, SCALE_HIGH, log=True),
+        )
+        figure = photos_figure(
+            {
+                "decoded, no diffusion": shown,
+                f"symbols of channel {channel}\n-{limit:g} blue .. {limit:g} red": panel(signed),
+                f"scale they were coded with\n{SCALE_LOW:g} dark .. {SCALE_HIGH:g} yellow": panel(wide),
+                f"bits of y in each block\n0 dark .. {most:.0f} yellow": panel(
+                    heat(coded.bits, 0, most, colours="inferno"), 0.75
+                ),
+            }
+        )
         total, quality = sum(coded.parts.values()), psnr(coded.x_hat, x).item()
-        alt = (f"{photo} at λ = {lambda_rate:g}: decoded from {total} bytes; symbols and scales of channel {channel}; "
-               f"a map of the bits, up to {most:.0f} in a block")  # fmt: skip
-        return Rendered(picture_bytes(figure, compress_level=1), alt, self._text(coded, lambda_rate, channel, quality, x))
+        alt = (
+            f"{photo} at λ = {lambda_rate:g}: decoded from {total} bytes; symbols and scales of channel {channel}; "
+            f"a map of the bits, up to {most:.0f} in a block"
+        )
+        return Rendered(
+            picture_bytes(figure, compress_level=1), alt, self._text(coded, lambda_rate, channel, quality, x)
+        )
 
     def _text(self, coded: CodedPhoto, lambda_rate: float, channel: int, quality: float, x: Tensor) -> str:
         total, symbols = sum(coded.parts.values()), coded.symbols
-        row = [f"{self.model.step_size(lambda_rate):.4f}", *map(str, coded.parts.values()), str(total),
-               f"{bits_per_pixel(total, *x.shape[-2:]):.3f}", f"{quality:.2f}"]  # fmt: skip
-        header = ["Δ", *(f"{name}, bytes" for name in coded.parts), "file, bytes", "bits per pixel", "PSNR, dB"]
+        row = [
+            f"{self.model.step_size(lambda_rate):.4f}",
+            *map(str, coded.parts.values()),
+            str(total),
+            f"{bits_per_pixel(total, *x.shape[-2:]):.3f}",
+            f"{quality:.2f}",
+        ]
+        header = [
+            "Δ",
+            *(f"{name}, bytes" for name in coded.parts),
+            "file, bytes",
+            "bits per pixel",
+            "PSNR, dB",
+        ]
         table = table_html([row], header).text
         busy = np.count_nonzero(np.abs(symbols).max((1, 2)))
         told = f"{np.count_nonzero(symbols[channel])} of {symbols[channel].size} symbols of channel {channel} are not 0"

@@ -8,9 +8,13 @@ from dhp_lab.notebook.sliders import Choice, Explorer, Slider
 
 def explore() -> Explorer:
     """Samplers on three islands in the plane, with the exact denoiser."""
-    return Explorer(figures.sampler_picture, [
-        Choice("sampler", "sampler", list(figures.SAMPLERS), figures.CORRECTED),
-        Choice("schedule", "schedule", list(figures.SCHEDULES), "VE, geometric"),
-        Slider("steps", "steps", 2, 100, 1, 20),
-        Slider("snr", "SNR", 0.02, 0.6, 0.02, 0.16, unit="of the corrector: larger takes longer steps"),
-    ], size=figures.SIZE)  # fmt: skip
+    return Explorer(
+        figures.sampler_picture,
+        [
+            Choice("sampler", "sampler", list(figures.SAMPLERS), figures.CORRECTED),
+            Choice("schedule", "schedule", list(figures.SCHEDULES), "VE, geometric"),
+            Slider("steps", "steps", 2, 100, 1, 20),
+            Slider("snr", "SNR", 0.02, 0.6, 0.02, 0.16, unit="of the corrector: larger takes longer steps"),
+        ],
+        size=figures.SIZE,
+    )

@@ -1,7 +1,9 @@
-"""What lesson 03 shows: fields of arrows, clouds of points, paths through time, errors against steps; and its explorer.
+"""What lesson 03 shows: fields of arrows, clouds of points, paths through time, errors against steps; and its
+explorer.
 
-`sampler_picture` is the explorer's pure render: one sampler on the three islands of `mixture.py`, where every sampler
-gets the exact denoiser. Points are drawn as z = x / sqrt(s^2 (1 + sigma^2)), of about unit size at every time.
+`sampler_picture` is the explorer's pure render: one sampler on the three islands of `mixture.py`, where every
+sampler gets the exact denoiser. Points are drawn as z = x / sqrt(s^2 (1 + sigma^2)), of about unit size at
+every time.
 """
 
 from __future__ import annotations
@@ -31,10 +33,10 @@ from dhp_lab.lessons.score_and_sde.mixture import ISLANDS
 from dhp_lab.notebook.html import Rendered, picture_bytes, table_html
 from dhp_lab.notebook.style import BLUE, CHART_DPI, CSS_DPI, GREEN, GREY, ORANGE, style
 
-SIZE = (806, 432)                                     # of the explorer's picture, in pixels
-REACH = 1.6                                           # the plane is drawn from -REACH to REACH
-COLOURS = np.array([BLUE, ORANGE, GREEN])             # of the islands
-MARKERS = "osD"                                       # of the curves
+SIZE = (806, 432)  # of the explorer's picture, in pixels
+REACH = 1.6  # the plane is drawn from -REACH to REACH
+COLOURS = np.array([BLUE, ORANGE, GREEN])  # of the islands
+MARKERS = "osD"  # of the curves
 SCHEDULES = {"VP, linear": linear(1000), "VE, geometric": geometric(1000)}
 CORRECTED = "predictor-corrector, 5 corrector steps"
 SAMPLERS: dict[str, Callable[..., Iterator[State]]] = {
@@ -45,7 +47,7 @@ SAMPLERS: dict[str, Callable[..., Iterator[State]]] = {
     "probability flow (Heun)": probability_flow,
 }
 RANDOM = ("Euler-Maruyama", CORRECTED, "DDPM")
-PATHS = 4                                             # of the explorer's left panel
+PATHS = 4  # of the explorer's left panel
 
 
 def plane(count: int, reach: float = REACH) -> Tensor:
@@ -59,23 +61,38 @@ def field_figure(panels: Mapping[str, tuple[np.ndarray, np.ndarray]], *, reach: 
     """Arrows over a density, a panel for each title; long arrows are drawn shorter than they are.
 
     Args:
-        panels: by title the density (n, n) and the arrows (m, m, 2), both on an even grid on [-reach, reach]^2.
+        panels: by title the density (n, n) and the arrows (m, m, 2), both on an even grid on [-reach,
+            reach]^2.
     """
     with style():
         figure = Figure(figsize=(3.3 * len(panels), 3.6), dpi=CHART_DPI, layout="constrained")
-        for axes, (title, (density, arrows)) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
+        for axes, (title, (density, arrows)) in zip(
+            figure.subplots(1, len(panels), squeeze=False)[0], panels.items()
+        ):
             _shade(axes, density, reach)
             line = np.linspace(-reach, reach, len(arrows))
             length = np.linalg.norm(arrows, axis=2, keepdims=True)
-            short = arrows / (length + max(np.median(length), 1e-9))                    # of length 0 .. 1
-            axes.quiver(line, line, short[..., 0], short[..., 1], color="#24292f", angles="xy", pivot="middle",
-                        scale_units="xy", scale=0.8 * len(arrows) / (2 * reach), width=0.006)  # fmt: skip
+            short = arrows / (length + max(np.median(length), 1e-9))  # of length 0 .. 1
+            axes.quiver(
+                line,
+                line,
+                short[..., 0],
+                short[..., 1],
+                color="#24292f",
+                angles="xy",
+                pivot="middle",
+                scale_units="xy",
+                scale=0.8 * len(arrows) / (2 * reach),
+                width=0.006,
+            )
             axes.set_title(title)
     return figure
 
 
 def points_figure(panels: Mapping[str, np.ndarray], density: np.ndarray, *, reach: float = REACH) -> Figure:
-    """Clouds of points (n, 2) by title, coloured by the island they are nearest to, over the data's density (m, m)."""
+    """Clouds of points (n, 2) by title, coloured by the island they are nearest to, over the data's density
+    (m, m).
+    """
     with style():
         figure = Figure(figsize=(3.3 * len(panels), 3.6), dpi=CHART_DPI, layout="constrained")
         for axes, (title, points) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
@@ -94,7 +111,7 @@ def paths_figure(panels: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray, 
         figure = Figure(figsize=(5.2 * len(panels), 3.4), dpi=CHART_DPI, layout="constrained")
         row = figure.subplots(1, len(panels), squeeze=False)[0]
         for axes, (title, (times, values, density, paths)) in zip(row, panels.items()):
-            each = density / density.max(axis=0, keepdims=True)                         # each time by itself
+            each = density / density.max(axis=0, keepdims=True)  # each time by itself
             axes.pcolormesh(times, values, each, cmap="Blues", vmax=1.6, shading="nearest", rasterized=True)
             axes.plot(times, paths.T, color=ORANGE, linewidth=0.9, alpha=0.8)
             axes.set(title=title, xlabel="diffusion time t", ylabel="state x", ylim=(values[0], values[-1]))
@@ -102,7 +119,9 @@ def paths_figure(panels: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray, 
     return figure
 
 
-def convergence_figure(panels: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]], ylabel: str) -> Figure:
+def convergence_figure(
+    panels: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]], ylabel: str
+) -> Figure:
     """Distances against numbers of steps on logarithmic axes: by title, curves of (steps, distances) by name."""
     with style():
         figure = Figure(figsize=(4.8 * len(panels), 3.4), dpi=CHART_DPI, layout="constrained")
@@ -119,7 +138,8 @@ def convergence_figure(panels: Mapping[str, Mapping[str, tuple[np.ndarray, np.nd
 
 
 def sampler_picture(*, sampler: str, schedule: str, steps: int, snr: float, points: int = 1000) -> Rendered:
-    """The explorer of lesson 03: the ways of a few points, where all of them end, and how well they are spread.
+    """The explorer of lesson 03: the ways of a few points, where all of them end, and how well they are
+    spread.
 
     Args:
         sampler, schedule: names in SAMPLERS and SCHEDULES.
@@ -141,11 +161,17 @@ def sampler_picture(*, sampler: str, schedule: str, steps: int, snr: float, poin
     for state in chain([State(chosen.steps, x_T, x_T)], states):
         ways.append(_unit(chosen, state.x[:PATHS], state.t))
     shares, width = ISLANDS.shares(state.x), ISLANDS.width(state.x)
-    alt = (f"{sampler}, {schedule}, {steps} steps: {PATHS} paths from noise, and {points} samples, of which "
-           f"{', '.join(f'{share:.0%}' for share in shares)} lie on the three islands")
-    rows = [["these samples", *(f"{share:.1%}" for share in shares), f"{width:.2f}", len(calls)],
-            ["the data", *(f"{weight:.1%}" for weight in ISLANDS.weights), "1.00", ""]]
-    table = table_html(rows, ["", "blue island", "orange island", "green island", "width", "denoiser calls"]).text
+    alt = (
+        f"{sampler}, {schedule}, {steps} steps: {PATHS} paths from noise, and {points} samples, of which "
+        f"{', '.join(f'{share:.0%}' for share in shares)} lie on the three islands"
+    )
+    rows = [
+        ["these samples", *(f"{share:.1%}" for share in shares), f"{width:.2f}", len(calls)],
+        ["the data", *(f"{weight:.1%}" for weight in ISLANDS.weights), "1.00", ""],
+    ]
+    table = table_html(
+        rows, ["", "blue island", "orange island", "green island", "width", "denoiser calls"]
+    ).text
     note = "" if sampler == CORRECTED else "<p>This sampler has no corrector: its SNR changes nothing.</p>"
     return Rendered(picture_bytes(_sampler_figure(torch.stack(ways, 1), state.x)), alt, table + note)
 
@@ -154,7 +180,11 @@ def _sampler_figure(ways: Tensor, samples: Tensor) -> Figure:
     """The paths (PATHS, n, 2) of z, and the samples (B, 2) at their end."""
     density = ISLANDS.log_density(plane(120)).exp().view(120, 120).numpy()
     with style():
-        figure = Figure(figsize=((SIZE[0] + 0.01) / CSS_DPI, (SIZE[1] + 0.01) / CSS_DPI), dpi=CSS_DPI, layout="constrained")
+        figure = Figure(
+            figsize=((SIZE[0] + 0.01) / CSS_DPI, (SIZE[1] + 0.01) / CSS_DPI),
+            dpi=CSS_DPI,
+            layout="constrained",
+        )
         left, right = figure.subplots(1, 2)
         _shade(left, np.zeros((2, 2)), 3.0)
         for way, island in zip(ways.numpy(), ISLANDS.nearest(samples[:PATHS])):
@@ -174,8 +204,15 @@ def _unit(schedule: NoiseSchedule, x: Tensor, t: float) -> Tensor:
 
 
 def _shade(axes: Axes, density: np.ndarray, reach: float) -> None:
-    axes.imshow(density, origin="lower", extent=(-reach, reach, -reach, reach), cmap="Blues",
-                vmin=0, vmax=1.5 * max(density.max(), 1e-9), interpolation="bilinear")  # fmt: skip
+    axes.imshow(
+        density,
+        origin="lower",
+        extent=(-reach, reach, -reach, reach),
+        cmap="Blues",
+        vmin=0,
+        vmax=1.5 * max(density.max(), 1e-9),
+        interpolation="bilinear",
+    )
     axes.set(xlim=(-reach, reach), ylim=(-reach, reach), xticks=[-1, 0, 1], yticks=[-1, 0, 1], aspect="equal")
     axes.grid(False)
 

@@ -66,8 +66,10 @@ class Mixture:
     def seen_from_the_side(self, values: Tensor, schedule: NoiseSchedule, t: float) -> Tensor:
         """The density of the state's first coordinate at time t, at each of the values (n,)."""
         scale, sigma = schedule.scale(t).item(), schedule.sigma(t).item()
-        bells = torch.distributions.Normal(scale * torch.tensor(self.means)[:, 0], scale * math.hypot(self.std, sigma))
-        return bells.log_prob(values[:, None]).exp() @ torch.tensor(self.weights)                   # (n, K) -> (n,)
+        bells = torch.distributions.Normal(
+            scale * torch.tensor(self.means)[:, 0], scale * math.hypot(self.std, sigma)
+        )
+        return bells.log_prob(values[:, None]).exp() @ torch.tensor(self.weights)  # (n, K) -> (n,)
 
     def nearest(self, x: Tensor) -> Tensor:
         """(B,) the number of the island whose middle is nearest to each point."""
@@ -78,7 +80,9 @@ class Mixture:
         return (torch.bincount(self.nearest(x), minlength=len(self.weights)) / len(x)).tolist()
 
     def width(self, x: Tensor) -> float:
-        """The points' root mean square distance from their island's middle along one axis, over ``std``: 1 is right."""
+        """The points' root mean square distance from their island's middle along one axis, over ``std``: 1 is
+        right.
+        """
         middles = x.new_tensor(self.means)[self.nearest(x)]
         return (x - middles).square().mean().sqrt().item() / self.std
 
@@ -88,7 +92,7 @@ class Mixture:
 
     def _log_joint(self, u: Tensor, variance: Tensor) -> Tensor:
         """(B, K) log of w_k N(u; m_k, variance)."""
-        distance = (u[:, None] - u.new_tensor(self.means)).square().sum(2)                    # (B, K)
+        distance = (u[:, None] - u.new_tensor(self.means)).square().sum(2)  # (B, K)
         return u.new_tensor(self.weights).log() - distance / (2 * variance) - (2 * math.pi * variance).log()
 
 

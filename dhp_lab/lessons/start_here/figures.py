@@ -13,9 +13,14 @@ from dhp_lab.notebook.style import BLUE, CHART_DPI, ORANGE, SKY, style
 
 
 def noise_level_figure(
-    *, lambdas: np.ndarray, deltas: np.ndarray, errors: np.ndarray, times: np.ndarray, sigmas: np.ndarray,
+    *,
+    lambdas: np.ndarray,
+    deltas: np.ndarray,
+    errors: np.ndarray,
+    times: np.ndarray,
+    sigmas: np.ndarray,
     chosen: tuple[float, float, float, float],
-) -> Figure:  # fmt: skip
+) -> Figure:
     """lambda -> Delta -> sigma_q -> t*, a panel for each arrow.
 
     Args:
@@ -37,7 +42,11 @@ def noise_level_figure(
         _error_panel(noise, errors, delta)
         inside = sigmas > 0
         clock.semilogy(times[inside], sigmas[inside], color=BLUE)
-        clock.set(title="3. The noise sets the time t*", xlabel="diffusion time t", ylabel="noise level σ(t), latents = 1")
+        clock.set(
+            title="3. The noise sets the time t*",
+            xlabel="diffusion time t",
+            ylabel="noise level σ(t), latents = 1",
+        )
         _point_out(clock, time, sigma, f"t* = {time:.2f}")
     return figure
 
@@ -46,10 +55,16 @@ def _error_panel(axes: Axes, errors: np.ndarray, delta: float) -> None:
     """The rounding errors as a histogram, and the Gaussian that has their theoretical standard deviation."""
     sigma = delta / math.sqrt(12)
     at = np.linspace(-4 * sigma, 4 * sigma, 200)
-    axes.hist(errors, bins=np.linspace(-delta / 2, delta / 2, 26), density=True, color=SKY, label="measured error")
+    axes.hist(
+        errors, bins=np.linspace(-delta / 2, delta / 2, 26), density=True, color=SKY, label="measured error"
+    )
     gauss = np.exp(-(at**2) / (2 * sigma**2)) / (sigma * math.sqrt(2 * math.pi))
     axes.plot(at, gauss, color=ORANGE, label=f"Gaussian, σ$_q$ = {sigma:.3f}")
-    axes.set(title="2. The step sets the noise σ$_q$", xlabel="rounding error of a latent", ylabel="how often (density)")
+    axes.set(
+        title="2. The step sets the noise σ$_q$",
+        xlabel="rounding error of a latent",
+        ylabel="how often (density)",
+    )
     axes.set_ylim(top=1.55 * axes.get_ylim()[1])
     axes.legend(loc="upper left", handlelength=1.2)
 
@@ -59,5 +74,7 @@ def _point_out(axes: Axes, x: float, y: float, label: str) -> None:
     left, bottom = axes.get_xlim()[0], axes.get_ylim()[0]
     axes.plot([x, x, left], [bottom, y, y], color=ORANGE, linewidth=1.2, linestyle="--")
     axes.plot(x, y, "o", color=ORANGE, markersize=8)
-    axes.annotate(label, (x, y), xytext=(10, -14), textcoords="offset points", color=ORANGE, fontweight="bold")
+    axes.annotate(
+        label, (x, y), xytext=(10, -14), textcoords="offset points", color=ORANGE, fontweight="bold"
+    )
     axes.set(xlim=(left, None), ylim=(bottom, None))

@@ -2,8 +2,8 @@ r"""Lesson 10, attention in the transforms: every place of the latents may look 
 
     x + W_out softmax(q k^T / sqrt(d)) v,      q, k, v = W norm(x)
 
-(Vaswani et al. 2017, eq. 1, with one head), in front of g_s's blocks and behind g_a's, where the picture is a sixteenth as
-wide. W_out starts at zero, so that the codec begins as it is without.
+(Vaswani et al. 2017, eq. 1, with one head), in front of g_s's blocks and behind g_a's, where the picture is a
+sixteenth as wide. W_out starts at zero, so that the codec begins as it is without.
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ from dhp_lab.codec.networks.layers import silent
 from dhp_lab.metrics.pixels import bits_per_pixel, psnr
 from dhp_lab.training.codec_objective import Objective
 
-BATCH, CLIP = 4, 2.0                        # crops in a step; largest norm of a gradient
+BATCH, CLIP = 4, 2.0  # crops in a step; largest norm of a gradient
 LEARNING_RATE = 5e-4
 
 
 class Attention(nn.Module):
-    """A residual block of self-attention over all places: (B, width, h, w) -> the same; silent until it is trained."""
+    """A residual block of self-attention over all places: (B, width, h, w) -> the same; silent until it is
+    trained.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -37,7 +39,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, width, h, w)."""
-        q, k, v = self.ask(self.norm(x)).flatten(2).mT.chunk(3, 2)                        # (B, h w, width) each
+        q, k, v = self.ask(self.norm(x)).flatten(2).mT.chunk(3, 2)  # (B, h w, width) each
         return x + self.exit(F.scaled_dot_product_attention(q, k, v).mT.unflatten(2, x.shape[-2:]))
 
 
@@ -63,7 +65,9 @@ def crops(photos: Sequence[Tensor], number: int, size: int) -> Tensor:
     return torch.cat(parts).contiguous(memory_format=torch.channels_last)
 
 
-def train(model: DiffusionHyperprior, photos: Sequence[Tensor], steps: int, size: int, seed: int) -> list[float]:
+def train(
+    model: DiffusionHyperprior, photos: Sequence[Tensor], steps: int, size: int, seed: int
+) -> list[float]:
     """Train all but the denoiser for some steps, at all lambdas; returns the objective at each step."""
     objective, losses = Objective(model, None), []
     optimiser = torch.optim.Adam(objective.parameter_groups("codec", LEARNING_RATE))
@@ -84,7 +88,9 @@ def train(model: DiffusionHyperprior, photos: Sequence[Tensor], steps: int, size
 
 
 def coded(model: DiffusionHyperprior, x: Tensor, lambda_rate: float) -> tuple[int, float, float]:
-    """A picture (1, 3, H, W) as real bytes and back, K = 0: bytes of y, z and side, PSNR in dB, 1000 (MSE + lambda bpp)."""
+    """A picture (1, 3, H, W) as real bytes and back, K = 0: bytes of y, z and side, PSNR in dB, 1000 (MSE +
+    lambda bpp).
+    """
     strings = model.compress(x, lambda_rate)["strings"]
     x_hat = model.decompress(strings, tuple(x.shape[-2:]), steps=0)["x_hat"]
     n_bytes, mse = sum(len(part[0]) for part in strings), (x_hat - x).square().mean().item()

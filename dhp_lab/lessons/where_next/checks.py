@@ -33,15 +33,21 @@ def block_lambdas() -> Iterator[Case]:
     inverse = "errors that count w times as much want lambda / w; multiply all by one number, so that their geometric mean is lambda_rate"
     yield Case({"lambda_rate": 1e-3, "weights": np.array([4.0, 1.0])}, np.array([5e-4, 2e-3]), hint=inverse)
     mean = "the mean that stays is that of log(lambda), because bits count log2 of the step: use the geometric mean of the weights"
-    yield Case({"lambda_rate": 1.0, "weights": np.array([8.0, 1.0, 1.0])}, np.array([0.25, 2.0, 2.0]), hint=mean)
-    shape = "the weights are a map of rows and columns: the result has its shape, and one mean over all blocks"
+    yield Case(
+        {"lambda_rate": 1.0, "weights": np.array([8.0, 1.0, 1.0])}, np.array([0.25, 2.0, 2.0]), hint=mean
+    )
+    shape = (
+        "the weights are a map of rows and columns: the result has its shape, and one mean over all blocks"
+    )
     weights = np.array([[1.0, 4.0], [16.0, 1.0]])
     yield Case({"lambda_rate": 2.0, "weights": weights}, 2 * math.sqrt(8) / weights, hint=shape)
 
 
 @exercise
 def best_shift() -> Iterator[Case]:
-    """Return (down, right) for which frame[y, x] is nearest to reference[y + down, x + right]: best_shift(frame, reference, reach)."""
+    """Return (down, right) for which frame[y, x] is nearest to reference[y + down, x + right]:
+    best_shift(frame, reference, reach).
+    """
     random = np.random.default_rng(0)
     scene = random.normal(size=(24, 30))
     still = "the same frame twice: the motion is (0, 0)"

@@ -10,8 +10,30 @@ from dhp_lab.notebook.sliders import Choice, Explorer, Slider
 
 def explore(model: DiffusionHyperprior) -> Explorer:
     """A lambda for each block of a photo, beside one lambda for all of it at as many bytes."""
-    return Explorer(figures.LambdaMaps(model).render, [
-        Choice("photo", "photo", PHOTOS, "coffee"), Choice("area", "area", list(figures.AREAS)),
-        Slider("lambda_rate", "λ", 1e-4, 3e-2, 0.1, 3e-3, unit="error for a bit per pixel; larger: smaller file", log=True),
-        Slider("strength", "strength", -figures.MOST, figures.MOST, 1, 2, unit="octaves of λ; above 0: the area gets more bits"),
-    ], size=figures.SIZE)  # fmt: skip
+    return Explorer(
+        figures.LambdaMaps(model).render,
+        [
+            Choice("photo", "photo", PHOTOS, "coffee"),
+            Choice("area", "area", list(figures.AREAS)),
+            Slider(
+                "lambda_rate",
+                "λ",
+                1e-4,
+                3e-2,
+                0.1,
+                3e-3,
+                unit="error for a bit per pixel; larger: smaller file",
+                log=True,
+            ),
+            Slider(
+                "strength",
+                "strength",
+                -figures.MOST,
+                figures.MOST,
+                1,
+                2,
+                unit="octaves of λ; above 0: the area gets more bits",
+            ),
+        ],
+        size=figures.SIZE,
+    )

@@ -38,10 +38,10 @@ from dhp_lab.notebook.style import BLUE, CHART_DPI, GAP, GREEN, LINE, ORANGE, SK
 
 MIDDLE, CALM = "the middle", "calm blocks"
 AREAS = {MIDDLE: middle, CALM: calm}
-SIDE = 320                                  # of the explorer's photos, in pixels: 5 x 5 blocks
+SIDE = 320  # of the explorer's photos, in pixels: 5 x 5 blocks
 SIZE = 3 * SIDE + 2 * GAP, SIDE + 10 + 2 * LINE
-MOST = 4                                    # octaves of lambda that a map may differ by
-KEPT = 64                                   # files and pictures that the caches hold
+MOST = 4  # octaves of lambda that a map may differ by
+KEPT = 64  # files and pictures that the caches hold
 
 
 def losses_figure(losses: Mapping[str, Sequence[float]], *, ylabel: str) -> Figure:
@@ -49,15 +49,21 @@ def losses_figure(losses: Mapping[str, Sequence[float]], *, ylabel: str) -> Figu
     with style():
         figure = Figure(figsize=(7.2, 2.9), dpi=CHART_DPI, layout="constrained")
         axes = figure.add_subplot()
-        for (name, values), colour, line in zip(losses.items(), (BLUE, ORANGE, SKY, GREEN), ("-", "--", "-", "--")):
-            axes.semilogy(np.arange(1, len(values) + 1), values, color=colour, linestyle=line, linewidth=1.4, label=name)
+        for (name, values), colour, line in zip(
+            losses.items(), (BLUE, ORANGE, SKY, GREEN), ("-", "--", "-", "--")
+        ):
+            axes.semilogy(
+                np.arange(1, len(values) + 1), values, color=colour, linestyle=line, linewidth=1.4, label=name
+            )
         axes.set(xlabel="step", ylabel=ylabel)
         figure.legend(loc="outside right upper", fontsize=9)
     return figure
 
 
 def map_pixels(x: Tensor, octaves: Tensor) -> np.ndarray:
-    """A map (rows, cols) in octaves over a photo (1, 3, H, W): yellow where lambda is small, dark where it is large; uint8."""
+    """A map (rows, cols) in octaves over a photo (1, 3, H, W): yellow where lambda is small, dark where it is
+    large; uint8.
+    """
     return over_photo(to_pixels(x), heat(octaves.cpu().numpy(), -MOST, MOST), block=MAP_BLOCK, share=0.6)
 
 
@@ -73,28 +79,51 @@ def octaves_of(area: str, x: Tensor, strength: int) -> Tensor:
 
 
 class LambdaMaps:
-    """Photos of at most 320 x 320 pixels through a model, with maps of lambda: each file is written and decoded once."""
+    """Photos of at most 320 x 320 pixels through a model, with maps of lambda: each file is written and
+    decoded once.
+    """
 
     def __init__(self, model: DiffusionHyperprior) -> None:
         self.model = model
-        self.photo, self.code, self.plain = lru_cache(len(PHOTOS))(self._photo), lru_cache(KEPT)(self._code), lru_cache(KEPT)(self._plain)
+        self.photo, self.code, self.plain = (
+            lru_cache(len(PHOTOS))(self._photo),
+            lru_cache(KEPT)(self._code),
+            lru_cache(KEPT)(self._plain),
+        )
 
     def render(self, *, photo: str, area: str, lambda_rate: float, strength: int) -> Rendered:
-        """The map over the photo, the photo decoded with it, and with one lambda at as many bytes; PSNR in and out of the area."""
+        """The map over the photo, the photo decoded with it, and with one lambda at as many bytes; PSNR in
+        and out of the area.
+        """
         x, octaves = self.photo(photo), octaves_of(area, self.photo(photo), strength)
         size, ours = self.code(photo, area, lambda_rate, strength)
         plain_size, plain = self.plain(photo, size)
         chosen = over_pixels(AREAS[area](x) > 0, x.shape[-2:])
-        rows = [[name, n_bytes, *_quality(x_hat, x, chosen)]
-                for name, n_bytes, x_hat in (("a λ for each block", size, ours), ("one λ", plain_size, plain))]
-        figure = photos_figure({
-            f"the map, {octaves.min()} dark .. {octaves.max()} yellow\noctaves of λ below the picture's": map_pixels(x, octaves),
-            f"a λ for each block\n{size} bytes": to_pixels(ours), f"one λ\n{plain_size} bytes": to_pixels(plain),
-        })  # fmt: skip
-        alt = (f"{photo}: a map that gives {area} {strength} octaves of λ; the photo decoded with it from {size} bytes, "
-               f"and with one λ from {plain_size} bytes")  # fmt: skip
-        table = table_html(rows, ["", "bytes", f"PSNR of {area}, dB", "of all else", "of all", "MS-SSIM of all, dB"]).text
-        return Rendered(picture_bytes(figure, compress_level=1), alt, f"<p>λ = {lambda_rate:g}, {area}: {strength} octaves</p>{table}")
+        rows = [
+            [name, n_bytes, *_quality(x_hat, x, chosen)]
+            for name, n_bytes, x_hat in (("a λ for each block", size, ours), ("one λ", plain_size, plain))
+        ]
+        figure = photos_figure(
+            {
+                f"the map, {octaves.min()} dark .. {octaves.max()} yellow\noctaves of λ below the picture's": map_pixels(
+                    x, octaves
+                ),
+                f"a λ for each block\n{size} bytes": to_pixels(ours),
+                f"one λ\n{plain_size} bytes": to_pixels(plain),
+            }
+        )
+        alt = (
+            f"{photo}: a map that gives {area} {strength} octaves of λ; the photo decoded with it from {size} bytes, "
+            f"and with one λ from {plain_size} bytes"
+        )
+        table = table_html(
+            rows, ["", "bytes", f"PSNR of {area}, dB", "of all else", "of all", "MS-SSIM of all, dB"]
+        ).text
+        return Rendered(
+            picture_bytes(figure, compress_level=1),
+            alt,
+            f"<p>λ = {lambda_rate:g}, {area}: {strength} octaves</p>{table}",
+        )
 
     def _photo(self, photo: str) -> Tensor:
         return load_photo(photo, SIDE).to(self.model.log2_spread.device)

@@ -6,9 +6,9 @@ The noises come from outside, so that teacher and student can be given the same 
     teacher:  K questions to D, a noise eps_k between one and the next           (``draw``)
     student:  one question:   mean + sqrt(variance) sum_k (w_k + gain_k) eps_k   (``Student``)
 
-The weights w are K - 1 numbers, fitted by least squares (``fit_weights``). The gains differ from latent to latent: a small
-network tells them, which starts silent and is trained (``train``). All latents here are in quantiser steps and relative to
-the hyperprior's mean, as in ``codec.denoiser``.
+The weights w are K - 1 numbers, fitted by least squares (``fit_weights``). The gains differ from latent to
+latent: a small network tells them, which starts silent and is trained (``train``). All latents here are in
+quantiser steps and relative to the hyperprior's mean, as in ``codec.denoiser``.
 """
 
 from __future__ import annotations
@@ -27,13 +27,15 @@ from dhp_lab.codec.entropy_coding import receive
 from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.codec.networks.layers import silent
 
-WIDTH = 64                                   # of the student's network
-CROP, BATCH = 12, 4                          # latents on a side of a training crop, and crops in a step
+WIDTH = 64  # of the student's network
+CROP, BATCH = 12, 4  # latents on a side of a training crop, and crops in a step
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """What a chain drew: the sample, and mean and variance as D told them at its first question; (B, M, h, w) each."""
+    """What a chain drew: the sample, and mean and variance as D told them at its first question; (B, M, h, w)
+    each.
+    """
 
     sample: Tensor
     mean: Tensor
@@ -47,14 +49,18 @@ def known_of(model: DiffusionHyperprior, x: Tensor, lambda_rate: float) -> Known
 
 
 def noises_like(known: Known, count: int, seed: int) -> list[Tensor]:
-    """``count`` standard normal tensors like the latents: those that ``model.denoise`` draws for this seed, one picture a batch."""
+    """``count`` standard normal tensors like the latents: those that ``model.denoise`` draws for this seed,
+    one picture a batch.
+    """
     generator = torch.Generator().manual_seed(seed)
     return [torch.randn(known.mean.shape, generator=generator).to(known.mean.device) for _ in range(count)]
 
 
 @torch.no_grad()
 def draw(model: DiffusionHyperprior, known: Known, noises: Sequence[Tensor]) -> Drawn:
-    """The chain of K = len(noises) + 1 steps with these noises: what ``model.denoise`` does where all latents are decoded."""
+    """The chain of K = len(noises) + 1 steps with these noises: what ``model.denoise`` does where all latents
+    are decoded.
+    """
     levels, u, first = model.noise_levels(known, len(noises) + 1), known.symbols, None
     for sigma, lower, noise in zip(levels, [*levels[1:], None], [*noises, None], strict=True):
         clean, variance = model.denoiser(u, sigma, known)
@@ -72,18 +78,23 @@ def picture(model: DiffusionHyperprior, known: Known, rest: Tensor, size: tuple[
 
 
 def fit_weights(drawn: Drawn, noises: Sequence[Tensor]) -> Tensor:
-    """(K - 1,) numbers w for which mean + sqrt(variance) sum_k w_k eps_k comes nearest to the sample (least squares)."""
+    """(K - 1,) numbers w for which mean + sqrt(variance) sum_k w_k eps_k comes nearest to the sample (least
+    squares).
+    """
     columns = torch.stack([(drawn.variance.sqrt() * noise).flatten() for noise in noises], 1)
     return torch.linalg.lstsq(columns, (drawn.sample - drawn.mean).flatten().unsqueeze(1)).solution.squeeze(1)
 
 
 def explained(drawn: Drawn, guess: Tensor) -> float:
-    """How much of the way from D's mean to the sample a guess goes: 1 all of it, 0 none (a share of squared distances)."""
+    """How much of the way from D's mean to the sample a guess goes: 1 all of it, 0 none (a share of squared
+    distances).
+    """
     return 1 - ((drawn.sample - guess).square().sum() / (drawn.sample - drawn.mean).square().sum()).item()
 
 
 class Student(nn.Module):
-    """One question to D, the noises, and a small network that says how much of each; until it is trained, as much as w says.
+    """One question to D, the noises, and a small network that says how much of each; until it is trained, as
+    much as w says.
 
     Args:
         model: the teacher; only its denoiser is kept, and never trained. weights: from ``fit_weights``.
@@ -91,7 +102,7 @@ class Student(nn.Module):
 
     def __init__(self, model: DiffusionHyperprior, weights: Tensor) -> None:
         super().__init__()
-        self.teacher = [model]                          # in a list: not one of this module's parts
+        self.teacher = [model]  # in a list: not one of this module's parts
         self.register_buffer("weights", weights.detach().clone())
         M = model.config.M
         self.mix = nn.Conv2d(3 * M, WIDTH, 1)
@@ -101,17 +112,24 @@ class Student(nn.Module):
     def forward(self, known: Known, noises: Sequence[Tensor]) -> Tensor:
         """A sample (B, M, h, w) from what the decoder knows and K - 1 noises."""
         model = self.teacher[0]
-        first = draw(model, known, [])                                        # K = 1: D is asked once
+        first = draw(model, known, [])  # K = 1: D is asked once
         scale = known.scale.clamp(0.02, 50)
-        ratio, told = (known.symbols / scale).clamp(-5, 5), 0.5 * first.variance.clamp(min=1e-6).log() - scale.log()
+        ratio, told = (
+            (known.symbols / scale).clamp(-5, 5),
+            0.5 * first.variance.clamp(min=1e-6).log() - scale.log(),
+        )
         h = F.leaky_relu(self.mix(torch.cat([ratio.abs(), told, scale.log2() / 4], 1)), 0.1)
         gains = self.exit(F.leaky_relu(self.body(h), 0.1)).chunk(len(self.weights), 1)
         parts = zip(self.weights, gains, noises, strict=True)
-        return first.mean + first.variance.sqrt() * sum((weight + gain) * noise for weight, gain, noise in parts)
+        return first.mean + first.variance.sqrt() * sum(
+            (weight + gain) * noise for weight, gain, noise in parts
+        )
 
 
 def crop_batch(knowns: Sequence[Known], number: int, *, count: int = BATCH, side: int = CROP) -> Known:
-    """Batch ``number`` of an endless, reproducible stream of crops, (count, M, side, side), of photos coded with one lambda."""
+    """Batch ``number`` of an endless, reproducible stream of crops, (count, M, side, side), of photos coded
+    with one lambda.
+    """
     random, parts = np.random.default_rng(number), []
     for _ in range(count):
         known = knowns[random.integers(len(knowns))]
@@ -124,7 +142,9 @@ def crop_batch(knowns: Sequence[Known], number: int, *, count: int = BATCH, side
 
 
 def train(student: Student, knowns: Sequence[Known], steps: int, *, lr: float = 1e-3) -> list[float]:
-    """Teach the student to draw what its teacher draws from the same noises; returns the unexplained share at each step."""
+    """Teach the student to draw what its teacher draws from the same noises; returns the unexplained share at
+    each step.
+    """
     model, losses = student.teacher[0], []
     optimiser = torch.optim.AdamW(student.parameters(), lr=lr)
     for step in range(steps):
