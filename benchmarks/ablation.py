@@ -65,8 +65,8 @@ from torch import Tensor, nn
 from dhp_lab.codec import model as codec_model
 from dhp_lab.codec.bits.bitstream import write
 from dhp_lab.codec.create import create_diffusion_hyperprior_model
-from dhp_lab.codec.denoising.decoder_state import SIGMA_Q, Known
-from dhp_lab.codec.denoising.sampling import noised
+from dhp_lab.codec.denoising.decoder_state import SIGMA_Q, DecoderState
+from dhp_lab.codec.denoising.sampling import bridge_sample
 from dhp_lab.codec.hyperprior import Latents
 from dhp_lab.codec.model import CodecConfig, DiffusionHyperprior
 from dhp_lab.core.environment import environment
@@ -157,22 +157,24 @@ def never_rounded(noise: Callable[[Tensor], Tensor]) -> Callable[[DiffusionHyper
     """Return what makes a model train on y plus noise of a rounding error's variance, in place of y rounded."""
 
     def prepare(model: DiffusionHyperprior) -> None:
-        rounded = model.known
+        rounded = model.decoder_state
 
-        def known(latents: Latents, decoded: bool | None = None) -> Known:
+        def decoder_state(latents: Latents, decoded: bool | None = None) -> DecoderState:
             found = rounded(latents, decoded)
             if not model.training:
                 return found
-            return replace(found, symbols=found.decoded * (latents.rest + SIGMA_Q * noise(latents.rest)))
+            return replace(
+                found, symbols=found.decoded * (latents.residual + SIGMA_Q * noise(latents.residual))
+            )
 
-        model.known = known
+        model.decoder_state = decoder_state
 
     return prepare
 
 
-def uniformly_noised(rest: Tensor, sigma: Tensor, known: Known, noise: Tensor) -> Tensor:
-    """`dhp_lab.codec.denoising.sampling.noised` with other noise."""
-    return noised(rest, sigma, known, uniform_noise(noise))
+def uniformly_noised(rest: Tensor, sigma: Tensor, decoder_state: DecoderState, noise: Tensor) -> Tensor:
+    """`dhp_lab.codec.denoising.sampling.bridge_sample` with other noise."""
+    return bridge_sample(rest, sigma, decoder_state, uniform_noise(noise))
 
 
 @dataclass(frozen=True)
@@ -288,7 +290,7 @@ def estimates(
         for lambda_rate in lambda_rates:
             latents = model.latents(x.to(device), torch.tensor([lambda_rate], device=device))
             bits = -model.likelihoods(latents)["y"].double().log2().sum().item()
-            y_hat = model.denoise(model.known(latents), steps=0)
+            y_hat = model.denoise(model.decoder_state(latents), steps=0)
             x_hat = model.synthesise(y_hat, latents.log2_delta, x.shape[-2:]).clamp(0, 1).cpu()
             found.append(
                 measure(

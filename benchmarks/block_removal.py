@@ -45,7 +45,7 @@ from dhp_lab.core.settings import choose_device
 from dhp_lab.data.scenes import batch, judge_all, parse
 from dhp_lab.diffusion.process import noise_like, q_sample, v_from_eps
 from dhp_lab.latent.block_removal import SIZES, smaller_unet
-from dhp_lab.latent.pipeline import LatentDiffusion, V
+from dhp_lab.latent.pipeline import LatentDiffusion, V_PREDICTION
 from dhp_lab.training.distillation import LOSSES, DistilConfig, distil, distillation_losses
 from dhp_lab.training.latent_diffusion import scaled_latents
 
@@ -77,7 +77,7 @@ def errors(teacher: LatentDiffusion, model: LatentDiffusion, count: int, seed: i
         (1 + order * (teacher.schedule.steps - 1) / max(count - 1, 1)).round().float().to(z.device)
     )  # every part of the chain
     eps, found = noise_like(z, torch.Generator().manual_seed(seed)), dict.fromkeys(LOSSES, 0.0)
-    target = v_from_eps(teacher.schedule, z, t, eps) if teacher.prediction == V else eps
+    target = v_from_eps(teacher.schedule, z, t, eps) if teacher.prediction == V_PREDICTION else eps
     z_t = q_sample(teacher.schedule, z, t, eps)
     for first in range(0, count, CHUNK):
         some = slice(first, first + CHUNK)

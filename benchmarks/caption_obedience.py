@@ -36,7 +36,7 @@ from dhp_lab.codec.checkpoint import model_id
 from dhp_lab.core.environment import environment
 from dhp_lab.core.paths import CHECKPOINTS
 from dhp_lab.core.settings import choose_device
-from dhp_lab.data.scenes import Verdict, batch, judge_all, parse
+from dhp_lab.data.scenes import CaptionCheck, batch, judge_all, parse
 from dhp_lab.latent.autoencoders import decode, encode
 from dhp_lab.latent.pipeline import LatentDiffusion
 
@@ -58,7 +58,7 @@ def share(held: Sequence[bool]) -> dict[str, float] | None:
     return {"share": found.statistic, "low": low, "high": high, "count": len(held)}
 
 
-def shares(verdicts: Sequence[Verdict], captions: Sequence[str]) -> dict[str, dict]:
+def shares(verdicts: Sequence[CaptionCheck], captions: Sequence[str]) -> dict[str, dict]:
     """Return the share of each measure, among all captions and among those with one, two and three things."""
     counts = [len(parse(caption).things) for caption in captions]
     found = {}

@@ -46,7 +46,7 @@ from dhp_lab.diffusion.samplers import (
     start,
 )
 from dhp_lab.diffusion.schedules import NoiseSchedule, geometric
-from dhp_lab.metrics.digit_classifier import digit_classifier, diversity, share_of_asked_class
+from dhp_lab.metrics.digit_classifier import digit_classifier, diversity, class_accuracy
 from dhp_lab.metrics.feature_distances import frechet_distance, precision_recall
 from dhp_lab.training.digit_denoiser import LESSONS, load_denoiser
 
@@ -140,7 +140,7 @@ def compare_samplers(samples: int, seed: int) -> Iterator[Row]:
         x, evaluations, seconds = draw(setting, free, free_config.noise_schedule(), samples, seed)
         denoiser = guided(told, labels, scale=SCALE, null=told.null)
         obedient, _, _ = draw(setting, denoiser, told_config.noise_schedule(), samples, seed)
-        control = share_of_asked_class(obedient, labels)
+        control = class_accuracy(obedient, labels)
         yield Row(setting.name, setting.steps, evaluations, 1000 * seconds / samples, judge(x), control)
 
 
@@ -151,7 +151,7 @@ def compare_scales(samples: int, seed: int) -> Iterator[dict]:
     for scale in SCALES:
         denoiser = guided(told, labels, scale=scale, null=told.null)
         x, _, _ = draw(Setting("DDIM", 50, ddim), denoiser, config.noise_schedule(), samples, seed)
-        yield {"scale": scale, "quality": judge(x, labels), "control": share_of_asked_class(x, labels)}
+        yield {"scale": scale, "quality": judge(x, labels), "control": class_accuracy(x, labels)}
 
 
 def cells(quality: Quality) -> str:
@@ -184,7 +184,7 @@ def tables(found: dict) -> str:
 def measure_all(options: argparse.Namespace) -> dict:
     """Return all figures, and what they depend on."""
     digits = load_digits()
-    control = share_of_asked_class(digits.test, digits.test_labels)
+    control = class_accuracy(digits.test, digits.test_labels)
     folders = {name: CHECKPOINTS / name for name in LESSONS}
     return {
         "command": f"python benchmarks/digit_samplers.py --samples {options.samples} --seed {options.seed}",

@@ -46,7 +46,7 @@ from saving import save
 from torch import Tensor, nn
 
 from dhp_lab.codec.bits.bitstream import read
-from dhp_lab.codec.entropy_coding import receive
+from dhp_lab.codec.entropy_coding import decode_latents
 from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.core.download import DownloadError
 from dhp_lab.core.environment import environment
@@ -147,7 +147,7 @@ def decodings(
 ) -> Iterator[tuple[Way, Tensor]]:
     """Decode a file in every way: K and gamma, and the picture (1, 3, H, W) as an 8-bit file holds it."""
     file = read(data)
-    known = receive(model, file.strings, file.shape)
+    known = decode_latents(model, file.strings, file.shape)
     middle = model.denoise(known, steps=1, seed=options.seed)
     for k in options.steps:
         y_hat = middle if k == 1 else model.denoise(known, steps=k, seed=options.seed)

@@ -36,7 +36,7 @@ from torch import Tensor
 from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.core.environment import environment
 from dhp_lab.core.settings import choose_device
-from dhp_lab.data.scenes import batch, obedience
+from dhp_lab.data.scenes import batch, caption_accuracy
 from dhp_lab.evaluation.evaluate import Coder
 from dhp_lab.metrics.pixels import gradient_energy_ratio, psnr, round_to_8_bits
 from dhp_lab.metrics.rd_curves import bd_rate
@@ -51,7 +51,7 @@ def judged(x_hat: Tensor, x: Tensor, captions: list[str]) -> dict[str, float]:
     return {
         "psnr": mean(float(psnr(*pair)) for pair in pairs),
         "texture": mean(float(gradient_energy_ratio(*pair)) for pair in pairs),
-        "shown": obedience(x_hat.clamp(0, 1), captions),
+        "shown": caption_accuracy(x_hat.clamp(0, 1), captions),
     }
 
 

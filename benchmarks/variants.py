@@ -34,13 +34,13 @@ from pathlib import Path
 
 from saving import save
 
-from dhp_lab.codec.create import changed
+from dhp_lab.codec.create import with_settings
 from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.data.crops import PhotoCrops
 from dhp_lab.data.images import list_images
 from dhp_lab.evaluation.evaluate import DEFAULT_LAMBDA_RATES, evaluate
 from dhp_lab.metrics.rd_curves import bd_rate
-from dhp_lab.training.codec_trainer import held_out
+from dhp_lab.training.codec_trainer import split_validation
 
 ROOT = Path(__file__).resolve().parents[1]
 SIDE = 256
@@ -63,7 +63,9 @@ def trained(folder: Path) -> tuple[int | None, float | None]:
 def loaded(folder: Path, settings: dict[str, float | int]) -> DiffusionHyperprior:
     """The checkpoint, or the best one of a training, with some settings changed."""
     best = folder / "best_checkpoint"
-    return changed(DiffusionHyperprior.from_pretrained(best if best.is_dir() else folder), **settings).eval()
+    return with_settings(
+        DiffusionHyperprior.from_pretrained(best if best.is_dir() else folder), **settings
+    ).eval()
 
 
 def measured(variant: str, pictures: list, steps: tuple[int, ...]) -> dict:
@@ -158,7 +160,7 @@ def main() -> None:
     )
     parser.add_argument("--output", type=Path, default=ROOT / "data" / "results" / "variants.json")
     options = parser.parse_args()
-    photos = held_out(PhotoCrops(list_images(options.data_path), SIDE, seed=0))
+    photos = split_validation(PhotoCrops(list_images(options.data_path), SIDE, seed=0))
     pictures = [(f"crop {i}", x[None]) for i, x in enumerate(photos.batch(0, options.crops))]
     before = json.loads(options.output.read_text())["rows"] if options.output.exists() else []
     rows = {row["name"]: row for row in before} | {

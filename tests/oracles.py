@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 from dhp_lab.diffusion.process import Denoiser
-from dhp_lab.diffusion.schedules import NoiseSchedule, at
+from dhp_lab.diffusion.schedules import NoiseSchedule, broadcast_to
 
 
 def largest(difference: Tensor) -> float:
@@ -32,9 +32,12 @@ def ideal(schedule: NoiseSchedule, data: MultivariateNormal) -> Denoiser:
     values, vectors = torch.linalg.eigh(data.covariance_matrix)
 
     def denoiser(x: Tensor, t: Tensor) -> Tensor:
-        sigma = at(schedule.sigma(t), x)
+        sigma = broadcast_to(schedule.sigma(t), x)
         return (
-            (x / at(schedule.scale(t), x) - data.mean) @ vectors * (sigma / (values + sigma**2)) @ vectors.T
+            (x / broadcast_to(schedule.scale(t), x) - data.mean)
+            @ vectors
+            * (sigma / (values + sigma**2))
+            @ vectors.T
         )
 
     return denoiser

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from dhp_lab.data.scenes import batch
 from dhp_lab.latent.autoencoders import encode, kl_autoencoder
 from dhp_lab.latent.block_removal import SIZES, smaller_config, smaller_unet, source
-from dhp_lab.latent.pipeline import EPSILON, LatentDiffusion, V
+from dhp_lab.latent.pipeline import EPSILON, LatentDiffusion, V_PREDICTION
 from dhp_lab.training import distillation
 from dhp_lab.training.distillation import LOSSES, DistilConfig, distil, distillation_losses
 from dhp_lab.training.latent_diffusion import LatentConfig, new_latent_diffusion
-from dhp_lab.training.optimisation import descend
+from dhp_lab.training.optimisation import optimizer_step
 from dhp_lab.training.scene_models import load_scenes
 
 pytestmark = pytest.mark.usefixtures("in_float32")
@@ -142,7 +142,7 @@ def stable_diffusion() -> UNet2DConditionModel:
         return UNet2DConditionModel(sample_size=64, cross_attention_dim=768)
 
 
-def made(prediction: str = V) -> LatentDiffusion:
+def made(prediction: str = V_PREDICTION) -> LatentDiffusion:
     """A pipeline of the shipped kind, little and untrained, that looks at captions in its inner stage."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -433,7 +433,7 @@ def test_a_run_repeats_itself_and_leaves_everything_else_alone(teacher):
     assert not first.unet.training and not any(p.requires_grad for p in first.unet.parameters())
 
 
-@pytest.mark.parametrize("prediction", [EPSILON, V])
+@pytest.mark.parametrize("prediction", [EPSILON, V_PREDICTION])
 def test_the_first_losses_are_those_of_diffusers_noise(prediction):
     """The batch, times and noise that the seed gives, mixed by diffusers' DDPMScheduler and shown to both
     U-Nets.
@@ -455,7 +455,7 @@ def test_the_first_losses_are_those_of_diffusers_noise(prediction):
             model.context([captions[i] for i in chosen]),
         )
         z_t = scheduler.add_noise(z, eps, timesteps)
-        target = scheduler.get_velocity(z, eps, timesteps) if prediction == V else eps
+        target = scheduler.get_velocity(z, eps, timesteps) if prediction == V_PREDICTION else eps
         a, b = (unet(z_t, timesteps, encoder_hidden_states=context).sample for unet in (model.unet, student))
     assert [step for step, _ in told_losses] == [1, 2, 3] and tuple(told_losses[0][1]) == LOSSES
     assert told_losses[0][1]["task"] == pytest.approx((b - target).square().mean().item(), rel=1e-4)
@@ -470,7 +470,7 @@ def test_the_losses_are_weighed_and_those_of_weight_0_are_off(teacher, monkeypat
 
     def listening(loss, *args, **options) -> None:
         descended.append(loss.item())
-        descend(loss, *args, **options)
+        optimizer_step(loss, *args, **options)
 
     monkeypatch.setattr(distillation, "descend", listening)
     config = replace(TINY, **dict(zip(LOSSES, weights, strict=True)))

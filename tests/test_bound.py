@@ -13,7 +13,7 @@ from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from dhp_lab.diffusion.bound import check_levels, elbo, level_nats, mean_errors
 from dhp_lab.diffusion.process import Denoiser, predict_eps, q_posterior, q_sample, x0_from_eps
-from dhp_lab.diffusion.schedules import NoiseSchedule, at, cosine, geometric, linear
+from dhp_lab.diffusion.schedules import NoiseSchedule, broadcast_to, cosine, geometric, linear
 
 SHORT = NoiseSchedule("short", torch.tensor([0.1, 0.3, 0.2, 0.5], dtype=torch.float64))
 EXPLODING = NoiseSchedule("short", SHORT.betas, preserving=False)
@@ -22,7 +22,9 @@ both_scalings = pytest.mark.parametrize("schedule", [SHORT, EXPLODING], ids=["pr
 
 def bent(schedule: NoiseSchedule) -> Denoiser:
     """No good denoiser, but one that depends on state and time, and not on how the state is scaled."""
-    return lambda x, t: torch.tanh(x / at(schedule.scale(t), x)) * at(schedule.alpha_bar(t), x)
+    return lambda x, t: (
+        torch.tanh(x / broadcast_to(schedule.scale(t), x)) * broadcast_to(schedule.alpha_bar(t), x)
+    )
 
 
 def bits(
@@ -224,7 +226,7 @@ def test_a_random_choice_of_times_has_the_right_mean():
     schedule, x0, generator = linear(8), torch.zeros(1, 2).double(), seeded()
 
     def misses(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        return x / at(schedule.scale(t) * schedule.sigma(t), x) + 0.5
+        return x / broadcast_to(schedule.scale(t) * schedule.sigma(t), x) + 0.5
 
     every = elbo(misses, schedule, x0, generator=generator).total.item()
     some = [elbo(misses, schedule, x0, count=3, generator=generator) for _ in range(400)]

@@ -15,11 +15,18 @@ from oracles import largest
 from scipy.stats import norm
 
 from dhp_lab.codec.bits.lambdas import lambda_code
-from dhp_lab.codec.bits.scales import SCALES, octaves_in_steps, table_rows
-from dhp_lab.codec.create import changed
-from dhp_lab.codec.entropy_coding import receive
+from dhp_lab.codec.bits.scales import SCALES, log2_scale_in_steps, scale_indexes
+from dhp_lab.codec.create import with_settings
+from dhp_lab.codec.entropy_coding import decode_latents
 from dhp_lab.codec.networks import context as module
-from dhp_lab.codec.networks.context import LIMIT, PASSES, Context, Passes, coding_order, relative
+from dhp_lab.codec.networks.context import (
+    LIMIT,
+    PASSES,
+    ContextNetwork,
+    ContextModel,
+    coding_order,
+    normalised_symbols,
+)
 
 LATER = PASSES[1:]
 
@@ -79,7 +86,7 @@ def test_symbols_are_measured_in_their_scale():
     rows = torch.arange(len(SCALES)).repeat(3, 1)
     symbols = torch.tensor([[-2.0], [1.0], [3.0]]).expand(3, len(SCALES))
     plain = (symbols / torch.tensor(SCALES)).clamp(-LIMIT, LIMIT)
-    found = relative(symbols, rows)
+    found = normalised_symbols(symbols, rows)
     assert found.dtype == torch.float64 and largest(found - plain) <= 3 * 2.0**-11 and largest(found) == LIMIT
     assert torch.equal(found * 2**10, (found * 2**10).round())
 
@@ -92,7 +99,7 @@ def test_untrained_networks_correct_nothing(passes):
     x = picture(64, 80)
     one, more = (untrained(passes=count) for count in (1, passes))
     (coded, latents), (other, found) = coded_by(one, x), coded_by(more, x)
-    assert torch.equal(latents.symbols, found.symbols) and torch.equal(latents.octaves, found.octaves)
+    assert torch.equal(latents.symbols, found.symbols) and torch.equal(latents.log2_scale, found.log2_scale)
     assert abs(len(coded["strings"][0][0]) - len(other["strings"][0][0])) <= 8
     pictures = [
         codec.decompress(file["strings"], file["shape"])["x_hat"]
@@ -109,22 +116,27 @@ def test_a_pass_knows_the_earlier_ones_and_nothing_else(passes):
     """
     order, generator = marked(coding_order(passes, M, 8, 8), M, 8, 8), torch.Generator().manual_seed(0)
     codec = woken(passes=passes)
-    mean, octaves = (torch.randn(1, M, 8, 8, generator=generator) for _ in range(2))
+    mean, log2_scale = (torch.randn(1, M, 8, 8, generator=generator) for _ in range(2))
     truth = torch.randint(-3, 4, (1, M, 8, 8), generator=generator).float()
 
     def walk(symbols):
-        return codec.passes.walk(
-            mean, octaves, torch.tensor([-5.0]), lambda part, *known: part.take(symbols), exact=True
+        return codec.passes.run_passes(
+            mean,
+            log2_scale,
+            torch.tensor([-5.0]),
+            lambda part, *decoder_state: part.take(symbols),
+            exact=True,
         )
 
     before = walk(truth)
     for number, places in enumerate(order[:-1]):
-        changed, at = truth.clone(), places.flatten().nonzero()[0]
-        changed.view(-1)[at] = (changed.view(-1)[at] == 0).float()
-        after = walk(changed)
-        for known in order[: number + 1]:
+        altered, at = truth.clone(), places.flatten().nonzero()[0]
+        altered.view(-1)[at] = (altered.view(-1)[at] == 0).float()
+        after = walk(altered)
+        for decoder_state in order[: number + 1]:
             assert all(
-                torch.equal(a[0][known], b[0][known]) for a, b in zip(before[:2], after[:2], strict=True)
+                torch.equal(a[0][decoder_state], b[0][decoder_state])
+                for a, b in zip(before[:2], after[:2], strict=True)
             )
         later = ~sum(order[: number + 1]).bool()
         assert all((a[0][later] != b[0][later]).any() for a, b in zip(before[:2], after[:2], strict=True))
@@ -135,11 +147,14 @@ def test_a_pass_knows_the_earlier_ones_and_nothing_else(passes):
 def test_the_exact_network_is_the_trained_one_but_for_rounding(passes):
     generator = torch.Generator().manual_seed(0)
     r = (8 * torch.randn(2, M, 6, 7, generator=generator)).round() / 8
-    octaves, log2_delta = torch.randn(2, M, 6, 7, generator=generator), torch.tensor([-4.0, -7.5])
+    log2_scale, log2_delta = torch.randn(2, M, 6, 7, generator=generator), torch.tensor([-4.0, -7.5])
     for network, part in zip(
         woken(passes=passes).passes.later, coding_order(passes, M, 6, 7)[1:], strict=True
     ):
-        exact, plain = network.exact(r, octaves, log2_delta, part), network(r, octaves, log2_delta, part)
+        exact, plain = (
+            network.exact(r, log2_scale, log2_delta, part),
+            network(r, log2_scale, log2_delta, part),
+        )
         for a, b in zip(exact, plain, strict=True):
             assert a.shape == b.shape == part.take(r).shape
             assert a.dtype == torch.float64 and largest(a - b) < 0.02 < 0.1 < largest(b)
@@ -151,23 +166,23 @@ def test_the_exact_network_is_the_trained_one_but_for_rounding(passes):
 def test_the_network_is_that_of_torchs_convolutions(passes):
     """The same function on whole maps, through torch's own convolutions."""
     generator = torch.Generator().manual_seed(0)
-    r, octaves = (torch.randn(2, M, 6, 7, generator=generator) for _ in range(2))
+    r, log2_scale = (torch.randn(2, M, 6, 7, generator=generator) for _ in range(2))
     for network, part in zip(
         woken(passes=passes).passes.later, coding_order(passes, M, 6, 7)[1:], strict=True
     ):
-        known, plane = r[:, : network.decoded], torch.full((2, 1, 6, 7), (-5.5 + 3.5) / 4)
-        seen = torch.cat([known, known.abs()], 1)
+        decoder_state, plane = r[:, : network.decoded], torch.full((2, 1, 6, 7), (-5.5 + 3.5) / 4)
+        seen = torch.cat([decoder_state, decoder_state.abs()], 1)
         near = F.conv2d(
             F.pad(seen, (1, 1, 1, 1)), network.near.weight, network.near.bias, groups=seen.shape[1]
         )
         wanted = network.exit(
-            network.hidden(network.mix(torch.cat([seen, near, octaves / 4, plane], 1)).relu()).relu()
+            network.hidden(network.mix(torch.cat([seen, near, log2_scale / 4, plane], 1)).relu()).relu()
         )
         if network.own is not None:
             wanted = wanted + network.own(
                 torch.cat([half[:, network.channels] for half in near.chunk(2, 1)], 1)
             )
-        found = network(r, octaves, torch.full((2,), -5.5), part)
+        found = network(r, log2_scale, torch.full((2,), -5.5), part)
         for a, b in zip(found, wanted.chunk(2, 1), strict=True):
             whole = torch.zeros_like(r)
             whole[:, network.channels] = b
@@ -178,7 +193,7 @@ def test_a_network_looks_at_what_is_decoded():
     """In four passes over 20 channels: the 3 loud ones first; what is not decoded yet, and nobody's to
     correct, is no input.
     """
-    first, second, third = (Context(N, 20, number, 4) for number in (1, 2, 3))
+    first, second, third = (ContextNetwork(N, 20, number, 4) for number in (1, 2, 3))
     assert [(network.channels, network.decoded) for network in (first, second, third)] == [
         (slice(0, 3), 3),
         (slice(3, 20), 3),
@@ -197,9 +212,9 @@ def test_a_network_looks_at_what_is_decoded():
 def test_what_is_decoded_is_what_was_coded(passes, shape, lambda_rate):
     codec, x = woken(passes=passes), picture(*shape, count=2)
     coded, latents = coded_by(codec, x, lambda_rate)
-    known = receive(codec, coded["strings"], coded["shape"])
-    assert torch.equal(known.symbols, latents.symbols) and bool(known.symbols.any())
-    assert torch.equal(known.mean, latents.mean) and torch.equal(known.scale, latents.scale)
+    decoder_state = decode_latents(codec, coded["strings"], coded["shape"])
+    assert torch.equal(decoder_state.symbols, latents.symbols) and bool(decoder_state.symbols.any())
+    assert torch.equal(decoder_state.mean, latents.mean) and torch.equal(decoder_state.scale, latents.scale)
     assert torch.equal(
         codec.decompress(coded["strings"], shape)["x_hat"], codec(x, lambda_rate)["x_hat"].clamp(0, 1)
     )
@@ -219,8 +234,8 @@ def test_the_bytes_are_those_of_the_scales_that_each_pass_gives(passes):
     for weights in codec.passes.parameters():
         weights += 0.05 * torch.randn(weights.shape, generator=torch.Generator().manual_seed(weights.numel()))
     coded, latents = coded_by(codec, 0.5 + 0.1 * noise, 1e-4)
-    assert largest(latents.octaves - latents.first[1]) > 0.3
-    rows = table_rows(latents.octaves)
+    assert largest(latents.log2_scale - latents.first[1]) > 0.3
+    rows = scale_indexes(latents.log2_scale)
     q, scale = (
         t[rows > 0].double().numpy() for t in (latents.symbols.abs(), torch.tensor(SCALES)[rows.long()])
     )
@@ -257,10 +272,13 @@ def test_scales_do_not_depend_on_tiles_layout_threads_or_the_order_of_sums(passe
     try:
         for way in ways:
             way()
-            found = codec.passes.walk(
-                *expected.first, expected.log2_delta, lambda part, *known: part.take(symbols), exact=True
+            found = codec.passes.run_passes(
+                *expected.first,
+                expected.log2_delta,
+                lambda part, *decoder_state: part.take(symbols),
+                exact=True,
             )
-            assert torch.equal(found[0], expected.mean) and torch.equal(found[1], expected.octaves)
+            assert torch.equal(found[0], expected.mean) and torch.equal(found[1], expected.log2_scale)
     finally:
         torch.set_num_threads(threads)
 
@@ -269,9 +287,12 @@ def test_scales_do_not_depend_on_tiles_layout_threads_or_the_order_of_sums(passe
 def test_the_preview_is_that_of_z_alone():
     codec, x = woken(passes=4), picture(64, 64)
     coded, latents = coded_by(codec, x)
-    known = receive(codec, [[None], *coded["strings"][1:]], coded["shape"])
-    assert torch.equal(known.mean, latents.first[0]) and largest(known.mean - latents.mean) > 0.01
-    assert not known.decoded.any() and not known.symbols.any()
+    decoder_state = decode_latents(codec, [[None], *coded["strings"][1:]], coded["shape"])
+    assert (
+        torch.equal(decoder_state.mean, latents.first[0])
+        and largest(decoder_state.mean - latents.mean) > 0.01
+    )
+    assert not decoder_state.decoded.any() and not decoder_state.symbols.any()
 
 
 @torch.no_grad()
@@ -280,12 +301,12 @@ def test_a_codec_of_one_pass_grows_into_one_of_four():
     grow.
     """
     codec, x = woken(), picture(64, 80)
-    grown = changed(codec, passes=4)
-    assert (grown.config.passes, grown.training, changed(grown, passes=4)) == (4, False, grown)
+    grown = with_settings(codec, passes=4)
+    assert (grown.config.passes, grown.training, with_settings(grown, passes=4)) == (4, False, grown)
     assert all(torch.equal(value, grown.state_dict()[name]) for name, value in codec.state_dict().items())
     assert torch.equal(grown(x, 1e-3)["x_hat"], codec(x, 1e-3)["x_hat"])
     with pytest.raises(ValueError, match="a model of 2 passes cannot be made one of 4; start from one of 1"):
-        changed(woken(passes=2), passes=4)
+        with_settings(woken(passes=2), passes=4)
 
 
 @pytest.mark.parametrize("settings", [{"passes": 3}, {"passes": 2, "transmit": "z"}, {"passes": 4, "M": 1}])
@@ -310,20 +331,20 @@ def test_a_network_learns_what_neighbours_tell():
     own count.
     """
     torch.manual_seed(0)
-    passes, optimizer = Passes(8, 2, 2), None
+    passes, optimizer = ContextModel(8, 2, 2), None
     optimizer = torch.optim.Adam(passes.parameters(), lr=1e-2)
     spent = []
     for _ in range(150):
-        rest = torch.randn(8, 2, 8, 4).repeat_interleave(2, 3) * 4 + 0.3 * torch.randn(8, 2, 8, 8)
-        octaves = torch.full_like(rest, 2.0)
-        mean, found, _ = passes.walk(
-            torch.zeros_like(rest),
-            octaves,
+        residual = torch.randn(8, 2, 8, 4).repeat_interleave(2, 3) * 4 + 0.3 * torch.randn(8, 2, 8, 8)
+        log2_scale = torch.full_like(residual, 2.0)
+        mean, found, _ = passes.run_passes(
+            torch.zeros_like(residual),
+            log2_scale,
             torch.zeros(8),
-            lambda part, mean, octaves: (part.take(rest) - mean).round(),
+            lambda part, mean, log2_scale: (part.take(residual) - mean).round(),
             exact=False,
         )
-        nats = 0.5 * ((rest - mean) / found.exp2()).square() + found * 0.6931
+        nats = 0.5 * ((residual - mean) / found.exp2()).square() + found * 0.6931
         optimizer.zero_grad()
         nats.mean().backward()
         optimizer.step()
@@ -333,8 +354,11 @@ def test_a_network_learns_what_neighbours_tell():
 
 def test_scales_of_passes_are_rows_of_the_table():
     log2_scale = torch.tensor([0.5, -1.0]).double().view(1, 1, 1, 2)
-    octaves = octaves_in_steps(log2_scale, torch.tensor([1.25]), -3 * 2**16)
-    assert octaves.flatten().tolist() == [4.75, 3.25] and table_rows(octaves).flatten().tolist() == [62, 50]
+    log2_scale = log2_scale_in_steps(log2_scale, torch.tensor([1.25]), -3 * 2**16)
+    assert log2_scale.flatten().tolist() == [4.75, 3.25] and scale_indexes(log2_scale).flatten().tolist() == [
+        62,
+        50,
+    ]
 
 
 @torch.no_grad()
@@ -343,13 +367,15 @@ def test_a_scale_beyond_the_table_counts_as_its_largest(exact):
     """A drawn picture can drive h_s to 2^42 steps: in that unit a shift would throw the mean out of what can
     be coded.
     """
-    passes = Passes(N, M, 2)
+    passes = ContextModel(N, M, 2)
     torch.nn.init.ones_(passes.later[0].exit.bias)  # a shift of 1 everywhere, an octave more
     still, wild = torch.zeros(1, M, 4, 4), torch.full((1, M, 4, 4), 42.0)
-    mean, octaves, _ = passes.walk(
-        still, wild, torch.zeros(1), lambda part, *known: part.take(still), exact=exact
+    mean, log2_scale, _ = passes.run_passes(
+        still, wild, torch.zeros(1), lambda part, *decoder_state: part.take(still), exact=exact
     )
     white = marked(coding_order(2, M, 4, 4), M, 4, 4)[1]
     assert (
-        (mean[0][white] == SCALES[-1]).all() and not mean[0][~white].any() and (octaves[0][white] == 43).all()
+        (mean[0][white] == SCALES[-1]).all()
+        and not mean[0][~white].any()
+        and (log2_scale[0][white] == 43).all()
     )

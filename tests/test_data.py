@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dhp_lab.data.crops import PhotoCrops, reading_ahead
+from dhp_lab.data.crops import PhotoCrops, prefetching
 from dhp_lab.data.images import ImageError, list_images, load_image, save_image, to_pixels, to_tensor
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
@@ -397,7 +397,7 @@ def test_what_reads_ahead_takes_one_core_and_leaves_the_others_their_number(
     request.addfinalizer(partial(torch.set_num_threads, torch.get_num_threads()))
     before = 3
     torch.set_num_threads(before)
-    with reading_ahead() as reader:
+    with prefetching() as reader:
         assert reader.submit(torch.get_num_threads).result() == 1 and torch.get_num_threads() == before
     with ThreadPoolExecutor(1) as later:
         assert later.submit(torch.get_num_threads).result() == torch.get_num_threads() == before

@@ -9,9 +9,9 @@ from models import picture, untrained, woken
 from scipy.stats import norm, truncnorm
 
 from dhp_lab.codec.bits.lambdas import lambda_code
-from dhp_lab.codec.bits.scales import bin_width, table_rows
-from dhp_lab.codec.create import changed
-from dhp_lab.codec.denoising.decoder_state import SIGMA_Q, Known
+from dhp_lab.codec.bits.scales import bin_width, scale_indexes
+from dhp_lab.codec.create import with_settings
+from dhp_lab.codec.denoising.decoder_state import SIGMA_Q, DecoderState
 from dhp_lab.codec.denoising.denoiser import LatentDenoiser
 from dhp_lab.codec.networks.gain import GainCurve
 
@@ -32,9 +32,9 @@ def test_at_the_full_width_a_symbol_costs_as_much_as_the_one_below(scale, q):
     delta = 2.0 ** GainCurve()(torch.tensor([lambda_rate])).item()
     edge = (q - 0.5) * bin_width(torch.tensor(scale), 1.0).item()
 
-    def cost(symbol: int, rest: float) -> float:
+    def cost(symbol: int, residual: float) -> float:
         bits = -np.log2(norm.cdf(symbol + 0.5, scale=scale) - norm.cdf(symbol - 0.5, scale=scale))
-        return delta**2 / 3 * (rest - symbol) ** 2 + lambda_rate * bits
+        return delta**2 / 3 * (residual - symbol) ** 2 + lambda_rate * bits
 
     worth = 0.1 / scale**2  # of |rest|, by which the edge may be off
     assert cost(q, edge - worth) > cost(q - 1, edge - worth) and cost(q, edge + worth) < cost(
@@ -54,10 +54,10 @@ def test_bins_are_one_step_wide_without_a_dead_zone_and_where_scales_are_large()
 def test_the_encoder_rounds_in_bins_of_that_width_and_the_decoder_follows(passes):
     codec, x = woken(passes=passes, dead_zone=DEAD_ZONE), picture(64, 80)
     latents = encoded(codec, x)
-    expected = (latents.rest / bin_width(latents.scale, DEAD_ZONE)).round() * (
-        table_rows(latents.octaves) > 0
+    expected = (latents.residual / bin_width(latents.scale, DEAD_ZONE)).round() * (
+        scale_indexes(latents.log2_scale) > 0
     )
-    assert torch.equal(latents.symbols, expected) and not torch.equal(expected, latents.rest.round())
+    assert torch.equal(latents.symbols, expected) and not torch.equal(expected, latents.residual.round())
     coded = codec.compress(x, 1e-3)
     assert torch.equal(
         codec.decompress(coded["strings"], coded["shape"])["x_hat"], codec(x, 1e-3)["x_hat"].clamp(0, 1)
@@ -68,7 +68,7 @@ def test_the_encoder_rounds_in_bins_of_that_width_and_the_decoder_follows(passes
 def test_a_dead_zone_makes_smaller_files_of_the_same_picture():
     x, sizes = picture(128, 128), []
     for dead_zone in (0.0, 0.25, 0.5, 1.0):
-        coded = changed(woken(), dead_zone=dead_zone).compress(x, 3e-3)
+        coded = with_settings(woken(), dead_zone=dead_zone).compress(x, 3e-3)
         sizes.append(len(coded["strings"][0][0]))
     assert sizes == sorted(sizes, reverse=True) and sizes[-1] < sizes[0]
 
@@ -77,10 +77,10 @@ def test_a_dead_zone_makes_smaller_files_of_the_same_picture():
 def test_the_denoisers_closed_form_knows_the_bins(scale, q):
     """At t* it is the mean of a Gaussian, a bin's width wider than the symbols' own, cut to that bin."""
     denoiser = LatentDenoiser(4, 1, DEAD_ZONE)
-    torch.nn.init.ones_(denoiser.trust)
+    torch.nn.init.ones_(denoiser.posterior_weight)
     one = torch.ones(1, 1, 1, 1)
-    known = Known(q * one, one, 0 * one, scale * one, torch.zeros(1), torch.ones(1))
-    base, variance = (t.item() for t in denoiser.closed_form(q * one, SIGMA_Q * one, known))
+    decoder_state = DecoderState(q * one, one, 0 * one, scale * one, torch.zeros(1), torch.ones(1))
+    base, variance = (t.item() for t in denoiser.closed_form(q * one, SIGMA_Q * one, decoder_state))
     width = 1 + DEAD_ZONE / (1 + 12 * scale**2)
     mean, expected = truncnorm.stats((q - 0.5) / scale, (q + 0.5) / scale, scale=width * scale, moments="mv")
     assert base == pytest.approx(mean, abs=1e-5) and variance == pytest.approx(expected, rel=1e-4)
@@ -89,15 +89,15 @@ def test_the_denoisers_closed_form_knows_the_bins(scale, q):
 def test_rounding_lets_the_gradient_through():
     codec = woken(dead_zone=DEAD_ZONE).train()
     latents = codec.latents(picture(64, 64), torch.tensor([1e-3]))
-    expected = (latents.rest / bin_width(latents.scale, DEAD_ZONE)).round() * (
-        table_rows(latents.octaves) > 0
+    expected = (latents.residual / bin_width(latents.scale, DEAD_ZONE)).round() * (
+        scale_indexes(latents.log2_scale) > 0
     )  # silent ones too
     assert torch.equal(latents.symbols.detach(), expected.detach())
     (through,) = torch.autograd.grad(
-        latents.symbols.sum(), latents.rest, retain_graph=True, allow_unused=True
+        latents.symbols.sum(), latents.residual, retain_graph=True, allow_unused=True
     )
     (spread,) = torch.autograd.grad(latents.symbols.sum(), codec.log2_spread, retain_graph=True)
-    (plain,) = torch.autograd.grad(latents.rest.sum(), codec.log2_spread)
+    (plain,) = torch.autograd.grad(latents.residual.sum(), codec.log2_spread)
     assert through is None and torch.allclose(
         spread, plain
     )  # rest is worked out twice: the same gradient reaches its sources
@@ -106,8 +106,8 @@ def test_rounding_lets_the_gradient_through():
 @torch.no_grad()
 def test_a_dead_zone_is_the_encoders_and_can_be_changed():
     codec = woken(passes=4)
-    leaning = changed(codec, dead_zone=0.5)
-    assert (leaning.config.dead_zone, leaning.config.passes, changed(leaning)) == (0.5, 4, leaning)
+    leaning = with_settings(codec, dead_zone=0.5)
+    assert (leaning.config.dead_zone, leaning.config.passes, with_settings(leaning)) == (0.5, 4, leaning)
     x = picture(64, 64)
     coded = leaning.compress(x)
     one, other = (

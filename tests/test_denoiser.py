@@ -14,18 +14,20 @@ from diffusers import DDPMScheduler
 from models import M, N
 from scipy.stats import truncnorm
 
-from dhp_lab.codec.denoising.decoder_state import FARTHEST, SIGMA_Q, Known, bin_moments
+from dhp_lab.codec.denoising.decoder_state import FARTHEST, SIGMA_Q, DecoderState, truncated_gaussian_moments
 from dhp_lab.codec.denoising.denoiser import LatentDenoiser
-from dhp_lab.codec.denoising.sampling import denoise_step, noised
+from dhp_lab.codec.denoising.sampling import posterior_step, bridge_sample
 from dhp_lab.diffusion.schedules import linear
 
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(300)
 
 
-def known(symbols: torch.Tensor, scale: torch.Tensor, decoded: float = 1.0, channels: int = 1) -> Known:
+def decoder_state(
+    symbols: torch.Tensor, scale: torch.Tensor, decoded: float = 1.0, channels: int = 1
+) -> DecoderState:
     """What a decoder knows of latents laid out as (B, channels, h, w), with mean 0 and Delta = 1."""
     mask = torch.full_like(symbols[:, :1], decoded)
-    return Known(
+    return DecoderState(
         symbols * mask, mask, torch.zeros_like(scale), scale, torch.zeros(len(symbols)), torch.ones(channels)
     )
 
@@ -39,7 +41,7 @@ def plane(values) -> torch.Tensor:
 def denoiser() -> LatentDenoiser:
     """One channel, untrained but for its trust in the closed form."""
     network = LatentDenoiser(4, 1)
-    torch.nn.init.ones_(network.trust)
+    torch.nn.init.ones_(network.posterior_weight)
     return network
 
 
@@ -47,7 +49,7 @@ def denoiser() -> LatentDenoiser:
 
 
 def grid() -> tuple[np.ndarray, np.ndarray]:
-    """Scales 0.02 .. 1000 and symbols -50 .. 50, as far out as ``bin_moments`` follows the Gaussian."""
+    """Scales 0.02 .. 1000 and symbols -50 .. 50, as far out as ``truncated_gaussian_moments`` follows the Gaussian."""
     scale, q = (a.ravel() for a in np.meshgrid(np.geomspace(0.02, 1000, 61), np.arange(-50.0, 51)))
     inside = np.abs(q) - 0.5 <= FARTHEST * scale
     return scale[inside], q[inside]
@@ -70,7 +72,8 @@ def test_bin_moments_are_those_of_scipys_truncated_gaussian():
     scale, q = grid()
     mean, variance = truncnorm.stats((q - 0.5) / scale, (q + 0.5) / scale, scale=scale, moments="mv")
     m, v = (
-        a.double().numpy() for a in bin_moments(torch.from_numpy(q).float(), torch.from_numpy(scale).float())
+        a.double().numpy()
+        for a in truncated_gaussian_moments(torch.from_numpy(q).float(), torch.from_numpy(scale).float())
     )
     assert np.abs(m - mean).max() < 5e-6
     assert np.abs(v / variance - 1).max() < 1e-5
@@ -84,7 +87,8 @@ def test_bin_moments_far_out_in_wide_gaussians():
     q = np.trunc(np.tile(np.linspace(-FARTHEST, FARTHEST, 13), 40) * scale)
     mean, variance = moments(-0.5 * ((q[:, None] + NODES / 2) / scale[:, None]) ** 2, NODES / 2)
     m, v = (
-        a.double().numpy() for a in bin_moments(torch.from_numpy(q).float(), torch.from_numpy(scale).float())
+        a.double().numpy()
+        for a in truncated_gaussian_moments(torch.from_numpy(q).float(), torch.from_numpy(scale).float())
     )
     assert np.abs(m - q - mean).max() < 1e-6 + 2**-24 * np.abs(q).max()
     assert np.abs(v / variance - 1).max() < 1e-3
@@ -92,8 +96,8 @@ def test_bin_moments_far_out_in_wide_gaussians():
 
 def test_bin_moments_are_odd_and_even_and_inside_the_bin():
     scale, q = (torch.from_numpy(a).float() for a in grid())
-    m, v = bin_moments(q, scale)
-    opposite_m, opposite_v = bin_moments(-q, scale)
+    m, v = truncated_gaussian_moments(q, scale)
+    opposite_m, opposite_v = truncated_gaussian_moments(-q, scale)
     assert torch.equal(opposite_m, -m) and torch.equal(opposite_v, v)
     assert bool(((m - q).abs() <= 0.5).all()) and bool((v > 0).all()) and v.max() <= SIGMA_Q**2
 
@@ -102,7 +106,9 @@ def test_a_bin_beyond_six_scales_counts_as_one_at_six():
     q = torch.tensor([3.0, -3.0, 40.0])
     at_six = (q.abs() - 0.5) / FARTHEST
     for scale in (at_six / 2, at_six / 100, torch.full_like(q, 1e-6)):
-        for ours, expected in zip(bin_moments(q, scale), bin_moments(q, at_six), strict=True):
+        for ours, expected in zip(
+            truncated_gaussian_moments(q, scale), truncated_gaussian_moments(q, at_six), strict=True
+        ):
             assert (ours - expected).abs().max() < 1e-6
 
 
@@ -114,7 +120,9 @@ def closed(denoiser: LatentDenoiser, u, q, scale, rho, decoded: float = 1.0) -> 
     sigma = SIGMA_Q * np.sqrt(rho) if decoded else rho
     sigma = np.broadcast_to(sigma, np.shape(u))
     q, scale = np.broadcast_to(q, np.shape(u)), np.broadcast_to(scale, np.shape(u))
-    base, variance = denoiser.closed_form(plane(u), plane(sigma), known(plane(q), plane(scale), decoded))
+    base, variance = denoiser.closed_form(
+        plane(u), plane(sigma), decoder_state(plane(q), plane(scale), decoded)
+    )
     return base.numpy().ravel(), variance.numpy().ravel()
 
 
@@ -125,9 +133,11 @@ def states(
     integrated.
     """
     random = np.random.default_rng(0)
-    rest = truncnorm.rvs((q - 0.5) / scale, (q + 0.5) / scale, scale=scale, size=count, random_state=random)
+    residual = truncnorm.rvs(
+        (q - 0.5) / scale, (q + 0.5) / scale, scale=scale, size=count, random_state=random
+    )
     spread = np.sqrt(rho * (1 - rho) / 12)
-    u = (1 - rho) * rest + rho * q + spread * random.standard_normal(count)
+    u = (1 - rho) * residual + rho * q + spread * random.standard_normal(count)
     x = np.broadcast_to(q + NODES[:, None] / 2, (300, count))
     return u, *moments((-0.5 * (x / scale) ** 2 - 0.5 * ((u - (1 - rho) * x - rho * q) / spread) ** 2).T, x.T)
 
@@ -145,7 +155,7 @@ def test_closed_form_is_the_posterior_where_the_bin_cuts_nothing(denoiser, scale
 def test_closed_form_at_both_ends_of_the_chain(denoiser, scale, q):
     """rho = 1 holds no news: the bin's moments. rho = 0 is the answer itself."""
     base, variance = closed(denoiser, [q], q, scale, 1.0)
-    m, v = bin_moments(torch.tensor([float(q)]), torch.tensor([scale]))
+    m, v = truncated_gaussian_moments(torch.tensor([float(q)]), torch.tensor([scale]))
     assert abs(base - m.numpy()).max() < 1e-5 and abs(variance / v.numpy() - 1).max() < 1e-5
     u = q + np.linspace(-0.5, 0.5, 11)
     base, variance = closed(denoiser, u, q, scale, 0.0)
@@ -186,9 +196,9 @@ def test_closed_form_goes_from_the_symbol_to_the_bins_mean_as_far_as_it_is_trust
     """At t* base = q + trust (m - q); a new denoiser trusts nothing, and gives q back as it is."""
     denoiser = LatentDenoiser(4, 1)
     assert closed(denoiser, [1.0], 1.0, 0.7, 1.0)[0].item() == 1
-    m = bin_moments(torch.tensor([1.0]), torch.tensor([0.7]))[0].item()
+    m = truncated_gaussian_moments(torch.tensor([1.0]), torch.tensor([0.7]))[0].item()
     for trust in (0.3, 0.8, 1.0):
-        torch.nn.init.constant_(denoiser.trust, trust)
+        torch.nn.init.constant_(denoiser.posterior_weight, trust)
         assert closed(denoiser, [1.0], 1.0, 0.7, 1.0)[0].item() == pytest.approx(
             1 + trust * (m - 1), abs=1e-6
         )
@@ -197,51 +207,53 @@ def test_closed_form_goes_from_the_symbol_to_the_bins_mean_as_far_as_it_is_trust
 # the chain
 
 
-def chain_start(q: float, decoded: float, count: int) -> tuple[Known, torch.Tensor]:
+def chain_start(q: float, decoded: float, count: int) -> tuple[DecoderState, torch.Tensor]:
     symbols = torch.full((1, 1, 1, count), q)
-    return known(symbols, torch.ones_like(symbols), decoded), torch.full_like(symbols, q + 0.37)
+    return decoder_state(symbols, torch.ones_like(symbols), decoded), torch.full_like(symbols, q + 0.37)
 
 
 @pytest.mark.parametrize("decoded, top", [(1.0, SIGMA_Q), (0.0, 3.0)])
 def test_steps_towards_the_truth_pass_through_noised(decoded, top):
-    """With clean = rest and variance 0 each level has the marginal of ``noised``: 2 * 10^5 draws, five
+    """With clean = rest and variance 0 each level has the marginal of ``bridge_sample``: 2 * 10^5 draws, five
     standard errors.
     """
     count, generator = 200_000, torch.Generator().manual_seed(0)
-    facts, rest = chain_start(2.0, decoded, count)
+    facts, residual = chain_start(2.0, decoded, count)
 
     def eps():
-        return torch.randn(rest.shape, generator=generator)
+        return torch.randn(residual.shape, generator=generator)
 
     levels = [top * share for share in (1.0, 0.8, 0.45, 0.1, 0.02)]
-    u = noised(rest, torch.full_like(rest, levels[0]), facts, eps())
+    u = bridge_sample(residual, torch.full_like(residual, levels[0]), facts, eps())
     for sigma, lower in zip(levels, levels[1:], strict=False):
-        u = denoise_step(u, rest, torch.zeros(1), torch.tensor(sigma), torch.tensor(lower), eps())
+        u = posterior_step(u, residual, torch.zeros(1), torch.tensor(sigma), torch.tensor(lower), eps())
         rho = decoded * (lower / SIGMA_Q) ** 2
-        mean, spread = (1 - rho) * rest[0, 0, 0, 0] + rho * 2.0, lower * math.sqrt(1 - rho)
-        direct = noised(rest, torch.full_like(rest, lower), facts, eps())
+        mean, spread = (1 - rho) * residual[0, 0, 0, 0] + rho * 2.0, lower * math.sqrt(1 - rho)
+        direct = bridge_sample(residual, torch.full_like(residual, lower), facts, eps())
         for draws in (u, direct):
             assert abs(draws.mean() - mean) < 5 * spread / math.sqrt(count)
             assert abs(draws.std() / spread - 1) < 5 / math.sqrt(2 * count)
 
 
 def test_noised_at_the_top_is_the_symbol_and_at_the_bottom_the_truth():
-    facts, rest = chain_start(2.0, 1.0, 3)
-    noise = torch.randn(rest.shape)
-    assert (noised(rest, torch.full_like(rest, SIGMA_Q), facts, noise) - 2.0).abs().max() < 1e-6
-    assert torch.equal(noised(rest, torch.zeros_like(rest), facts, noise), rest)
+    facts, residual = chain_start(2.0, 1.0, 3)
+    noise = torch.randn(residual.shape)
+    assert (
+        bridge_sample(residual, torch.full_like(residual, SIGMA_Q), facts, noise) - 2.0
+    ).abs().max() < 1e-6
+    assert torch.equal(bridge_sample(residual, torch.zeros_like(residual), facts, noise), residual)
 
 
 def test_sampling_a_gaussian_with_its_own_posterior_gives_that_gaussian(denoiser):
     """Analytic-DPM's variance makes even a coarse chain exact: at every level var(u) = scale^2 + sigma^2."""
     count, scale, generator = 200_000, 0.8, torch.Generator().manual_seed(0)
-    facts = known(torch.zeros(1, 1, 1, count), torch.full((1, 1, 1, count), scale), 0.0)
+    facts = decoder_state(torch.zeros(1, 1, 1, count), torch.full((1, 1, 1, count), scale), 0.0)
     levels = [40.0, 2.0, 0.7, 0.1]
     u = math.hypot(levels[0], scale) * torch.randn(1, 1, 1, count, generator=generator)
     with torch.no_grad():
         for sigma, lower in zip(levels, levels[1:], strict=False):
             clean, variance = denoiser.closed_form(u, torch.full_like(u, sigma), facts)
-            u = denoise_step(
+            u = posterior_step(
                 u,
                 clean,
                 variance,
@@ -265,7 +277,7 @@ def test_a_step_is_the_ddpm_step_of_diffusers(t):
     ).prev_sample
     noise = torch.randn(state.shape, generator=torch.Generator().manual_seed(5))
     sigma, lower = (schedule.sigma(s).float() for s in (t, t - 1))
-    ours = lower_root * denoise_step(state, clean, torch.zeros(1), sigma, lower, noise)
+    ours = lower_root * posterior_step(state, clean, torch.zeros(1), sigma, lower, noise)
     assert (ours - theirs).abs().max() < 1e-5
 
 
@@ -276,7 +288,7 @@ def test_a_step_is_the_ddpm_step_of_diffusers(t):
 def test_an_untrained_denoiser_is_its_closed_form():
     denoiser, generator = LatentDenoiser(N, M), torch.Generator().manual_seed(0)
     symbols = torch.randn(2, M, 5, 7, generator=generator).mul(2).round()
-    facts = known(symbols, torch.rand(symbols.shape, generator=generator) + 0.1, channels=M)
+    facts = decoder_state(symbols, torch.rand(symbols.shape, generator=generator) + 0.1, channels=M)
     u, sigma = symbols + 0.1 * torch.randn(symbols.shape, generator=generator), torch.full((2, 1, 5, 7), 0.2)
     for ours, expected in zip(denoiser(u, sigma, facts), denoiser.closed_form(u, sigma, facts), strict=True):
         assert torch.equal(ours, expected) and ours.shape == symbols.shape
@@ -290,7 +302,7 @@ def test_the_networks_word_is_scaled_by_what_is_left_to_know():
     denoiser, generator = LatentDenoiser(N, M), torch.Generator().manual_seed(0)
     torch.nn.init.constant_(denoiser.exit.bias, 2.0)
     symbols = torch.zeros(1, M, 4, 4)
-    facts = known(symbols, torch.rand(symbols.shape, generator=generator) + 0.1, channels=M)
+    facts = decoder_state(symbols, torch.rand(symbols.shape, generator=generator) + 0.1, channels=M)
     sigma = torch.full((1, 1, 4, 4), SIGMA_Q)
     clean, variance = denoiser(symbols, sigma, facts)
     base, _ = denoiser.closed_form(symbols, sigma, facts)
@@ -307,21 +319,21 @@ def test_doubt_is_that_of_the_variance_before_the_state_is_seen(doubt, decoded):
     that.
     """
     denoiser, generator = LatentDenoiser(N, M), torch.Generator().manual_seed(0)
-    torch.nn.init.constant_(denoiser.doubt.bias, doubt)
-    facts = known(
+    torch.nn.init.constant_(denoiser.log_variance_head.bias, doubt)
+    facts = decoder_state(
         torch.randn(1, M, 4, 4, generator=generator).round(),
         torch.rand(1, M, 4, 4, generator=generator) + 0.1,
         decoded,
         M,
     )
-    v = bin_moments(facts.symbols, facts.scale)[1] if decoded else facts.scale.square()
+    v = truncated_gaussian_moments(facts.symbols, facts.scale)[1] if decoded else facts.scale.square()
     for sigma in (0.01, 0.2, SIGMA_Q):
         of_noise = sigma**2 / (
             1 - decoded * sigma**2 / SIGMA_Q**2 + 1e-12
         )  # of u about rest, where q is known too
         expected = 1 / (1 / of_noise + math.exp(-doubt) / v)
-        foretold = denoiser(facts.symbols, torch.full((1, 1, 4, 4), sigma), facts)[1]
-        assert torch.allclose(foretold, expected, rtol=1e-4)
+        predicted_variance = denoiser(facts.symbols, torch.full((1, 1, 4, 4), sigma), facts)[1]
+        assert torch.allclose(predicted_variance, expected, rtol=1e-4)
 
 
 def test_the_second_head_learns_how_far_off_the_first_is():
@@ -331,22 +343,22 @@ def test_the_second_head_learns_how_far_off_the_first_is():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         denoiser, generator = LatentDenoiser(N, M), torch.Generator().manual_seed(0)
-    rest = 0.3 * torch.randn(1, M, 64, 64, generator=generator)
-    rest = torch.where(rest.abs() < 0.5, rest, 0.0)
-    facts = known(torch.zeros_like(rest), torch.full_like(rest, 0.1), channels=M)
+    residual = 0.3 * torch.randn(1, M, 64, 64, generator=generator)
+    residual = torch.where(residual.abs() < 0.5, residual, 0.0)
+    facts = decoder_state(torch.zeros_like(residual), torch.full_like(residual, 0.1), channels=M)
     sigma = torch.full((1, 1, 64, 64), SIGMA_Q)
     optimizer = torch.optim.Adam(denoiser.parameters(), 0.1)
     for step in range(100):
         optimizer.param_groups[0]["lr"] = 0.03 * (1 - step / 100)
-        clean, foretold = denoiser(torch.zeros_like(rest), sigma, facts)
+        clean, predicted_variance = denoiser(torch.zeros_like(residual), sigma, facts)
         optimizer.zero_grad()
-        (rest.square() / foretold + foretold.log()).mean().backward()
+        (residual.square() / predicted_variance + predicted_variance.log()).mean().backward()
         optimizer.step()
     assert bool((clean == 0).all())
-    assert foretold.mean().item() == pytest.approx(rest.square().mean().item(), rel=0.05)
+    assert predicted_variance.mean().item() == pytest.approx(residual.square().mean().item(), rel=0.05)
     assert (
-        denoiser.closed_form(torch.zeros_like(rest), sigma, facts)[1].mean().item()
-        < 0.2 * rest.square().mean().item()
+        denoiser.closed_form(torch.zeros_like(residual), sigma, facts)[1].mean().item()
+        < 0.2 * residual.square().mean().item()
     )
 
 
@@ -355,7 +367,7 @@ def test_extremes_stay_finite():
     denoiser = LatentDenoiser(N, M)
     torch.nn.init.normal_(denoiser.exit.weight)
     for q, scale, sigma in ((0, 1e-6, 1e-9), (2000, 1e-6, SIGMA_Q), (-2000, 1e6, 0.0), (1, 1e-3, 1e3)):
-        facts = known(
+        facts = decoder_state(
             torch.full((1, M, 3, 3), float(q)), torch.full((1, M, 3, 3), scale), float(sigma < 1), channels=M
         )
         clean, variance = denoiser(facts.symbols, torch.full((1, 1, 3, 3), sigma), facts)
@@ -364,7 +376,7 @@ def test_extremes_stay_finite():
 
 def test_a_window_is_a_rectangle_of_everything():
     symbols = torch.arange(2 * 3 * 4 * 5.0).view(2, 3, 4, 5)
-    facts = known(symbols, symbols + 1, channels=3)
+    facts = decoder_state(symbols, symbols + 1, channels=3)
     part = facts.window(slice(1, 3), slice(0, 2))
     assert torch.equal(part.symbols, symbols[..., 1:3, :2]) and torch.equal(
         part.scale, symbols[..., 1:3, :2] + 1
@@ -377,23 +389,28 @@ def test_a_window_is_a_rectangle_of_everything():
 def test_moments_worked_out_beforehand_change_nothing(denoiser):
     """``with_moments`` holds what D would work out itself; D uses what it is handed, also through a window."""
     symbols, scale = torch.arange(-4.0, 5).view(1, 1, 3, 3), torch.linspace(0.1, 3, 9).view(1, 1, 3, 3)
-    plain, sigma = known(symbols, scale), torch.full((1, 1, 3, 3), SIGMA_Q / 2)
+    plain, sigma = decoder_state(symbols, scale), torch.full((1, 1, 3, 3), SIGMA_Q / 2)
     ready = plain.with_moments()
-    assert all(torch.equal(a, b) for a, b in zip(ready.moments, bin_moments(symbols, scale), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(ready.moments, truncated_gaussian_moments(symbols, scale), strict=True)
+    )
     assert torch.equal(denoiser(symbols, sigma, ready)[0], denoiser(symbols, sigma, plain)[0])
     part = ready.window(slice(1, 3), slice(0, 2))
     assert all(
-        torch.equal(a, b) for a, b in zip(part.moments, bin_moments(part.symbols, part.scale), strict=True)
+        torch.equal(a, b)
+        for a, b in zip(part.moments, truncated_gaussian_moments(part.symbols, part.scale), strict=True)
     )
     doubled = replace(ready, moments=tuple(2 * moment for moment in ready.moments))
     assert torch.allclose(
-        denoiser.closed_form(symbols, 2 * sigma, doubled)[0], 2 * bin_moments(symbols, scale)[0]
+        denoiser.closed_form(symbols, 2 * sigma, doubled)[0],
+        2 * truncated_gaussian_moments(symbols, scale)[0],
     )
 
 
 def test_detached_facts_carry_no_gradient():
     scale = torch.full((1, 1, 2, 2), 0.5, requires_grad=True)
-    facts = known(torch.ones(1, 1, 2, 2), scale * 2).with_moments()
+    facts = decoder_state(torch.ones(1, 1, 2, 2), scale * 2).with_moments()
     still = facts.detach()
     assert facts.scale.requires_grad and facts.moments[1].requires_grad
     assert not (still.scale.requires_grad or any(moment.requires_grad for moment in still.moments))
@@ -405,7 +422,7 @@ def test_the_network_moves_a_latent_by_four_standard_deviations_at_most():
     """On drawn patterns its body can run away from all that it was trained on."""
     denoiser = LatentDenoiser(N, M)
     torch.nn.init.constant_(denoiser.exit.bias, 1e6)
-    what = known(torch.zeros(1, M, 3, 3), torch.ones(1, M, 3, 3), channels=M)
+    what = decoder_state(torch.zeros(1, M, 3, 3), torch.ones(1, M, 3, 3), channels=M)
     clean, variance = denoiser(what.symbols, SIGMA_Q * what.decoded, what)
     base, spread = denoiser.closed_form(what.symbols, SIGMA_Q * what.decoded, what)
     assert torch.allclose(clean, base + 4 * spread.sqrt())

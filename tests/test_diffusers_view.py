@@ -7,9 +7,9 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 
 from dhp_lab.codec.create import create_diffusion_hyperprior_model
-from dhp_lab.codec.denoising.sampling import denoise_step
+from dhp_lab.codec.denoising.sampling import posterior_step
 from dhp_lab.codec.diffusers_adapter import DenoiserView
-from dhp_lab.codec.entropy_coding import receive
+from dhp_lab.codec.entropy_coding import decode_latents
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def decode():
     model = create_diffusion_hyperprior_model(16, 24, 20).eval()
     torch.nn.init.normal_(model.denoiser.exit.weight, std=0.05)
     coded = model.compress(torch.rand(1, 3, 64, 96))
-    return model, receive(model, [[None], *coded["strings"][1:]], coded["shape"])
+    return model, decode_latents(model, [[None], *coded["strings"][1:]], coded["shape"])
 
 
 def scheduler(kind, model, inference_steps, **settings):
@@ -38,13 +38,13 @@ def scheduler(kind, model, inference_steps, **settings):
 
 @torch.no_grad()
 def test_one_ddpm_step_of_diffusers_is_ours(decode):
-    model, known = decode
+    model, decoder_state = decode
     view, ddpm, schedule = (
-        DenoiserView(model, known),
+        DenoiserView(model, decoder_state),
         scheduler(DDPMScheduler, model, 20, clip_sample=False),
         model.noise_schedule,
     )
-    sample, generator = torch.randn(known.mean.shape), torch.Generator().manual_seed(1)
+    sample, generator = torch.randn(decoder_state.mean.shape), torch.Generator().manual_seed(1)
     for timestep in (19, 11, 3):
         theirs = ddpm.step(
             view(sample, timestep).sample, timestep, sample, generator=generator.manual_seed(1)
@@ -52,9 +52,9 @@ def test_one_ddpm_step_of_diffusers_is_ours(decode):
         t, noise = timestep + 1, torch.randn(sample.shape, generator=generator.manual_seed(1))
         sigma, lower = (schedule.sigma(s).float() / view.unit for s in (t, t - 1))
         u = sample / schedule.alpha_bar(t).sqrt().float() / view.unit
-        clean, _ = model.denoiser(u, sigma.expand_as(known.decoded), known)
+        clean, _ = model.denoiser(u, sigma.expand_as(decoder_state.decoded), decoder_state)
         ours = (
-            denoise_step(u, clean, torch.zeros_like(u), sigma, lower, noise)
+            posterior_step(u, clean, torch.zeros_like(u), sigma, lower, noise)
             * view.unit
             * schedule.alpha_bar(t - 1).sqrt().float()
         )
@@ -71,16 +71,16 @@ def test_one_ddpm_step_of_diffusers_is_ours(decode):
     ],
 )
 def test_any_scheduler_reaches_a_clean_sample(decode, kind, settings):
-    model, known = decode
-    view, made = DenoiserView(model, known), scheduler(kind, model, 10, **settings)
-    sample = torch.randn(known.mean.shape, generator=torch.Generator().manual_seed(0))
+    model, decoder_state = decode
+    view, made = DenoiserView(model, decoder_state), scheduler(kind, model, 10, **settings)
+    sample = torch.randn(decoder_state.mean.shape, generator=torch.Generator().manual_seed(0))
     for timestep in made.timesteps:
         sample = made.step(view(sample, timestep).sample, timestep, sample).prev_sample
     y_hat = view.latents(sample)
-    spread = (known.scale * known.log2_delta.exp2()).square().mean().sqrt()
-    distance = (y_hat - known.mean * known.log2_delta.exp2()).square().mean().sqrt()
+    spread = (decoder_state.scale * decoder_state.log2_delta.exp2()).square().mean().sqrt()
+    distance = (y_hat - decoder_state.mean * decoder_state.log2_delta.exp2()).square().mean().sqrt()
     assert 0.2 * spread < distance < 2 * spread, "a sample of y should scatter about the mean as h_s says"
-    assert model.synthesise(y_hat, known.log2_delta, (64, 96)).shape == (1, 3, 64, 96)
+    assert model.synthesise(y_hat, decoder_state.log2_delta, (64, 96)).shape == (1, 3, 64, 96)
 
 
 def test_a_timestep_beyond_the_schedule_is_refused(decode):

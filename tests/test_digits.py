@@ -18,7 +18,7 @@ from dhp_lab.metrics.digit_classifier import (
     DigitClassifier,
     digit_classifier,
     diversity,
-    share_of_asked_class,
+    class_accuracy,
 )
 
 
@@ -77,7 +77,7 @@ def test_the_classifier_computes_what_scikit_learn_computes(monkeypatch):
 @pytest.mark.slow
 def test_the_kits_classifier_is_right_for_97_percent_of_the_test_digits():
     digits = load_digits()
-    accuracy = share_of_asked_class(digits.test, digits.test_labels)
+    accuracy = class_accuracy(digits.test, digits.test_labels)
     assert (
         accuracy >= 0.97
         and accuracy == (digit_classifier().predict(digits.test) == digits.test_labels).double().mean().item()
@@ -105,7 +105,7 @@ def test_the_share_counts_right_answers():
             return torch.tensor([0, 1, 2, 3])
 
     asked = torch.tensor([0, 1, 9, 3])
-    assert share_of_asked_class(torch.zeros(4, 1, 8, 8), asked, Sees()) == 0.75
+    assert class_accuracy(torch.zeros(4, 1, 8, 8), asked, Sees()) == 0.75
 
 
 # the measures
@@ -131,7 +131,7 @@ def test_diversity_by_brute_force():
         (lambda: diversity(draw(5, 3), torch.arange(4)), r"5 labels are needed, .*\(4,\)"),
         (lambda: diversity(draw(5, 3), torch.arange(5)), "no class has two samples among 5"),
         (
-            lambda: share_of_asked_class(torch.zeros(2, 1, 8, 8), torch.zeros(3)),
+            lambda: class_accuracy(torch.zeros(2, 1, 8, 8), torch.zeros(3)),
             r"2 labels are needed, .*\(3,\)",
         ),
         (

@@ -14,8 +14,8 @@ from scipy.stats import norm
 
 import dhp_lab  # noqa: F401  (stands in line before compressai, which imports torchvision)
 from dhp_lab.codec.bits.bitstream import BitstreamError
-from dhp_lab.codec.bits.rans import SYMBOL_LIMIT, _lists, check_symbols, pack, symbol_crc, unpack
-from dhp_lab.codec.bits.scales import LEVELS, SCALES, is_sent, octaves_in_steps, table_rows
+from dhp_lab.codec.bits.rans import SYMBOL_LIMIT, _lists, check_symbols, rans_encode, symbol_crc, rans_decode
+from dhp_lab.codec.bits.scales import LEVELS, SCALES, is_coded, log2_scale_in_steps, scale_indexes
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def any_levels(count: int) -> torch.Tensor:
 def test_round_trip(tables):
     levels = any_levels(20_000)
     symbols = drawn(levels)
-    back = unpack(pack(symbols, levels, tables), levels, tables)
+    back = rans_decode(rans_encode(symbols, levels, tables), levels, tables)
     assert torch.equal(back, symbols) and back.dtype == torch.int32
 
 
@@ -53,21 +53,21 @@ def test_round_trip_of_symbols_far_outside_the_tables(tables):
     ]
     symbols = torch.tensor(far * 3, dtype=torch.int32)
     levels = torch.tensor([0, 40, LEVELS - 1], dtype=torch.int32).repeat_interleave(len(far))
-    assert torch.equal(unpack(pack(symbols, levels, tables), levels, tables), symbols)
+    assert torch.equal(rans_decode(rans_encode(symbols, levels, tables), levels, tables), symbols)
 
 
 @pytest.mark.parametrize("symbol", [SYMBOL_LIMIT + 1, -SYMBOL_LIMIT - 1, 2**31 - 1, -(2**31)])
 def test_symbols_that_the_coder_cannot_escape_are_refused(tables, symbol):
     """A pixel or weight that is not a number becomes -2^31, on which CompressAI's coder never returns."""
     with pytest.raises(ValueError, match=f"{symbol}.*finite"):
-        pack(torch.tensor([0, symbol], dtype=torch.int32), torch.tensor([40, 40]), tables)
+        rans_encode(torch.tensor([0, symbol], dtype=torch.int32), torch.tensor([40, 40]), tables)
 
 
 def test_bytes_are_those_of_compressai(tables):
     levels = any_levels(5000)
     symbols = drawn(levels)
     symbols[::500] *= 1000
-    ours = pack(symbols, levels, tables)
+    ours = rans_encode(symbols, levels, tables)
     assert [ours] == tables.compress(symbols[None].float(), levels[None])
     assert torch.equal(tables.decompress([ours], levels[None])[0].int(), symbols)
 
@@ -81,31 +81,34 @@ def test_code_length_is_the_entropy(tables, level):
     symbols = drawn(levels)
     q, scale = np.abs(symbols.numpy()), np.array(SCALES)[levels.numpy()]
     ideal = -np.log2(norm.cdf((0.5 - q) / scale) - norm.cdf((-0.5 - q) / scale)).sum() / 8
-    assert ideal - 8 < len(pack(symbols, levels, tables)) < 1.01 * ideal + 8
+    assert ideal - 8 < len(rans_encode(symbols, levels, tables)) < 1.01 * ideal + 8
 
 
 def test_nothing_takes_no_bytes(tables):
     nothing = torch.zeros(0, dtype=torch.int32)
-    assert pack(nothing, nothing, tables) == b"" and torch.equal(unpack(b"", nothing, tables), nothing)
+    assert rans_encode(nothing, nothing, tables) == b"" and torch.equal(
+        rans_decode(b"", nothing, tables), nothing
+    )
 
 
 def test_a_stream_that_ends_early_reads_zeros_and_nothing_else(tables):
     """The coder does not look for the end of its input, so the input must not end before the symbols do."""
     levels = any_levels(20_000)
-    stream = pack(drawn(levels), levels, tables)
+    stream = rans_encode(drawn(levels), levels, tables)
     for short in (b"", b"\xff" * 44, stream[:100], stream[:101]):
         assert torch.equal(
-            unpack(short, levels, tables), unpack(short + bytes(-len(short) % 4 + 200_000), levels, tables)
+            rans_decode(short, levels, tables),
+            rans_decode(short + bytes(-len(short) % 4 + 200_000), levels, tables),
         )
 
 
 def test_damage_changes_the_symbols_and_raises_nothing(tables):
     levels = any_levels(500)
     symbols = drawn(levels)
-    stream = pack(symbols, levels, tables)
+    stream = rans_encode(symbols, levels, tables)
     for place in range(0, len(stream), 7):
         damaged = stream[:place] + bytes([stream[place] ^ 0x10]) + stream[place + 1 :]
-        assert symbol_crc(unpack(damaged, levels, tables)) != symbol_crc(symbols)
+        assert symbol_crc(rans_decode(damaged, levels, tables)) != symbol_crc(symbols)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
@@ -117,18 +120,18 @@ def test_a_few_symbols_are_coded_without_harm(tables, count, value):
         torch.full((count,), 1, dtype=torch.int32),
     )
     for _ in range(20):
-        assert torch.equal(unpack(pack(symbols, levels, tables), levels, tables), symbols)
+        assert torch.equal(rans_decode(rans_encode(symbols, levels, tables), levels, tables), symbols)
 
 
 def test_what_is_sent_is_what_has_a_row_above_zero():
-    octaves = torch.cat(
+    log2_scale = torch.cat(
         [
             torch.linspace(-5, 7, 4001),
             -3 + torch.tensor([1 / 16]),
             torch.nextafter(torch.tensor([-3 + 1 / 16]), torch.tensor([-4.0])),
         ]
     )
-    assert torch.equal(is_sent(octaves), table_rows(octaves) > 0) and not is_sent(octaves)[-1]
+    assert torch.equal(is_coded(log2_scale), scale_indexes(log2_scale) > 0) and not is_coded(log2_scale)[-1]
 
 
 # the tables
@@ -136,7 +139,7 @@ def test_what_is_sent_is_what_has_a_row_above_zero():
 
 def test_a_coder_without_tables_says_what_to_do():
     with pytest.raises(ValueError, match=r"call model.update\(\) first"):
-        pack(torch.tensor([1]), torch.tensor([0]), EntropyBottleneck(2))
+        rans_encode(torch.tensor([1]), torch.tensor([0]), EntropyBottleneck(2))
 
 
 def test_new_tables_are_seen_wherever_they_lie_in_memory():
@@ -187,7 +190,7 @@ def test_scale_indexes_are_the_nearest_rows():
     spread, delta = torch.randn(5, generator=generator), -217_531
     reference = (log2_scale + spread.double().view(-1, 1, 1) - delta / 2**16 + 3) * 8
     clear = (reference - reference.floor() - 0.5).abs() > 2**-10  # spreads are rounded to 2^-16 octaves
-    found = table_rows(octaves_in_steps(log2_scale, spread, delta))
+    found = scale_indexes(log2_scale_in_steps(log2_scale, spread, delta))
     assert clear.double().mean() > 0.99 and found.dtype == torch.int32
     assert torch.equal(found[clear], reference.round().clamp(0, LEVELS - 1).int()[clear])
     assert found.min() == 0 and found.max() == LEVELS - 1
@@ -195,13 +198,17 @@ def test_scale_indexes_are_the_nearest_rows():
 
 def test_ties_go_up():
     log2_scale = torch.tensor([1 / 16, 3 / 16, -1 / 16], dtype=torch.float64).view(1, 1, 1, 3)
-    assert table_rows(octaves_in_steps(log2_scale, torch.zeros(1), -3 * 2**16)).flatten().tolist() == [
+    assert scale_indexes(log2_scale_in_steps(log2_scale, torch.zeros(1), -3 * 2**16)).flatten().tolist() == [
         49,
         50,
         48,
     ]
     below = log2_scale - 2.0**-10
-    assert table_rows(octaves_in_steps(below, torch.zeros(1), -3 * 2**16)).flatten().tolist() == [48, 49, 47]
+    assert scale_indexes(log2_scale_in_steps(below, torch.zeros(1), -3 * 2**16)).flatten().tolist() == [
+        48,
+        49,
+        47,
+    ]
 
 
 # the CRC

@@ -20,7 +20,7 @@ from dhp_lab.lessons.start_here.explorer import CodecExplorer
 from dhp_lab.metrics.pixels import psnr
 from dhp_lab.notebook.html import Rendered
 from dhp_lab.notebook.photo_codec import DETAIL, WHOLE, PhotoCodec, jpeg_within
-from dhp_lab.notebook.sliders import Choice, Explorer, Slider
+from dhp_lab.notebook.sliders import Dropdown, Explorer, Slider
 
 SIDE = 64
 
@@ -100,7 +100,7 @@ def test_a_number_beyond_the_ends_is_moved_to_the_end():
 
 def test_controls_reach_render_once_for_each_move():
     render, rate = Recorder(), Slider("rate", "rate", 1e-5, 1e-2, 0.1, 1e-3, log=True)
-    steps, photo = Slider("steps", "steps", 0, 8, 1, 1), Choice("photo", "photo", ["cat", "cup"])
+    steps, photo = Slider("steps", "steps", 0, 8, 1, 1), Dropdown("photo", "photo", ["cat", "cup"])
     explorer = Explorer(render, [rate, steps, photo], size=(100, 100))
     slider_of(rate).value = 10**-2.5
     slider_of(steps).value = 4
@@ -128,7 +128,7 @@ def test_positions_seen_before_come_from_the_cache():
 
 def test_what_a_page_and_the_browser_test_look_for():
     control = Slider("steps", "steps", 0, 8, 1, 1)
-    explorer = Explorer(Recorder(), [control, Choice("photo", "photo", ["cat"])], size=(321, 123))
+    explorer = Explorer(Recorder(), [control, Dropdown("photo", "photo", ["cat"])], size=(321, 123))
     assert "dhp-explorer" in explorer._dom_classes and "dhp-text" in explorer.text._dom_classes
     assert "dhp-slider" in slider_of(control)._dom_classes
     assert '<img class="dhp-picture" alt="a dot at {' in explorer.picture.value

@@ -12,7 +12,7 @@ from PIL import Image
 from dhp_lab.codec import DiffusionHyperprior
 from dhp_lab.codec.bits import bitstream
 from dhp_lab.codec.bits.rans import symbol_crc
-from dhp_lab.codec.entropy_coding import SIDE, receive
+from dhp_lab.codec.entropy_coding import SIDE, decode_latents
 from dhp_lab.data.images import to_pixels
 
 sys.path.insert(0, str(Path(__file__).parent / "golden"))
@@ -45,10 +45,10 @@ def test_the_pictures_are_those_of_the_first_decoder(name, models, in_float32):
 @each_file
 def test_the_symbols_are_those_that_were_sent(name, models):
     file = bitstream.read((make.FOLDER / f"{name}.dhp").read_bytes())
-    known = receive(models[name], file.strings, file.shape)
+    decoder_state = decode_latents(models[name], file.strings, file.shape)
     _, z_crc, y_crc = SIDE.unpack(file.side)
     assert z_crc and (y_crc != 0) == (file.transmit == "z+y")
-    assert symbol_crc(known.symbols) == CRC[name]
+    assert symbol_crc(decoder_state.symbols) == CRC[name]
 
 
 CRC = {

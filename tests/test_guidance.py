@@ -26,7 +26,7 @@ from dhp_lab.diffusion.guidance import (
 )
 from dhp_lab.diffusion.ideal import IdealDenoiser
 from dhp_lab.diffusion.samplers import ddim, ddpm, last, start
-from dhp_lab.diffusion.schedules import NoiseSchedule, at, cosine, geometric, linear
+from dhp_lab.diffusion.schedules import NoiseSchedule, broadcast_to, cosine, geometric, linear
 
 SCHEDULES = {"linear": linear(50), "cosine": cosine(50), "geometric": geometric(50)}
 each_schedule = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
@@ -40,7 +40,7 @@ def zeros(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
 
 def wavy(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
     """A denoiser that is none, whose x0 leaves every range."""
-    return torch.sin(2 * x.roll(1, -1) + at(t / 7, x))
+    return torch.sin(2 * x.roll(1, -1) + broadcast_to(t / 7, x))
 
 
 # ---- labels
@@ -157,7 +157,7 @@ def log_densities(
     schedule: NoiseSchedule, x: torch.Tensor, t: torch.Tensor, width: float = 0.3
 ) -> torch.Tensor:
     """(B, 4): log N(x_t / s; corner, width^2 + sigma^2), but for a constant."""
-    u, spread = x / at(schedule.scale(t), x), width**2 + at(schedule.sigma(t), x) ** 2
+    u, spread = x / broadcast_to(schedule.scale(t), x), width**2 + broadcast_to(schedule.sigma(t), x) ** 2
     return -(u[:, None] - CORNERS.to(x)).square().sum(2) / (2 * spread)
 
 
@@ -170,7 +170,10 @@ def exact_denoiser(schedule: NoiseSchedule, members: torch.Tensor) -> Callable:
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             log_p = log_densities(schedule, x, t)[:, members].logsumexp(1)
-            return -at(schedule.scale(t) * schedule.sigma(t), x) * torch.autograd.grad(log_p.sum(), x)[0]
+            return (
+                -broadcast_to(schedule.scale(t) * schedule.sigma(t), x)
+                * torch.autograd.grad(log_p.sum(), x)[0]
+            )
 
     return denoise
 
@@ -186,7 +189,7 @@ def test_an_exact_classifier_makes_the_conditional_denoiser(schedule):
 
     t = torch.tensor([1.0, 10.0, 25.0, 40.0, 50.0])
     x = torch.randn(5, 2, generator=seeded(), dtype=torch.float64)
-    x = x * at(schedule.scale(t) * (1 + schedule.sigma(t)), x)
+    x = x * broadcast_to(schedule.scale(t) * (1 + schedule.sigma(t)), x)
     unconditional, conditional = exact_denoiser(schedule, all_of_them), exact_denoiser(schedule, right)
     with torch.no_grad():
         denoiser = classifier_guided(unconditional, schedule, log_right)
@@ -234,7 +237,10 @@ def test_what_lies_in_range_is_left_alone(schedule):
     )
     assert largest(clipped(ideal, schedule)(x, t) - ideal(x, t)) < 1e-9
     tight = clipped(ideal, schedule, limit=0.25)(x, t)
-    assert largest(x / at(schedule.scale(t), x) - at(schedule.sigma(t), x) * tight) < 0.25 + 1e-9
+    assert (
+        largest(x / broadcast_to(schedule.scale(t), x) - broadcast_to(schedule.sigma(t), x) * tight)
+        < 0.25 + 1e-9
+    )
 
 
 @pytest.mark.parametrize("limit", [0.0, -1.0, math.nan])

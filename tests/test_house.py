@@ -50,7 +50,9 @@ def test_only_the_sliders_import_widgets(module):
 
 @each_module
 def test_only_the_command_line_prints(module):
-    prints = [n.lineno for n in ast.walk(MODULES[module]) if isinstance(n, ast.Name) and n.id == "print"]
+    prints = [
+        n.lineno for n in ast.walk(MODULES[module]) if isinstance(n, ast.Name) and n.id == "print"
+    ]
     assert module.startswith("dhp_lab/cli/") or prints == []
 
 
@@ -67,7 +69,9 @@ def test_nothing_is_unpickled(module):
     tree = MODULES[module]
     assert not tops(imported(tree)) & {"pickle", "dill", "cloudpickle", "joblib", "shelve"}
     loads = [
-        n.lineno for n in ast.walk(tree) if isinstance(n, ast.Attribute) and ast.unparse(n) == "torch.load"
+        n.lineno
+        for n in ast.walk(tree)
+        if isinstance(n, ast.Attribute) and ast.unparse(n) == "torch.load"
     ]
     assert loads == [], "torch.load runs code from the file: use safetensors"
 

@@ -23,10 +23,10 @@ from dhp_lab.core import precision
 from dhp_lab.core.weights import CheckpointError
 from dhp_lab.data.scenes import WORDS, parse
 from dhp_lab.diffusion.samplers import ddim, last, start
-from dhp_lab.diffusion.schedules import at, cosine, linear
+from dhp_lab.diffusion.schedules import broadcast_to, cosine, linear
 from dhp_lab.latent import pipeline as latent_diffusion
 from dhp_lab.latent.autoencoders import kl_autoencoder
-from dhp_lab.latent.folder import EPSILON, V, schedule_of, scheduler_of
+from dhp_lab.latent.folder import EPSILON, V_PREDICTION, schedule_of, scheduler_of
 from dhp_lab.latent.pipeline import LatentDiffusion
 from dhp_lab.training.latent_diffusion import LatentConfig, new_latent_diffusion
 
@@ -135,7 +135,7 @@ def test_diffusers_pipeline_makes_the_same_pictures(saved, theirs, steps, guidan
     assert found.std() > 0.05 and largest(found - expected) < (1e-3 if steps == 1 else 1e-4)
 
 
-@pytest.mark.parametrize("prediction", [EPSILON, V])
+@pytest.mark.parametrize("prediction", [EPSILON, V_PREDICTION])
 def test_a_u_net_may_tell_the_noise_or_v(model, tmp_path, prediction):
     """The folder says which; diffusers reads it there and makes the same pictures."""
     replace(model, prediction=prediction).save(tmp_path)
@@ -153,8 +153,8 @@ def test_told_as_v_the_noise_is_turned_back(model):
     z_t, t, context = noise(model, 2), torch.tensor([1.0, 700.0]), model.context(CAPTIONS)
     told = replace(model, prediction=EPSILON).eps(z_t, t, context)
     mixed = (
-        at(model.schedule.alpha_bar(t).sqrt(), z_t) * told
-        + at((1 - model.schedule.alpha_bar(t)).sqrt(), z_t) * z_t
+        broadcast_to(model.schedule.alpha_bar(t).sqrt(), z_t) * told
+        + broadcast_to((1 - model.schedule.alpha_bar(t)).sqrt(), z_t) * z_t
     )
     assert largest(model.eps(z_t, t, context) - mixed) < 1e-5
 

@@ -230,8 +230,8 @@ def test_the_factorised_prior_codes_what_it_says(latents):
     bits = escaped = 0
     for value, row in zip(found, rows):
         table, place = prior.tables[row], value - prior.lows[row]
-        known = 0 <= place < len(table) - 2
-        place, escaped = place if known else len(table) - 2, escaped + (not known)
+        decoder_state = 0 <= place < len(table) - 2
+        place, escaped = place if decoder_state else len(table) - 2, escaped + (not decoder_state)
         bits += 16 - math.log2(table[place + 1] - table[place])
     assert -1 < len(coded.y) - bits / 8 < 9 + 4 * escaped
 

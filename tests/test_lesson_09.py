@@ -19,7 +19,7 @@ from torch import nn
 
 from dhp_lab.codec import create_bk_sdm_compression_model
 from dhp_lab.codec.bits import bitstream
-from dhp_lab.codec.entropy_coding import receive
+from dhp_lab.codec.entropy_coding import decode_latents
 from dhp_lab.codec.stable_diffusion.networks import Frozen
 from dhp_lab.data.images import to_pixels
 from dhp_lab.data.scenes import batch
@@ -47,8 +47,8 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def known(model):
-    return receive(model, **model.compress(new_scenes(2), 3e-2))
+def decoder_state(model):
+    return decode_latents(model, **model.compress(new_scenes(2), 3e-2))
 
 
 @pytest.fixture(scope="module")
@@ -93,38 +93,38 @@ def test_gains_are_drawn_over_the_levels_told():
 
 
 @torch.no_grad()
-def test_the_u_net_alone_is_what_diffusers_u_net_says(model, known):
+def test_the_u_net_alone_is_what_diffusers_u_net_says(model, decoder_state):
     unet = UNet2DConditionModel.from_pretrained(FOLDER, subfolder="unet").eval()
-    delta = known.log2_delta.exp2().view(-1, 1, 1, 1)
-    y_hat = delta * (known.symbols + known.mean)
+    delta = decoder_state.log2_delta.exp2().view(-1, 1, 1, 1)
+    y_hat = delta * (decoder_state.symbols + decoder_state.mean)
     sigma = delta[0].item() / math.sqrt(12)
     t, s = model.denoiser.schedule.time_of(sigma).item(), 1 / math.sqrt(1 + sigma**2)
     v = unet(s * y_hat, t - 1, encoder_hidden_states=model.denoiser.context.expand(2, -1, -1)).sample
     clean = s * s * y_hat - math.sqrt(1 - s * s) * v
-    assert largest(lesson.unet_alone(model).denoise(known, steps=1) - clean) < 1e-3
+    assert largest(lesson.unet_alone(model).denoise(decoder_state, steps=1) - clean) < 1e-3
 
 
 @torch.no_grad()
-def test_each_part_adds_something_and_the_codec_stays_as_it_is(model, known):
+def test_each_part_adds_something_and_the_codec_stays_as_it_is(model, decoder_state):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     told = [
-        one.denoise(known, steps=1)
+        one.denoise(decoder_state, steps=1)
         for one in (lesson.unet_alone(model), lesson.without_adapter(model), model)
     ]
     assert largest(told[0] - told[1]) > 1e-3 and largest(told[1] - told[2]) > 1e-3
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-    assert torch.equal(told[2], model.denoise(known, steps=1))
+    assert torch.equal(told[2], model.denoise(decoder_state, steps=1))
 
 
 @torch.no_grad()
-def test_another_u_net_takes_the_place_of_the_codecs(model, known):
+def test_another_u_net_takes_the_place_of_the_codecs(model, decoder_state):
     own = model.denoiser.unet.network
     same = lesson.with_unet(model, own)
-    assert torch.equal(same.denoise(known, steps=1), model.denoise(known, steps=1))
+    assert torch.equal(same.denoise(decoder_state, steps=1), model.denoise(decoder_state, steps=1))
     other = lesson.with_unet(model, own)
     other.denoiser.unet.network.conv_out.bias += 1
-    assert largest(other.denoise(known, steps=1) - same.denoise(known, steps=1)) > 0.01
-    assert torch.equal(same.denoise(known, steps=1), model.denoise(known, steps=1))
+    assert largest(other.denoise(decoder_state, steps=1) - same.denoise(decoder_state, steps=1)) > 0.01
+    assert torch.equal(same.denoise(decoder_state, steps=1), model.denoise(decoder_state, steps=1))
     assert other.g_s.decoder.network is model.g_s.decoder.network  # the VAE is not copied
 
 
@@ -178,8 +178,10 @@ def test_scenes_are_always_the_same_and_none_of_training():
 def test_the_walk_goes_down_the_folders_times(model, coded):
     walk, schedule = coded.times(1e-1, 4), model.denoiser.schedule
     assert schedule.sigma(walk[0]).item() == pytest.approx(model.step_size(1e-1) / math.sqrt(12), rel=1e-6)
-    known = receive(model, **model.compress(new_scenes(1), 1e-1))
-    levels = [level.flatten()[0].item() * model.step_size(1e-1) for level in model.noise_levels(known, 4)]
+    decoder_state = decode_latents(model, **model.compress(new_scenes(1), 1e-1))
+    levels = [
+        level.flatten()[0].item() * model.step_size(1e-1) for level in model.noise_levels(decoder_state, 4)
+    ]
     assert (
         np.allclose(schedule.sigma(torch.tensor(walk)), levels, rtol=1e-4)
         and sorted(walk, reverse=True) == walk

@@ -38,31 +38,37 @@ def x():
 
 
 @pytest.fixture(scope="module")
-def known(model, x):
+def decoder_state(model, x):
     return one_step.known_of(model, x, 3e-3)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4])
-def test_the_teacher_is_the_decoders_chain(model, known, steps):
-    drawn = one_step.draw(model, known, one_step.noises_like(known, steps - 1, seed=3))
-    delta = known.log2_delta.exp2().view(-1, 1, 1, 1)
+def test_the_teacher_is_the_decoders_chain(model, decoder_state, steps):
+    drawn = one_step.draw(model, decoder_state, one_step.noises_like(decoder_state, steps - 1, seed=3))
+    delta = decoder_state.log2_delta.exp2().view(-1, 1, 1, 1)
     assert torch.allclose(
-        (drawn.sample + known.mean) * delta, model.denoise(known, steps=steps, seed=3), atol=1e-6
+        (drawn.sample + decoder_state.mean) * delta,
+        model.denoise(decoder_state, steps=steps, seed=3),
+        atol=1e-6,
     )
-    assert torch.allclose((drawn.mean + known.mean) * delta, model.denoise(known, steps=1), atol=1e-6)
+    assert torch.allclose(
+        (drawn.mean + decoder_state.mean) * delta, model.denoise(decoder_state, steps=1), atol=1e-6
+    )
 
 
-def test_the_picture_is_what_decompress_gives(model, known, x):
+def test_the_picture_is_what_decompress_gives(model, decoder_state, x):
     coded = model.compress(x, 3e-3)
-    shown = one_step.picture(model, known, one_step.draw(model, known, []).sample, tuple(x.shape[-2:]))
+    shown = one_step.picture(
+        model, decoder_state, one_step.draw(model, decoder_state, []).sample, tuple(x.shape[-2:])
+    )
     assert torch.allclose(
         shown, model.decompress(coded["strings"], coded["shape"], steps=1)["x_hat"], atol=1e-5
     )
 
 
-def test_weights_of_a_linear_chain_are_found(known):
-    noises, true = one_step.noises_like(known, 3, seed=0), torch.tensor([0.7, 0.5, 0.2])
-    mean, variance = torch.zeros_like(known.mean), known.scale.square()
+def test_weights_of_a_linear_chain_are_found(decoder_state):
+    noises, true = one_step.noises_like(decoder_state, 3, seed=0), torch.tensor([0.7, 0.5, 0.2])
+    mean, variance = torch.zeros_like(decoder_state.mean), decoder_state.scale.square()
     sample = mean + variance.sqrt() * sum(w * eps for w, eps in zip(true, noises))
     drawn = one_step.Drawn(sample, mean, variance)
     assert torch.allclose(one_step.fit_weights(drawn, noises), true, atol=1e-4)
@@ -70,11 +76,11 @@ def test_weights_of_a_linear_chain_are_found(known):
     assert one_step.explained(drawn, sample / 2) == pytest.approx(0.75, abs=1e-6)
 
 
-def test_a_new_student_draws_with_the_weights_alone(model, known):
-    noises, weights = one_step.noises_like(known, 3, seed=0), torch.tensor([0.7, 0.5, 0.2])
-    first = one_step.draw(model, known, [])
+def test_a_new_student_draws_with_the_weights_alone(model, decoder_state):
+    noises, weights = one_step.noises_like(decoder_state, 3, seed=0), torch.tensor([0.7, 0.5, 0.2])
+    first = one_step.draw(model, decoder_state, [])
     expected = first.mean + first.variance.sqrt() * sum(w * eps for w, eps in zip(weights, noises))
-    assert torch.allclose(one_step.Student(model, weights)(known, noises), expected, atol=1e-5)
+    assert torch.allclose(one_step.Student(model, weights)(decoder_state, noises), expected, atol=1e-5)
 
 
 def test_a_student_learns_from_its_teacher_and_leaves_it_as_it_is(model):
@@ -90,18 +96,18 @@ def test_a_student_learns_from_its_teacher_and_leaves_it_as_it_is(model):
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
-def test_crops_are_windows_of_the_photos(model, known):
-    batch = one_step.crop_batch([known], 5, count=3, side=6)
-    assert torch.equal(batch.symbols, one_step.crop_batch([known], 5, count=3, side=6).symbols)
+def test_crops_are_windows_of_the_photos(model, decoder_state):
+    batch = one_step.crop_batch([decoder_state], 5, count=3, side=6)
+    assert torch.equal(batch.symbols, one_step.crop_batch([decoder_state], 5, count=3, side=6).symbols)
     windows = (
-        known.symbols.unfold(2, 6, 1).unfold(3, 6, 1)[0].permute(1, 2, 0, 3, 4).flatten(0, 1)
+        decoder_state.symbols.unfold(2, 6, 1).unfold(3, 6, 1)[0].permute(1, 2, 0, 3, 4).flatten(0, 1)
     )  # all of them
     for crop, moments in zip(batch.symbols, batch.moments[0]):
         place = (windows == crop).all((1, 2, 3)).nonzero()
         assert len(place)
         assert torch.equal(
             moments,
-            known.moments[0]
+            decoder_state.moments[0]
             .unfold(2, 6, 1)
             .unfold(3, 6, 1)[0]
             .permute(1, 2, 0, 3, 4)
@@ -160,7 +166,7 @@ def test_a_training_is_reproducible_and_ends_in_a_codec():
 
 
 def test_nothing_between_is_the_plain_codec(model, x):
-    same = between.between(model, lambda y, _: y, lambda y_hat, _: y_hat)
+    same = between.with_latent_hooks(model, lambda y, _: y, lambda y_hat, _: y_hat)
     strings = model.compress(x, 3e-3)["strings"]
     assert same.compress(x, 3e-3)["strings"] == strings
     assert torch.equal(
@@ -221,7 +227,7 @@ def test_calm_blocks_are_ranked():
     x = torch.full((1, 3, 128, 192), 0.5)
     for number, (row, col) in enumerate([(0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]):
         x[..., 64 * row : 64 * row + 63, 64 * col : 64 * col + 63 : 2] += 0.05 * (number + 1)
-    assert torch.allclose(between.calm(x), torch.tensor([[1, 0.6, 0.2], [-0.2, -0.6, -1]]))
+    assert torch.allclose(between.smoothness_rank(x), torch.tensor([[1, 0.6, 0.2], [-0.2, -0.6, -1]]))
 
 
 @pytest.mark.parametrize(("side", "inside"), [(320, (1, 4)), (512, (2, 6)), (64, (0, 1))])
@@ -243,7 +249,7 @@ def test_a_shift_brings_the_content_back():
 
 def test_of_a_frame_that_is_known_nothing_is_left_to_send():
     model, frame = untrained(), picture(128, 128)
-    codec, log2_delta = between.told(model, frame), torch.tensor([math.log2(model.step_size(3e-3))])
+    codec, log2_delta = between.conditioned_on(model, frame), torch.tensor([math.log2(model.step_size(3e-3))])
     assert (codec.encode(frame, [lambda_code(3e-3)]).symbols == 0).all()
     assert not (model.encode(frame, [lambda_code(3e-3)]).symbols == 0).all()
     coded = codec.compress(frame, 3e-3)
@@ -255,7 +261,7 @@ def test_of_a_frame_that_is_known_nothing_is_left_to_send():
 def test_no_share_of_the_context_is_the_plain_codec(model):
     one, two = picture(128, 128), picture(128, 128, seed=1)
     assert (
-        between.told(model, one, share=0.0).compress(two, 3e-3)["strings"]
+        between.conditioned_on(model, one, share=0.0).compress(two, 3e-3)["strings"]
         == model.compress(two, 3e-3)["strings"]
     )
 

@@ -21,7 +21,7 @@ from dhp_lab.diffusion.ideal import IdealDenoiser
 from dhp_lab.diffusion.networks import UNet, UNetConfig
 from dhp_lab.diffusion.process import draw_times, noise_like, simple_loss
 from dhp_lab.diffusion.samplers import ddim, last, start
-from dhp_lab.metrics.digit_classifier import share_of_asked_class
+from dhp_lab.metrics.digit_classifier import class_accuracy
 from dhp_lab.training import digit_denoiser as lesson_training
 from dhp_lab.training.digit_denoiser import (
     LESSONS,
@@ -32,7 +32,7 @@ from dhp_lab.training.digit_denoiser import (
     train_denoiser,
     train_lessons,
 )
-from dhp_lab.training.optimisation import descend, lr_share, update_average
+from dhp_lab.training.optimisation import optimizer_step, lr_factor, update_ema
 
 SHAPE = UNetConfig(channels=(8,), attention_levels=(), heads=2, dropout=0.1)
 TINY = LessonConfig(SHAPE, diffusion_steps=20, training_steps=3, batch_size=4)
@@ -106,7 +106,7 @@ def test_the_average_is_that_of_diffusers():
             for p in network.parameters():
                 p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(step)))
         theirs.step(network.parameters())
-        update_average(average, network, theirs.cur_decay_value)
+        update_ema(average, network, theirs.cur_decay_value)
     assert (
         max(
             (a - b).abs().max().item()
@@ -121,22 +121,22 @@ def test_a_gradient_step_is_clipped_and_as_long_as_its_place_in_the_run_says():
     for slope, moved in (([3.0, 4.0], [0.6, 0.8]), ([0.3, 0.4], [0.3, 0.4])):
         network = torch.nn.Linear(2, 1, bias=False)
         optimizer, before = torch.optim.SGD(network.parameters(), lr=9), network.weight.detach().clone()
-        descend(
+        optimizer_step(
             (network.weight * torch.tensor([slope])).sum(), network, optimizer, lr=0.5, step=3, steps=1000
         )
-        expected = before - 0.5 * lr_share(3, 1000) * torch.tensor([moved])
+        expected = before - 0.5 * lr_factor(3, 1000) * torch.tensor([moved])
         torch.testing.assert_close(network.weight.detach(), expected, rtol=0, atol=1e-6)
         with pytest.raises(ValueError, match="the loss is nan at step 4; try a smaller lr than 0.5"):
-            descend(network.weight.sum() * math.nan, network, optimizer, lr=0.5, step=4, steps=1000)
+            optimizer_step(network.weight.sum() * math.nan, network, optimizer, lr=0.5, step=4, steps=1000)
         torch.testing.assert_close(network.weight.detach(), expected, rtol=0, atol=1e-6)
 
 
 def test_the_step_size_rises_for_2_percent_and_falls_to_nothing():
-    shares = [lr_share(step, 1000) for step in range(1, 1001)]
+    shares = [lr_factor(step, 1000) for step in range(1, 1001)]
     assert shares[0] == pytest.approx(1 / 20) and max(shares) == shares[19] == pytest.approx(
         math.cos(math.pi * 0.019 / 2) ** 2
     )
-    assert shares[500] == pytest.approx(0.5) and 0 < shares[-1] < 1e-5 and lr_share(1, 1) == 1
+    assert shares[500] == pytest.approx(0.5) and 0 < shares[-1] < 1e-5 and lr_factor(1, 1) == 1
 
 
 def test_a_loss_that_is_no_number_stops_the_run():
@@ -307,4 +307,4 @@ def test_the_shipped_denoiser_draws_what_is_asked_for():
     schedule, labels = config.noise_schedule(), torch.arange(CLASSES).repeat(10)
     x_T = start(schedule, (len(labels), 1, SIDE, SIDE), generator=torch.Generator().manual_seed(0))
     samples = last(ddim(guided(network, labels, scale=3.0, null=network.null), schedule, x_T, count=10)).x
-    assert share_of_asked_class(round_to_levels(samples), labels) >= 0.95
+    assert class_accuracy(round_to_levels(samples), labels) >= 0.95

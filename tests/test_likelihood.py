@@ -15,7 +15,7 @@ from torch.distributions import MultivariateNormal
 from dhp_lab.diffusion.bound import elbo, mean_errors
 from dhp_lab.diffusion.likelihood import bits_per_dim_elbo, bits_per_dim_ode, dequantise, level_bits
 from dhp_lab.diffusion.process import Denoiser
-from dhp_lab.diffusion.schedules import NoiseSchedule, at, cosine, geometric, linear
+from dhp_lab.diffusion.schedules import NoiseSchedule, broadcast_to, cosine, geometric, linear
 
 FACTOR = torch.tensor(
     [[1.0, 0.0, 0.0, 0.0], [0.6, 0.9, 0.0, 0.0], [-0.5, 0.3, 0.8, 0.0], [0.1, -0.7, 0.2, 1.1]]
@@ -146,7 +146,7 @@ def test_uniform_levels_take_log2_17_bits():
     schedule, edge = geometric(1000, first=0.002), 17 / 16
 
     def denoiser(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        sigma, normal = at(schedule.sigma(t), x), torch.distributions.Normal(0.0, 1.0)
+        sigma, normal = broadcast_to(schedule.sigma(t), x), torch.distributions.Normal(0.0, 1.0)
         low, high = (-edge - x) / sigma, (edge - x) / sigma
         mass = torch.special.ndtr(high) - torch.special.ndtr(low)
         return -(normal.log_prob(low).exp() - normal.log_prob(high).exp()) / mass
@@ -181,7 +181,7 @@ class NoisyDigits:
 
     def denoiser(self, schedule: NoiseSchedule) -> Denoiser:
         def denoise(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-            sigma, u = at(schedule.sigma(t), x), x / at(schedule.scale(t), x)
+            sigma, u = broadcast_to(schedule.sigma(t), x), x / broadcast_to(schedule.scale(t), x)
             fit = -((u[..., None] - self.levels) / sigma[..., None]).square() / 2  # (B, 9, level)
             each = fit[..., None, :] + self.log_move  # (B, 9, kept level, level)
             weight = torch.softmax(torch.logsumexp(each, -1).flatten(1) @ self.kept.T, 1) @ self.kept

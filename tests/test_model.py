@@ -19,7 +19,7 @@ from dhp_lab.codec.bits.bitstream import BitstreamError
 from dhp_lab.codec.bits.lambdas import lambda_code, lambda_of
 from dhp_lab.codec.create import create_diffusion_hyperprior_model
 from dhp_lab.codec.denoising.decoder_state import SIGMA_Q
-from dhp_lab.codec.entropy_coding import receive
+from dhp_lab.codec.entropy_coding import decode_latents
 from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.codec.networks.gain import quantisation_sigma
 from dhp_lab.core.weights import CONFIG, WEIGHTS
@@ -107,9 +107,9 @@ def test_channels_that_the_hyperprior_calls_silent_are_not_sent(loud):
     codec.log2_spread[loud:] = -30
     coded = codec.compress(x, 1e-3)
     assert (parts(coded)[0] == b"") == (loud == 0)
-    known = receive(codec, coded["strings"], coded["shape"])
-    assert bool(known.decoded.all()) and not known.symbols[:, loud:].any()
-    assert bool(known.symbols[:, :loud].any()) == (loud > 0)
+    decoder_state = decode_latents(codec, coded["strings"], coded["shape"])
+    assert bool(decoder_state.decoded.all()) and not decoder_state.symbols[:, loud:].any()
+    assert bool(decoder_state.symbols[:, :loud].any()) == (loud > 0)
     for steps in (0, 1, 3):
         decoded = codec.decompress(coded["strings"], coded["shape"], steps=steps)["x_hat"]
         assert torch.equal(decoded, codec(x, 1e-3, steps=steps)["x_hat"].clamp(0, 1))
@@ -176,11 +176,11 @@ def test_a_batch_is_decoded_as_its_pictures_are(model, in_float32, steps):
     3 draws.
     """
     coded = model.compress(picture(50, 70, count=3), 1e-3)
-    together = receive(model, coded["strings"], coded["shape"])
+    together = decode_latents(model, coded["strings"], coded["shape"])
     x_hat = model.decompress(coded["strings"], coded["shape"], steps=steps)["x_hat"]
     for i in range(3):
         strings = [part[i : i + 1] for part in coded["strings"]]
-        alone = receive(model, strings, coded["shape"])
+        alone = decode_latents(model, strings, coded["shape"])
         assert torch.equal(alone.symbols[0], together.symbols[i]) and torch.equal(
             alone.scale[0], together.scale[i]
         )
@@ -216,12 +216,12 @@ def test_k_changes_the_picture_and_seeds_matter_from_two_on(model, coded):
 
 
 def test_gamma_blends_from_the_sample_to_the_posterior_mean(model, coded):
-    known = receive(model, coded["strings"], coded["shape"])
+    decoder_state = decode_latents(model, coded["strings"], coded["shape"])
     with torch.no_grad():
         sample, blend, mean = (
-            model.denoise(known, steps=4, gamma=gamma, seed=3) for gamma in (0.0, 0.25, 1.0)
+            model.denoise(decoder_state, steps=4, gamma=gamma, seed=3) for gamma in (0.0, 0.25, 1.0)
         )
-        assert torch.equal(mean, model.denoise(known, steps=1))
+        assert torch.equal(mean, model.denoise(decoder_state, steps=1))
         assert largest(blend - (0.75 * sample + 0.25 * mean)) < 1e-6 and largest(sample - mean) > 1e-3
 
 
@@ -232,21 +232,24 @@ def test_decoding_leaves_the_global_random_state_alone(model, coded):
 
 
 def test_k_of_zero_is_the_plain_hyperprior(model, coded):
-    known = receive(model, coded["strings"], coded["shape"])
+    decoder_state = decode_latents(model, coded["strings"], coded["shape"])
     delta = model.step_size(1e-3)
-    assert largest(model.denoise(known, steps=0) - delta * (known.symbols + known.mean)) < 1e-6
+    assert (
+        largest(model.denoise(decoder_state, steps=0) - delta * (decoder_state.symbols + decoder_state.mean))
+        < 1e-6
+    )
 
 
 def test_an_untrained_denoiser_moves_each_latent_inside_its_bin():
     model = untrained()
     coded = model.compress(picture(64, 64), 1e-3)
-    known, delta = receive(model, coded["strings"], coded["shape"]), model.step_size(1e-3)
-    sent = known.symbols != 0
+    decoder_state, delta = decode_latents(model, coded["strings"], coded["shape"]), model.step_size(1e-3)
+    sent = decoder_state.symbols != 0
     with torch.no_grad():
-        moved = (model.denoise(known, steps=1) - model.denoise(known, steps=0)) / delta
-    assert largest(moved[sent]) <= 0.5 + 1e-5 and bool((moved[sent] * known.symbols[sent] <= 0).all()), (
-        "towards the mean"
-    )
+        moved = (model.denoise(decoder_state, steps=1) - model.denoise(decoder_state, steps=0)) / delta
+    assert largest(moved[sent]) <= 0.5 + 1e-5 and bool(
+        (moved[sent] * decoder_state.symbols[sent] <= 0).all()
+    ), "towards the mean"
 
 
 # lambda -> Delta -> sigma_q -> t*
@@ -264,15 +267,15 @@ def test_start_time_is_where_the_schedule_has_the_quantisers_noise(schedule):
 
 @pytest.mark.parametrize("steps", [1, 2, 5])
 def test_noise_levels_start_at_the_rounding_error_or_at_pure_noise(model, coded, steps):
-    known = receive(model, coded["strings"], coded["shape"])
-    levels = torch.stack(model.noise_levels(known, steps))
+    decoder_state = decode_latents(model, coded["strings"], coded["shape"])
+    levels = torch.stack(model.noise_levels(decoder_state, steps))
     assert (
         levels.shape == (steps, 1, 1, 4, 6)
         and bool((levels.diff(dim=0) < 0).all())
         and bool((levels > 0).all())
     )
     assert largest(levels[0] - SIGMA_Q) < 1e-6
-    preview = receive(model, [[None], *coded["strings"][1:]], coded["shape"])
+    preview = decode_latents(model, [[None], *coded["strings"][1:]], coded["shape"])
     top = model.noise_schedule.sigma(10).item() * model.latent_scale / model.step_size(1e-3)
     assert largest(model.noise_levels(preview, steps)[0] / top - 1) < 1e-5
 
@@ -287,8 +290,8 @@ def test_z_alone_gives_a_preview(model, coded):
     ]
     assert torch.equal(*previews) and previews[0].shape == (1, 3, 64, 96)
     assert largest(previews[0] - model.decompress(coded["strings"], coded["shape"], steps=2)["x_hat"]) > 0.01
-    known = receive(model, [[None], z, side], coded["shape"])
-    assert not known.symbols.any() and not known.decoded.any()
+    decoder_state = decode_latents(model, [[None], z, side], coded["shape"])
+    assert not decoder_state.symbols.any() and not decoder_state.decoded.any()
 
 
 @torch.no_grad()
@@ -324,8 +327,8 @@ def test_a_preview_of_one_file_is_what_its_z_says_in_both_modes():
 def test_side_is_lambda_and_two_crcs(model, coded):
     code, z_crc, y_crc = struct.unpack(">HII", parts(coded)[2])
     assert code == lambda_code(1e-3) and z_crc != y_crc
-    known = receive(model, coded["strings"], coded["shape"])
-    assert 2 ** known.log2_delta.item() == pytest.approx(model.step_size(1e-3), rel=1e-6)
+    decoder_state = decode_latents(model, coded["strings"], coded["shape"])
+    assert 2 ** decoder_state.log2_delta.item() == pytest.approx(model.step_size(1e-3), rel=1e-6)
 
 
 @pytest.mark.parametrize("stream", [0, 1])
@@ -333,13 +336,13 @@ def test_a_damaged_stream_is_never_decoded_to_something_else(model, coded, strea
     """Every second byte of y or z in turn. The last bits of rANS may carry nothing: then the symbols are the
     true ones.
     """
-    whole, truth, refused = parts(coded)[stream], receive(model, coded["strings"], coded["shape"]), 0
+    whole, truth, refused = parts(coded)[stream], decode_latents(model, coded["strings"], coded["shape"]), 0
     places = range(0, len(whole), 2 + len(whole) // 40)
     for place in places:
         damaged = whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :]
         strings = [*coded["strings"][:stream], [damaged], *coded["strings"][stream + 1 :]]
         try:
-            assert torch.equal(receive(model, strings, coded["shape"]).symbols, truth.symbols)
+            assert torch.equal(decode_latents(model, strings, coded["shape"]).symbols, truth.symbols)
         except BitstreamError as error:
             assert f"symbols of {'yz'[stream]} have CRC32" in str(error)
             refused += 1
@@ -442,9 +445,9 @@ def test_tables_are_loaded_and_not_made_again(saved, tmp_path):
     )
     coded = [model.compress(picture(64, 96), 1e-5) for model in (tampered, honest)]
     assert parts(coded[0])[1] != parts(coded[1])[1], "the stored tables are the ones that code"
-    receive(tampered, coded[0]["strings"], coded[0]["shape"])
+    decode_latents(tampered, coded[0]["strings"], coded[0]["shape"])
     with pytest.raises(BitstreamError):
-        receive(honest, coded[0]["strings"], coded[0]["shape"])
+        decode_latents(honest, coded[0]["strings"], coded[0]["shape"])
 
 
 @pytest.mark.slow
@@ -478,8 +481,8 @@ def test_a_gpu_reads_what_a_cpu_wrote_and_the_other_way_round(model):
     x, on_gpu = picture(131, 200), woken().cuda()
     for writer, reader, data in ((model, on_gpu, x), (on_gpu, model, x.cuda())):
         coded = writer.compress(data, 1e-4)
-        known, own = (receive(m, coded["strings"], coded["shape"]) for m in (reader, writer))
-        assert torch.equal(known.symbols.cpu(), own.symbols.cpu())
+        decoder_state, own = (decode_latents(m, coded["strings"], coded["shape"]) for m in (reader, writer))
+        assert torch.equal(decoder_state.symbols.cpu(), own.symbols.cpu())
 
 
 # what is refused

@@ -10,7 +10,7 @@ import torch
 from models import picture, untrained, woken
 from scipy.stats import norm
 
-from dhp_lab.codec.bits.scales import table_rows
+from dhp_lab.codec.bits.scales import scale_indexes
 from dhp_lab.training import codec_objective as objective
 from dhp_lab.training.codec_objective import (
     LAMBDA_OFTEN,
@@ -101,11 +101,13 @@ def test_the_surprise_is_that_of_gaussians():
     model, calls = woken().train(), []
     model.denoiser.register_forward_hook(lambda module, arguments, result: calls.append((arguments, result)))
     latents = model.latents(picture(64, 64, count=2), torch.full((2,), 1e-3))
-    rest, fixed = latents.rest.detach(), model.known(latents).detach()
+    residual, fixed = latents.residual.detach(), model.decoder_state(latents).detach()
     _, surprise = seeded(Objective(model, None).latent_losses, latents, fixed)
-    [(arguments, (clean, foretold))] = calls
+    [(arguments, (clean, predicted_variance))] = calls
     believed = model.denoiser.closed_form(*arguments)[1]
-    likelihood = torch.distributions.Normal(clean, foretold.clamp(min=1e-8).sqrt()).log_prob(rest)
+    likelihood = torch.distributions.Normal(clean, predicted_variance.clamp(min=1e-8).sqrt()).log_prob(
+        residual
+    )
     entropy = torch.distributions.Normal(0.0, believed.clamp(min=1e-8).sqrt()).entropy()
     assert (
         surprise.item() == pytest.approx((-likelihood - entropy).mean().item(), rel=1e-4)
@@ -119,16 +121,21 @@ def test_silent_latents_teach_their_scale():
     """
     model = woken().train()
     latents = model.latents(picture(64, 64, count=2), torch.full((2,), 3e-2))
-    octaves = (latents.octaves.detach() - 2).requires_grad_()
-    silent = table_rows(octaves) == 0
+    log2_scale = (latents.log2_scale.detach() - 2).requires_grad_()
+    silent = scale_indexes(log2_scale) == 0
     assert 0.1 < silent.float().mean() < 0.9
-    loss = Objective(model, None).silent_nats(replace(latents, octaves=octaves))
-    rest, scale = latents.rest.detach()[silent], octaves.detach()[silent].clamp(min=SILENT_LEAST).exp2()
-    nats = -norm.logpdf(rest, scale=scale) - 0.5 * math.log(2 * math.pi)
+    loss = Objective(model, None).unsent_scale_loss(replace(latents, log2_scale=log2_scale))
+    residual, scale = (
+        latents.residual.detach()[silent],
+        log2_scale.detach()[silent].clamp(min=SILENT_LEAST).exp2(),
+    )
+    nats = -norm.logpdf(residual, scale=scale) - 0.5 * math.log(2 * math.pi)
     assert loss.item() == pytest.approx(nats.sum() / silent.numel(), rel=1e-4)
-    (gradient,) = torch.autograd.grad(loss, octaves)
-    learnt = silent & (octaves > SILENT_LEAST)
-    expected = math.log(2) * (1 - (latents.rest.detach() / octaves.detach().exp2()).square()) / silent.numel()
+    (gradient,) = torch.autograd.grad(loss, log2_scale)
+    learnt = silent & (log2_scale > SILENT_LEAST)
+    expected = (
+        math.log(2) * (1 - (latents.residual.detach() / log2_scale.detach().exp2()).square()) / silent.numel()
+    )
     assert (
         torch.allclose(gradient[learnt], expected[learnt], rtol=1e-3, atol=1e-7)
         and not gradient[~learnt].any()
@@ -142,9 +149,10 @@ def test_the_denoisers_loss_is_the_error_of_k_of_one_over_that_of_k_of_zero():
     @torch.no_grad()
     def by_hand():
         latents = model.latents(x, torch.full((3,), 3e-2))
-        known = model.known(latents)
+        decoder_state = model.decoder_state(latents)
         pictures = [
-            model.synthesise(model.denoise(known, steps=k), latents.log2_delta, (64, 64)) for k in (0, 1)
+            model.synthesise(model.denoise(decoder_state, steps=k), latents.log2_delta, (64, 64))
+            for k in (0, 1)
         ]
         return [(x_hat - x).square().mean((1, 2, 3)) for x_hat in pictures]
 
@@ -234,7 +242,9 @@ def test_the_denoisers_own_loss_moves_the_denoiser_alone():
     model = woken().train()
     latents = model.latents(picture(64, 64, count=8), torch.full((8,), 1e-3))
     assert latents.symbols.requires_grad and latents.mean.requires_grad
-    sum(seeded(Objective(model, None).latent_losses, latents, model.known(latents).detach())).backward()
+    sum(
+        seeded(Objective(model, None).latent_losses, latents, model.decoder_state(latents).detach())
+    ).backward()
     reached = {name for name, p in model.named_parameters() if p.grad is not None}
     assert reached == {name for name, _ in model.named_parameters() if name.startswith("denoiser.")}
 
@@ -252,9 +262,9 @@ def test_the_denoisers_picture_hands_the_encoder_the_gradient_of_plain_decoding(
 
     def gradients(mixed: bool) -> list[torch.Tensor]:
         latents = model.latents(picture(64, 64, count=4), torch.full((4,), 1e-3))
-        known = model.known(latents)
-        y_hat = model.denoise(known, steps=0)
-        y_hat = Objective(model, None)._mixed(latents.y, known.detach(), y_hat) if mixed else y_hat
+        decoder_state = model.decoder_state(latents)
+        y_hat = model.denoise(decoder_state, steps=0)
+        y_hat = Objective(model, None)._mixed(latents.y, decoder_state.detach(), y_hat) if mixed else y_hat
         return torch.autograd.grad((asked * y_hat).sum(), codec.values())
 
     for name, ours, plain in zip(codec, seeded(gradients, True), seeded(gradients, False), strict=True):
@@ -270,8 +280,8 @@ def test_the_encoder_feels_the_denoisers_picture_through_the_rounding():
 
     def distortion():
         latents = model.latents(x, torch.full((4,), 1e-3))
-        known = model.known(latents)
-        y_hat = task._mixed(latents.y, known.detach(), model.denoise(known, steps=0))
+        decoder_state = model.decoder_state(latents)
+        y_hat = task._mixed(latents.y, decoder_state.detach(), model.denoise(decoder_state, steps=0))
         return (model.synthesise(y_hat, latents.log2_delta, (64, 64)) - x).square().mean()
 
     seeded(distortion).backward()

@@ -14,7 +14,7 @@ from torch.distributions import Normal, kl_divergence
 
 from dhp_lab.diffusion import process
 from dhp_lab.diffusion.process import Gaussian, q_posterior, q_sample, q_step
-from dhp_lab.diffusion.schedules import NoiseSchedule, at, cosine, geometric, linear
+from dhp_lab.diffusion.schedules import NoiseSchedule, broadcast_to, cosine, geometric, linear
 
 SHORT = NoiseSchedule("short", torch.tensor([0.1, 0.3, 0.2, 0.5], dtype=torch.float64))
 SCHEDULES = {
@@ -144,11 +144,11 @@ def test_every_target_tells_the_same(schedule):
     x0, eps = normal(9, 2, 3), normal(9, 2, 3, seed=1)
     x_t = q_sample(schedule, x0, t, eps)
     v = process.v_from_eps(schedule, x0, t, eps)
-    size = 1 + at(schedule.sigma(t), x0)
+    size = 1 + broadcast_to(schedule.sigma(t), x0)
     for found in (process.x0_from_eps(schedule, x_t, t, eps), process.x0_from_v(schedule, x_t, t, v)):
         assert largest((found - x0) / size) < 1e-12
     for found in (process.eps_from_x0(schedule, x_t, t, x0), process.eps_from_v(schedule, x_t, t, v)):
-        assert largest((found - eps) * at(schedule.sigma(t), x0).clamp(max=1)) < 1e-12
+        assert largest((found - eps) * broadcast_to(schedule.sigma(t), x0).clamp(max=1)) < 1e-12
 
 
 def test_v_is_the_velocity_of_diffusers():
@@ -235,9 +235,12 @@ def test_the_min_snr_weight_bounds_the_weight_of_the_signals_error(schedule):
     t, x0, eps, error = some_times(schedule, 12), normal(12, 3), normal(12, 3, seed=1), normal(12, 3, seed=2)
     x_t = q_sample(schedule, x0, t, eps)
     x0_error = process.x0_from_eps(schedule, x_t, t, eps - error) - process.x0_from_eps(schedule, x_t, t, eps)
-    wanted = at(schedule.snr(t).clamp(max=3.0), x0) * x0_error.square()
+    wanted = broadcast_to(schedule.snr(t).clamp(max=3.0), x0) * x0_error.square()
     assert (
-        largest(at(process.min_snr_weight(schedule, t, gamma=3.0), x0) * error.square() / wanted - 1) < 1e-6
+        largest(
+            broadcast_to(process.min_snr_weight(schedule, t, gamma=3.0), x0) * error.square() / wanted - 1
+        )
+        < 1e-6
     )
 
 
@@ -247,7 +250,10 @@ def test_an_error_of_v_weighs_1_plus_sigma_squared(schedule):
     x_t = q_sample(schedule, x0, t, eps)
     guess = process.x0_from_eps(schedule, x_t, t, eps - error)
     missed = process.v_from_eps(schedule, guess, t, eps - error) - process.v_from_eps(schedule, x0, t, eps)
-    assert largest(missed.square() / (at(process.v_weight(schedule, t), x0) * error.square()) - 1) < 1e-6
+    assert (
+        largest(missed.square() / (broadcast_to(process.v_weight(schedule, t), x0) * error.square()) - 1)
+        < 1e-6
+    )
 
 
 @each_schedule

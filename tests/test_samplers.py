@@ -26,7 +26,7 @@ from dhp_lab.diffusion.samplers import (
     probability_flow,
     start,
 )
-from dhp_lab.diffusion.schedules import NoiseSchedule, at, cosine, geometric, linear
+from dhp_lab.diffusion.schedules import NoiseSchedule, broadcast_to, cosine, geometric, linear
 
 MEAN, STD = torch.tensor([0.3, -0.5]), torch.tensor([0.4, 0.8])
 SCHEDULES = {"linear": linear(1000), "cosine": cosine(1000), "geometric": geometric(1000)}
@@ -45,8 +45,8 @@ def gaussian(schedule: NoiseSchedule, mean: torch.Tensor = MEAN, std: torch.Tens
     """The exact noise estimate for data ~ N(mean, std^2): sigma (x_t / s - mean) / (std^2 + sigma^2)."""
 
     def denoise(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        sigma = at(schedule.sigma(t), x)
-        return sigma * (x / at(schedule.scale(t), x) - mean.to(x)) / (std.to(x) ** 2 + sigma**2)
+        sigma = broadcast_to(schedule.sigma(t), x)
+        return sigma * (x / broadcast_to(schedule.scale(t), x) - mean.to(x)) / (std.to(x) ** 2 + sigma**2)
 
     return denoise
 
@@ -57,7 +57,10 @@ def bent(schedule: NoiseSchedule) -> Callable:
     """
     exact = gaussian(schedule, torch.tensor(0.2), torch.tensor(0.5))
     return lambda x, t: (
-        exact(x, t) + 0.3 * torch.sin(3 * x.roll(1, -1) + at(t / 100, x)) / (1 + at(schedule.sigma(t), x))
+        exact(x, t)
+        + 0.3
+        * torch.sin(3 * x.roll(1, -1) + broadcast_to(t / 100, x))
+        / (1 + broadcast_to(schedule.sigma(t), x))
     )
 
 
@@ -284,7 +287,7 @@ def mixture(points: torch.Tensor, schedule: NoiseSchedule, width: float = 0.3) -
     """The exact noise estimate for an even mixture of N(point, width^2)."""
 
     def denoise(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        sigma, u = at(schedule.sigma(t), x), x / at(schedule.scale(t), x)
+        sigma, u = broadcast_to(schedule.sigma(t), x), x / broadcast_to(schedule.scale(t), x)
         spread = sigma**2 + width**2
         weights = (-(u[:, None] - points).square().sum(2) / (2 * spread)).softmax(1)
         return sigma / spread * (u - weights @ points)

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from dhp_lab.cli import app
 from dhp_lab.core.weights import CheckpointError
-from dhp_lab.data.scenes import WORDS, batch, obedience_table
+from dhp_lab.data.scenes import WORDS, batch, caption_accuracy_table
 from dhp_lab.diffusion.samplers import start
 from dhp_lab.latent.autoencoders import codebook_use, decode, encode, load_autoencoder
 from dhp_lab.latent.pipeline import LatentDiffusion
@@ -176,7 +176,7 @@ def test_the_shipped_first_stages_lose_little_of_pictures_they_have_never_seen(n
 def test_the_shipped_models_draw_what_is_asked_for(f, least):
     """Asked colours and kinds at the asked side, in 64 captions of seeds that training has not seen."""
     captions, model = batch(64, UNSEEN)[1], load_scenes(f)
-    found = obedience_table(model.sample(captions, steps=10, guidance=4.0), captions)
+    found = caption_accuracy_table(model.sample(captions, steps=10, guidance=4.0), captions)
     assert found["placed"] >= least
 
 

@@ -29,8 +29,8 @@ from dhp_lab.data.scenes import (
     Conditions,
     Scene,
     Shape,
-    Thing,
-    Verdict,
+    CaptionedShape,
+    CaptionCheck,
     batch,
     caption,
     coverage,
@@ -39,9 +39,9 @@ from dhp_lab.data.scenes import (
     find_shapes,
     judge,
     judge_all,
-    obedience,
-    obedience_table,
-    obeys,
+    caption_accuracy,
+    caption_accuracy_table,
+    matches_caption,
     parse,
     read_words,
     scene,
@@ -53,7 +53,7 @@ from dhp_lab.data.scenes.regions import unmix
 
 COUNT = 2000
 PARTS = ("colour", "kind", "size", "relation", "alone")
-THINGS = [Thing(*words) for words in product(COLOURS, KINDS, (None, *SIZES))]
+THINGS = [CaptionedShape(*words) for words in product(COLOURS, KINDS, (None, *SIZES))]
 PINNED = [
     "a yellow circle above a large purple triangle and a large blue circle",
     "a large cyan triangle right of a red triangle",
@@ -61,7 +61,7 @@ PINNED = [
     "a blue square above a yellow square",
 ]
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
-RED, BLUE = Thing("red", "circle"), Thing("blue", "square")
+RED, BLUE = CaptionedShape("red", "circle"), CaptionedShape("blue", "square")
 
 
 @lru_cache(maxsize=1)
@@ -121,7 +121,11 @@ def test_every_caption_of_one_or_two_things_has_one_meaning_and_is_read_back():
 
 
 def test_captions_of_three_things():
-    things = (Thing("red", "circle"), Thing("blue", "square"), Thing("yellow", "triangle", "small"))
+    things = (
+        CaptionedShape("red", "circle"),
+        CaptionedShape("blue", "square"),
+        CaptionedShape("yellow", "triangle", "small"),
+    )
     assert parse("a red circle above a blue square and a small yellow triangle") == Conditions(
         things, "above"
     )
@@ -132,7 +136,7 @@ def test_captions_of_three_things():
 
 
 def test_case_and_spaces_do_not_matter():
-    two = Conditions((Thing("red", "circle", "small"), BLUE), "left of")
+    two = Conditions((CaptionedShape("red", "circle", "small"), BLUE), "left of")
     assert (
         parse("  A small  RED circle left of a blue square ")
         == two
@@ -213,9 +217,12 @@ def test_a_sentence_outside_the_grammar_is_refused_with_the_form(text):
             lambda: parse("a red circle above a red square"),
             "red comes twice: give each thing a colour of its own, out of red, gr",
         ),
-        (lambda: Thing("pink", "circle"), "colour must be one of red, .*cyan; got 'pink'"),
-        (lambda: Thing("red", "dog"), "kind must be one of circle, square, triangle; got 'dog'"),
-        (lambda: Thing("red", "circle", "huge"), "size must be one of small, large, None; got 'huge'"),
+        (lambda: CaptionedShape("pink", "circle"), "colour must be one of red, .*cyan; got 'pink'"),
+        (lambda: CaptionedShape("red", "dog"), "kind must be one of circle, square, triangle; got 'dog'"),
+        (
+            lambda: CaptionedShape("red", "circle", "huge"),
+            "size must be one of small, large, None; got 'huge'",
+        ),
         (lambda: Conditions(()), "1 to 3 things, got 0"),
         (
             lambda: Conditions((RED, BLUE)),
@@ -307,7 +314,7 @@ def test_coverage_by_counting_points(kind, x, y):
     pixel's centre (the second place): 0.5 - t / 2 against tan(30) (0.5 - t)^2, by 0.358. All in all the shape
     grows by 1 / 12a^2, a its apothem.
     """
-    shape = Shape(Thing("red", kind), x, y, 9.2)
+    shape = Shape(CaptionedShape("red", kind), x, y, 9.2)
     ours, counted = coverage([shape])[0].double().numpy(), share_inside(shape)
     middle = np.arange(64) + 0.5
     near = np.min([np.hypot(middle - i, middle[:, None] - j) for i, j in corners(shape)], axis=0) < 1.5
@@ -381,7 +388,7 @@ def test_every_drawn_scene_obeys_its_caption_and_is_seen_where_it_is():
     others' less.
     """
     scenes, pictures, captions = many()
-    assert obedience(pictures, captions) == 1
+    assert caption_accuracy(pictures, captions) == 1
     for one, found in zip(scenes, find_shapes(pictures[:400]), strict=False):
         for shape, seen in zip(
             sorted(one.shapes, key=lambda s: COLOURS.index(s.thing.colour)), found, strict=True
@@ -395,7 +402,8 @@ def test_every_drawn_scene_obeys_its_caption_and_is_seen_where_it_is():
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_grid_makes_a_small_shape_large(kind):
     small, large = (
-        Shape(Thing("red", kind), 32, 32, radius) for radius in (RADII["small"][1], RADII["large"][0])
+        Shape(CaptionedShape("red", kind), 32, 32, radius)
+        for radius in (RADII["small"][1], RADII["large"][0])
     )
     border = math.pi * BORDER_RADIUS**2
     assert (
@@ -427,7 +435,7 @@ def test_a_shuffled_caption_is_obeyed_when_it_is_true_and_that_is_rare():
     for shift in (1, 2):
         others = captions[shift:] + captions[:shift]
         expected = sum(is_true(one, parse(text)) for one, text in zip(scenes, others, strict=True))
-        shares.append(obedience(pictures, others))
+        shares.append(caption_accuracy(pictures, others))
         assert shares[-1] == expected / COUNT
     assert 0.002 <= sum(shares) / 2 <= 0.009
 
@@ -469,7 +477,7 @@ SPOILT = {
 def test_what_a_generator_does_to_a_picture_hardly_matters(spoilt):
     """At most one in 50 is lost; measured: 0 or 1 of these 400."""
     scenes, pictures, captions = (part[:400] for part in many())
-    assert obedience(SPOILT[spoilt](scenes, pictures), captions) > 0.98
+    assert caption_accuracy(SPOILT[spoilt](scenes, pictures), captions) > 0.98
 
 
 def changed(one: Scene) -> list[tuple[Conditions, set[str]]]:
@@ -521,18 +529,20 @@ def test_a_mirror_turns_the_relation_and_nothing_else():
         for name in ("left of", "right of"):
             if name in text:
                 turned = text.replace(name, OPPOSITE[name])
-        assert obeys(picture.flip(2), turned) and obeys(picture.flip(2), text) != side, one
+        assert matches_caption(picture.flip(2), turned) and matches_caption(picture.flip(2), text) != side, (
+            one
+        )
 
 
 def test_the_judge_says_what_is_wrong():
     picture = draw(Scene((Shape(RED, 16, 20, 9), Shape(BLUE, 46, 22, 6)), "left of"))
     for text, verdict in {
-        "a red circle left of a small blue square": Verdict(True, True, True, True, True, ()),
-        "a red circle left of a blue square": Verdict(True, True, None, True, True, ()),
-        "a large red circle": Verdict(
+        "a red circle left of a small blue square": CaptionCheck(True, True, True, True, True, ()),
+        "a red circle left of a blue square": CaptionCheck(True, True, None, True, True, ()),
+        "a large red circle": CaptionCheck(
             True, True, True, None, False, ("a small blue square that was not asked for",)
         ),
-        "a small red circle above a green square": Verdict(
+        "a small red circle above a green square": CaptionCheck(
             False,
             False,
             False,
@@ -544,7 +554,7 @@ def test_the_judge_says_what_is_wrong():
                 "0 green regions in place of one",
             ),
         ),
-        "a blue square above a red triangle": Verdict(
+        "a blue square above a red triangle": CaptionCheck(
             True,
             False,
             None,
@@ -553,7 +563,7 @@ def test_the_judge_says_what_is_wrong():
             ("a large red circle in place of a red triangle", "a blue square not above a red triangle"),
         ),
     }.items():
-        assert judge(picture, text) == verdict and obeys(picture, text) == verdict.obeyed == (
+        assert judge(picture, text) == verdict and matches_caption(picture, text) == verdict.obeyed == (
             not verdict.faults
         )
 
@@ -569,7 +579,7 @@ def test_the_table_counts_the_verdicts():
         (second, "a red triangle"),  # the kind is wrong
     ]
     pictures, captions = torch.stack([picture for picture, _ in cases]), [text for _, text in cases]
-    assert obedience_table(pictures, captions) == {
+    assert caption_accuracy_table(pictures, captions) == {
         "colour": 1,
         "kind": 4 / 5,
         "size": 1 / 2,
@@ -579,8 +589,8 @@ def test_the_table_counts_the_verdicts():
         "obeyed": 1 / 5,
     }
     assert judge_all(pictures, captions) == [judge(picture, text) for picture, text in cases]
-    assert obedience(pictures, captions) == 1 / 5 and math.isnan(
-        obedience_table(pictures[2:3], captions[2:3])["size"]
+    assert caption_accuracy(pictures, captions) == 1 / 5 and math.isnan(
+        caption_accuracy_table(pictures[2:3], captions[2:3])["size"]
     )
 
 
@@ -592,20 +602,20 @@ def test_what_is_no_shape_is_no_shape():
     doubled[:, 5:11, 5:11] = red  # 36
     bar[:], halved[:, :, 32:] = (
         draw(Scene(())),
-        draw(Scene((Shape(Thing("blue", "circle"), 32, 32, 9),)))[:, :, 32:],
+        draw(Scene((Shape(CaptionedShape("blue", "circle"), 32, 32, 9),)))[:, :, 32:],
     )
     bar[:, 30:35, 10:50] = red
-    assert obeys(specked, "a red circle")
+    assert matches_caption(specked, "a red circle")
     assert judge(doubled, "a red circle").faults == ("2 red regions in place of one",)
     assert judge(bar, "a red square").faults == ("a large red blot in place of a red square",)
-    assert judge(halved, "a red circle").faults[0].endswith("that was not asked for") and not obeys(
+    assert judge(halved, "a red circle").faults[0].endswith("that was not asked for") and not matches_caption(
         halved, "a blue circle"
     )
-    triangle = draw(Scene((Shape(Thing("red", "triangle"), 32, 32, 9),)))
-    assert obeys(triangle, "a red triangle") and not obeys(triangle.flip(1), "a red triangle"), (
-        "it stands on a side"
-    )
-    assert find_shapes(draw_all([Scene(()), made]))[0] == [] and not obeys(
+    triangle = draw(Scene((Shape(CaptionedShape("red", "triangle"), 32, 32, 9),)))
+    assert matches_caption(triangle, "a red triangle") and not matches_caption(
+        triangle.flip(1), "a red triangle"
+    ), "it stands on a side"
+    assert find_shapes(draw_all([Scene(()), made]))[0] == [] and not matches_caption(
         torch.zeros(3, 64, 64), "a red circle"
     )
 
@@ -613,11 +623,13 @@ def test_what_is_no_shape_is_no_shape():
 def test_the_share_counts_and_dtypes_do_not_matter():
     pictures, captions = many()[1][:10], many()[2][:10]
     captions = captions[:7] + ["a green circle above a cyan circle and a red circle"] * 3
-    expected = sum(obeys(picture, text) for picture, text in zip(pictures, captions, strict=True)) / 10
+    expected = (
+        sum(matches_caption(picture, text) for picture, text in zip(pictures, captions, strict=True)) / 10
+    )
     assert (
         expected
-        == obedience(pictures.double(), captions)
-        == obedience(pictures.requires_grad_(), captions)
+        == caption_accuracy(pictures.double(), captions)
+        == caption_accuracy(pictures.requires_grad_(), captions)
         == 0.7
     )
 
@@ -626,21 +638,21 @@ def test_the_share_counts_and_dtypes_do_not_matter():
     "call, message",
     [
         (
-            lambda x: obedience(x, ["a red circle"]),
+            lambda x: caption_accuracy(x, ["a red circle"]),
             r"2 captions are needed, one for each picture, got \['a red circle'\]",
         ),
-        (lambda x: obedience_table(x, []), "2 captions are needed"),
+        (lambda x: caption_accuracy_table(x, []), "2 captions are needed"),
         (lambda x: judge_all(x, ["a red circle"] * 3), "2 captions are needed"),
-        (lambda x: obedience(x, "ab"), "2 captions are needed, one for each picture, got 'ab'"),
+        (lambda x: caption_accuracy(x, "ab"), "2 captions are needed, one for each picture, got 'ab'"),
         (
-            lambda x: obedience(x[:0], []),
+            lambda x: caption_accuracy(x[:0], []),
             r"float \(B, 3, 64, 64\), got torch.float32 of shape \(0, 3, 64, 64\)",
         ),
-        (lambda x: obedience(x, ["a red circle", "a red dog"]), "does not know 'dog'"),
+        (lambda x: caption_accuracy(x, ["a red circle", "a red dog"]), "does not know 'dog'"),
         (lambda x: judge(x, "a red circle"), r"got torch.float32 of shape \(1, 2, 3, 64, 64\)"),
-        (lambda x: obeys(x[0, :, :32], "a red circle"), r"shape \(1, 3, 32, 64\)"),
-        (lambda x: obeys((255 * x[0]).byte(), "a red circle"), "got torch.uint8"),
-        (lambda x: obeys(x[0] / 0, "a red circle"), "must be finite"),
+        (lambda x: matches_caption(x[0, :, :32], "a red circle"), r"shape \(1, 3, 32, 64\)"),
+        (lambda x: matches_caption((255 * x[0]).byte(), "a red circle"), "got torch.uint8"),
+        (lambda x: matches_caption(x[0] / 0, "a red circle"), "must be finite"),
         (lambda x: unmix(x[0]), r"shape \(3, 64, 64\)"),
     ],
 )

@@ -9,7 +9,7 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, ScoreSdeVeScheduler
 from oracles import largest
 
-from dhp_lab.diffusion.schedules import NoiseSchedule, at, cosine, geometric, linear
+from dhp_lab.diffusion.schedules import NoiseSchedule, broadcast_to, cosine, geometric, linear
 
 LENGTHS = (1, 2, 30, 50, 1000)
 each_schedule = pytest.mark.parametrize("make", [linear, cosine, geometric])
@@ -205,13 +205,17 @@ def test_sigmas_that_do_not_rise_are_refused(first, last):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
 def test_numbers_take_a_batchs_type_and_shape(dtype):
     x = torch.ones(3, 2, 4, 5, dtype=dtype)
-    each = at(torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64), x)
+    each = broadcast_to(torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64), x)
     assert each.shape == (3, 1, 1, 1) and each.dtype == dtype
     assert (each * x)[:, 1, 3, 4].tolist() == [1, 2, 3]
     for one in (0.5, torch.tensor(0.5), torch.tensor([0.5])):
-        assert at(one, x).shape == (1, 1, 1, 1) and at(one, x).dtype == dtype and at(one, x).item() == 0.5
-    assert at(7.0, torch.zeros(4)).shape == (1,)
-    assert at(0.1, torch.zeros(4, dtype=torch.float64)).item() == 0.1  # no detour by float32
+        assert (
+            broadcast_to(one, x).shape == (1, 1, 1, 1)
+            and broadcast_to(one, x).dtype == dtype
+            and broadcast_to(one, x).item() == 0.5
+        )
+    assert broadcast_to(7.0, torch.zeros(4)).shape == (1,)
+    assert broadcast_to(0.1, torch.zeros(4, dtype=torch.float64)).item() == 0.1  # no detour by float32
 
 
 @pytest.mark.parametrize("shape", [(2,), (3, 1), (4,), (0,)])
@@ -219,9 +223,9 @@ def test_numbers_that_do_not_fit_a_batch_are_refused(shape):
     with pytest.raises(
         ValueError, match=r"one value for all 3 items or one for each is needed, got shape \(" + str(shape[0])
     ):
-        at(torch.zeros(shape), torch.zeros(3, 8))
+        broadcast_to(torch.zeros(shape), torch.zeros(3, 8))
 
 
 def test_a_batch_of_whole_numbers_is_refused():
     with pytest.raises(ValueError, match="floating type, got torch.int64"):
-        at(0.5, torch.zeros(3, 8, dtype=torch.int64))
+        broadcast_to(0.5, torch.zeros(3, 8, dtype=torch.int64))

@@ -25,7 +25,7 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from dhp_lab.codec import DiffusionHyperprior, create_bk_sdm_compression_model
-from dhp_lab.codec.create import changed
+from dhp_lab.codec.create import with_settings
 from dhp_lab.codec.stable_diffusion.config import FOLDER, StableDiffusionConfig
 from dhp_lab.codec.stable_diffusion.networks import Frozen
 from dhp_lab.core.weights import CheckpointError
@@ -239,18 +239,18 @@ def test_the_u_net_is_asked_as_diffusers_asks_it(tmp_path, prediction):
     )
     scheduler = DDIMScheduler.from_config(PNDMScheduler.load_config(tmp_path, subfolder="scheduler"))
     latents = model.encode(picture(64, 64), [27000])
-    known = model.known(latents)
+    decoder_state = model.decoder_state(latents)
     delta = latents.log2_delta.exp2().item()
     t = model.denoiser.schedule.time_of(delta / math.sqrt(12)).item()
     root = model.denoiser.schedule.scale(t).item()
-    sample = root * (known.symbols + known.mean) * delta
+    sample = root * (decoder_state.symbols + decoder_state.mean) * delta
     told = unet(sample, t - 1, encoder_hidden_states=context).sample
     clean = (
         (sample - math.sqrt(1 - root**2) * told) / root
         if prediction == "epsilon"
         else root * sample - math.sqrt(1 - root**2) * told
     )
-    assert torch.allclose(model.denoise(known, steps=1), clean, atol=2e-4)
+    assert torch.allclose(model.denoise(decoder_state, steps=1), clean, atol=2e-4)
     assert torch.allclose(
         scheduler.alphas_cumprod.double().sqrt()[[0, 500, 999]],
         model.denoiser.schedule.scale(torch.tensor([1, 501, 1000])),
@@ -270,16 +270,16 @@ def test_the_chain_keeps_some_of_the_folders_times(model):
 @torch.no_grad()
 def test_the_average_goes_by_what_each_is_off(model):
     """As the closed form is believed to be surer (its variance falls), D goes to it; both precisions add up."""
-    known, sigma = model.known(model.encode(picture(64, 64), [15000])), None
-    sigma = model.noise_levels(known, 1)[0]
-    base, variance = model.denoiser.closed_form(known.symbols, sigma, known)
+    decoder_state, sigma = model.decoder_state(model.encode(picture(64, 64), [15000])), None
+    sigma = model.noise_levels(decoder_state, 1)[0]
+    base, variance = model.denoiser.closed_form(decoder_state.symbols, sigma, decoder_state)
     told = []
     for a in (-20.0, 0.0, 5.0):
         other = created(Path(model.config.bk_sdm_path))
         other.denoiser.error[0] = a
-        clean, foretold = other.denoiser(known.symbols, sigma, known)
+        clean, predicted_variance = other.denoiser(decoder_state.symbols, sigma, decoder_state)
         v_u = sigma.square() * math.exp(a)
-        assert torch.allclose(1 / foretold, 1 / variance + 1 / v_u.clamp(min=1e-12), rtol=1e-3)
+        assert torch.allclose(1 / predicted_variance, 1 / variance + 1 / v_u.clamp(min=1e-12), rtol=1e-3)
         told.append((clean - base).square().mean().item())
     assert told[0] > told[1] > told[2]
 
@@ -369,7 +369,7 @@ def test_steps_start_where_rate_and_distortion_are_balanced():
 
 @torch.no_grad()
 def test_spared_memory_reads_the_same_files(bk_sdm):
-    x, spared = picture(64, 64), created(bk_sdm).spare_memory()
+    x, spared = picture(64, 64), created(bk_sdm).low_memory()
     assert all(
         p.dtype == torch.bfloat16
         for part in spared.modules()
@@ -384,7 +384,7 @@ def test_spared_memory_reads_the_same_files(bk_sdm):
 
 
 def test_a_codec_with_other_settings_keeps_its_parts(model):
-    other = changed(model, passes=4)
+    other = with_settings(model, passes=4)
     assert (
         other.config.passes == 4
         and other.config.parts == model.config.parts

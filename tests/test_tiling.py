@@ -13,8 +13,8 @@ from oracles import largest
 from dhp_lab.codec import hyperprior
 from dhp_lab.codec import model as model_module
 from dhp_lab.codec.denoising import decoder_state as denoiser_module
-from dhp_lab.codec.denoising.decoder_state import SIGMA_Q, Known
-from dhp_lab.codec.entropy_coding import receive
+from dhp_lab.codec.denoising.decoder_state import SIGMA_Q, DecoderState
+from dhp_lab.codec.entropy_coding import decode_latents
 from dhp_lab.codec.networks.hyper_transforms import HYPER
 from dhp_lab.codec.networks.lapped import BLOCK
 from dhp_lab.codec.networks.tiling import OVERLAP, TILE, tiled
@@ -138,7 +138,9 @@ def test_the_overlap_covers_the_reach_of_the_denoiser(model, in_float32):
     centre, generator = 10, torch.Generator().manual_seed(0)
     inputs = [torch.randn(1, M, 21, 21, generator=generator).requires_grad_() for _ in range(3)]
     mask = torch.ones(1, 1, 21, 21)
-    facts = Known(inputs[0], mask, inputs[1], inputs[2].abs() + 0.5, torch.tensor([-3.0]), torch.ones(M))
+    facts = DecoderState(
+        inputs[0], mask, inputs[1], inputs[2].abs() + 0.5, torch.tensor([-3.0]), torch.ones(M)
+    )
     clean, _ = model.denoiser(inputs[0] + 0.1, SIGMA_Q / 2 * mask, facts)
     gradients = torch.autograd.grad(clean[..., centre, centre].sum(), inputs)
     assert max(reach(gradient, centre, 1) for gradient in gradients) == 8 <= OVERLAP
@@ -179,11 +181,11 @@ def test_h_s_in_tiles_is_the_same_to_the_last_bit(model, in_tiles, size):
 @pytest.mark.parametrize("steps", [1, 3])
 def test_the_denoiser_in_tiles(model, in_float32, in_tiles, steps):
     coded = model.compress(picture(400, 340), 1e-3)
-    known = receive(model, coded["strings"], coded["shape"])
+    decoder_state = decode_latents(model, coded["strings"], coded["shape"])
     in_tiles(None)
-    whole = model.denoise(known, steps=steps)
+    whole = model.denoise(decoder_state, steps=steps)
     in_tiles(SMALL)
-    assert largest(model.denoise(known, steps=steps) - whole) < 1e-5
+    assert largest(model.denoise(decoder_state, steps=steps) - whole) < 1e-5
 
 
 @pytest.mark.parametrize("steps", [0, 3])

@@ -54,7 +54,7 @@ ModelPath = Annotated[
 Device = Annotated[
     str | None, typer.Option("--device", help="cpu, cuda, cuda:1; the fastest one if not given.")
 ]
-SpareMemory = Annotated[
+LowMemory = Annotated[
     bool,
     typer.Option(
         "--spare_memory", help="Borrowed networks in half precision, attention in slices, small tiles."

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dhp_lab.cli.app import Device, Force, ModelPath, SpareMemory, app
+from dhp_lab.cli.app import Device, Force, ModelPath, LowMemory, app
 
 if TYPE_CHECKING:
     from dhp_lab.codec.bits.bitstream import DhpFile
@@ -30,7 +30,7 @@ def compress(
     ] = 1e-3,
     model_path: ModelPath = None,
     device: Device = None,
-    spare_memory: SpareMemory = False,
+    low_memory: LowMemory = False,
     force: Force = False,
 ) -> None:
     """Compress a picture to a .dhp file."""
@@ -42,7 +42,7 @@ def compress(
 
     check_lambda(lambda_rate)
     x, notes = load_image(source)
-    model, place = _load_model(model_path, device, spare_memory)
+    model, place = _load_model(model_path, device, low_memory)
     start = time.perf_counter()
     coded = model.compress(x.to(place), lambda_rate=lambda_rate)
     seconds = time.perf_counter() - start
@@ -75,7 +75,7 @@ def decompress(
     ] = 100.0,
     model_path: ModelPath = None,
     device: Device = None,
-    spare_memory: SpareMemory = False,
+    low_memory: LowMemory = False,
     force: Force = False,
 ) -> None:
     """Decompress a .dhp file to a picture."""
@@ -88,7 +88,7 @@ def decompress(
     from dhp_lab.data.images import LOSSLESS, save_image
 
     _check_target(source, target, list(LOSSLESS), force)
-    model, _ = _load_model(model_path, device, spare_memory)
+    model, _ = _load_model(model_path, device, low_memory)
     check_model(file, model.model_id)
     strings = [[None], [file.z], [file.side]] if preview else file.strings
     start = time.perf_counter()
@@ -195,7 +195,7 @@ def _load_model(
     from dhp_lab.codec.model import DiffusionHyperprior
 
     model = DiffusionHyperprior.from_pretrained(model_path or default_checkpoint()).to(place).eval()
-    return model.spare_memory() if spare else model, place
+    return model.low_memory() if spare else model, place
 
 
 def _name_model(file: DhpFile, model_path: str | None) -> tuple[str, bytes | None]:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dhp_lab.cli.app import Device, ModelPath, SpareMemory, app
+from dhp_lab.cli.app import Device, ModelPath, LowMemory, app
 
 
 def _option(name: str, help: str):
@@ -72,7 +72,7 @@ def train(
     seed: Annotated[int, _option("seed", "Of everything random.")] = 0,
     validate_every: Annotated[int, _option("validate_every", "Steps between validations.")] = 1000,
     device: Device = None,
-    spare_memory: SpareMemory = False,
+    low_memory: LowMemory = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the last state in output_dir.")
     ] = False,
@@ -173,7 +173,7 @@ def evaluate(
         str | None, _option("codecs", "Some of jpeg,webp,jpeg2000,avif, or none; all if not given.")
     ] = None,
     device: Device = None,
-    spare_memory: SpareMemory = False,
+    low_memory: LowMemory = False,
 ) -> None:
     """Measure a codec on real files, beside JPEG, WebP, JPEG 2000 and AVIF."""
     from dhp_lab.core.paths import default_checkpoint
@@ -186,7 +186,7 @@ def evaluate(
         batch_size=batch_size,
         save_samples=save_samples,
         device=device,
-        spare_memory=spare_memory,
+        low_memory=low_memory,
         gamma=gamma,
         seed=seed,
         steps=_numbers("steps", steps, int),

@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 
 PLACE = re.compile(rb'\n *"bk_sdm_path": [^\n]*')  # in CONFIG, as it is written
 
+RENAMED = {  # the heads of tensors' names in checkpoints of earlier versions
+    "denoiser.trust": "denoiser.posterior_weight",
+    "denoiser.doubt.": "denoiser.log_variance_head.",
+}
+
 
 def save_model(folder: str | Path, model: DiffusionHyperprior) -> None:
     """Write config.json and model.safetensors (weights and probability tables) to a folder, made if need be.
@@ -59,7 +64,19 @@ def read_checkpoint(folder: str | Path) -> tuple[dict, dict[str, Tensor], bytes]
         raise CheckpointError(f"the checkpoint at {folder} is damaged: {error}; fetch it again") from None
     if not isinstance(config, dict):
         raise CheckpointError(f"{folder / CONFIG} does not describe a codec")
-    return config, tensors, model_id(config_bytes, weights)
+    return (
+        config,
+        {current_name(name): value for name, value in tensors.items()},
+        model_id(config_bytes, weights),
+    )
+
+
+def current_name(name: str) -> str:
+    """A tensor's name today, for one that an earlier version stored it under."""
+    for old, new in RENAMED.items():
+        if name.startswith(old):
+            return new + name.removeprefix(old)
+    return name
 
 
 def model_id(config: bytes, weights: bytes) -> bytes:

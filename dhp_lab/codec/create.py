@@ -36,7 +36,7 @@ def create_diffusion_hyperprior_model(
     return model.to(memory_format=torch.channels_last)
 
 
-def changed(model: DiffusionHyperprior, **settings: object) -> DiffusionHyperprior:
+def with_settings(model: DiffusionHyperprior, **settings: object) -> DiffusionHyperprior:
     """The same codec with other settings: what it has learnt stays, what is new to it (later passes) starts
     at nothing.
 

@@ -19,7 +19,7 @@ import torch
 from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import Tensor, nn
 
-from dhp_lab.codec.denoising.decoder_state import SIGMA_Q, Known
+from dhp_lab.codec.denoising.decoder_state import SIGMA_Q, DecoderState
 from dhp_lab.codec.model import DiffusionHyperprior
 
 
@@ -31,10 +31,12 @@ class DenoiserView(nn.Module):
         model: the codec. known: from ``model.receive`` or ``model.known``.
     """
 
-    def __init__(self, model: DiffusionHyperprior, known: Known) -> None:
+    def __init__(self, model: DiffusionHyperprior, decoder_state: DecoderState) -> None:
         super().__init__()
-        self.model, self.known = model, known
-        self.unit = known.log2_delta.exp2().view(-1, 1, 1, 1) / model.latent_scale  # a quantiser step, scaled
+        self.model, self.decoder_state = model, decoder_state
+        self.unit = (
+            decoder_state.log2_delta.exp2().view(-1, 1, 1, 1) / model.latent_scale
+        )  # a quantiser step, scaled
 
     def forward(self, sample: Tensor, timestep: int | Tensor) -> UNet2DOutput:
         """Predict the clean sample (prediction_type "sample").
@@ -47,11 +49,13 @@ class DenoiserView(nn.Module):
         """
         t, schedule = int(timestep) + 1, self.model.noise_schedule
         root = schedule.alpha_bar(t).sqrt().item()
-        sigma = (schedule.sigma(t).item() / self.unit).expand_as(self.known.decoded)
-        sigma = torch.where(self.known.decoded > 0, sigma.clamp(max=SIGMA_Q), sigma)
-        clean, _ = self.model.denoiser(sample / root / self.unit, sigma, self.known)
+        sigma = (schedule.sigma(t).item() / self.unit).expand_as(self.decoder_state.decoded)
+        sigma = torch.where(self.decoder_state.decoded > 0, sigma.clamp(max=SIGMA_Q), sigma)
+        clean, _ = self.model.denoiser(sample / root / self.unit, sigma, self.decoder_state)
         return UNet2DOutput(sample=clean * self.unit)
 
     def latents(self, sample: Tensor) -> Tensor:
         """A clean sample as latents for g_s, (B, M, h, w)."""
-        return (sample / self.unit + self.known.mean) * self.known.log2_delta.exp2().view(-1, 1, 1, 1)
+        return (sample / self.unit + self.decoder_state.mean) * self.decoder_state.log2_delta.exp2().view(
+            -1, 1, 1, 1
+        )

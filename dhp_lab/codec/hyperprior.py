@@ -26,10 +26,10 @@ from compressai.models import CompressionModel
 from torch import Tensor, nn
 
 from dhp_lab.codec.bits.lambdas import FRACTION_BITS, lambda_code
-from dhp_lab.codec.bits.scales import SCALES, bin_width, is_sent, octaves_in_steps
+from dhp_lab.codec.bits.scales import SCALES, bin_width, is_coded, log2_scale_in_steps
 from dhp_lab.codec.config import CodecConfig
-from dhp_lab.codec.denoising.decoder_state import Known
-from dhp_lab.codec.networks.context import Part, Passes
+from dhp_lab.codec.denoising.decoder_state import DecoderState
+from dhp_lab.codec.networks.context import LatentGroup, ContextModel
 from dhp_lab.codec.networks.exact import ACTIVATION_BITS
 from dhp_lab.codec.networks.gain import GainCurve
 from dhp_lab.codec.networks.hyper_transforms import HYPER, HyperAnalysis, HyperSynthesis
@@ -45,8 +45,8 @@ class Latents:
     z: Tensor
     first: tuple[Tensor, Tensor]
     mean: Tensor
-    octaves: Tensor
-    rest: Tensor
+    log2_scale: Tensor
+    residual: Tensor
     symbols: Tensor
     z_symbols: Tensor
     log2_delta: Tensor
@@ -56,12 +56,12 @@ class Latents:
     @property
     def scale(self) -> Tensor:
         """The standard deviation that each latent was coded with, in quantiser steps."""
-        return steps_of(self.octaves)
+        return scale_from_log2(self.log2_scale)
 
 
-def steps_of(octaves: Tensor) -> Tensor:
+def scale_from_log2(log2_scale: Tensor) -> Tensor:
     """2^octaves, kept within 2^-20 .. 2^20."""
-    return octaves.clamp(-20, 20).exp2()
+    return log2_scale.clamp(-20, 20).exp2()
 
 
 class Hyperprior(CompressionModel):
@@ -79,7 +79,7 @@ class Hyperprior(CompressionModel):
         self.g_a, self.g_s = config.transforms()
         hyper = config.N, config.channels, config.hyper_width
         self.h_a, self.h_s = HyperAnalysis(*hyper), HyperSynthesis(*hyper)
-        self.passes = Passes(config.N, config.channels, config.passes)
+        self.passes = ContextModel(config.N, config.channels, config.passes)
         self.gain = GainCurve()
         self.log2_spread = nn.Parameter(config.log2_spread())
         self.entropy_bottleneck = EntropyBottleneck(config.N)
@@ -152,11 +152,12 @@ class Hyperprior(CompressionModel):
             mean, log2_scale = self.h_s.exact(window, log2_delta)[
                 ..., : r.stop - r.start, : c.stop - c.start
             ].chunk(2, 1)
-            octaves = [
-                octaves_in_steps(log2_scale[i : i + 1], self.log2_spread, fixed[i]) for i in range(len(fixed))
+            log2_scale = [
+                log2_scale_in_steps(log2_scale[i : i + 1], self.log2_spread, fixed[i])
+                for i in range(len(fixed))
             ]
             return torch.cat(
-                [mean.float() * self._unit(log2_delta.float()).exp2(), torch.cat(octaves).float()], 1
+                [mean.float() * self._unit(log2_delta.float()).exp2(), torch.cat(log2_scale).float()], 1
             )
 
         return tiled(part, *size, 1).chunk(2, 1)
@@ -190,18 +191,20 @@ class Hyperprior(CompressionModel):
             first = self.predict(z_symbols, codes, y.shape[-2:])
         steps = y / log2_delta.exp2().view(-1, 1, 1, 1)
 
-        def symbols_at(part: Part, mean: Tensor, octaves: Tensor) -> Tensor:
-            rest = part.take(steps) - mean
-            symbols = self.in_bins(rest, octaves).round() * is_sent(octaves)
-            return rest + (symbols - rest).detach() if codes is None else symbols
+        def symbols_at(part: LatentGroup, mean: Tensor, log2_scale: Tensor) -> Tensor:
+            residual = part.take(steps) - mean
+            symbols = self.normalised_residual(residual, log2_scale).round() * is_coded(log2_scale)
+            return residual + (symbols - residual).detach() if codes is None else symbols
 
-        mean, octaves, symbols = self.passes.walk(*first, log2_delta, symbols_at, exact=codes is not None)
+        mean, log2_scale, symbols = self.passes.run_passes(
+            *first, log2_delta, symbols_at, exact=codes is not None
+        )
         return Latents(
             y,
             z,
             first,
             mean,
-            octaves,
+            log2_scale,
             steps - mean,
             symbols,
             z_symbols,
@@ -214,27 +217,33 @@ class Hyperprior(CompressionModel):
         """Probabilities of y's and z's symbols; the bits they add up to are an estimate of the file's."""
         if not self.sends_y:
             return {"y": torch.ones_like(latents.y), "z": latents.z_likelihood}
-        coded = self.in_bins(latents.rest, latents.octaves)
+        coded = self.normalised_residual(latents.residual, latents.log2_scale)
         at = coded + torch.rand_like(coded) - 0.5 if self.training else latents.symbols
         y = self.gaussian_conditional._likelihood(at, latents.scale)
         return {"y": self.gaussian_conditional.likelihood_lower_bound(y), "z": latents.z_likelihood}
 
-    def in_bins(self, rest: Tensor, octaves: Tensor) -> Tensor:
+    def normalised_residual(self, residual: Tensor, log2_scale: Tensor) -> Tensor:
         """y/Delta - mean, counted in the widths of the symbols' bins."""
-        return rest / bin_width(steps_of(octaves.detach()), self.dead_zone)
+        return residual / bin_width(scale_from_log2(log2_scale.detach()), self.dead_zone)
 
-    def known(self, latents: Latents, decoded: bool | None = None) -> Known:
+    def decoder_state(self, latents: Latents, decoded: bool | None = None) -> DecoderState:
         """What the decoder of these latents holds; ``decoded=False`` leaves it z alone."""
         if self.sends_y if decoded is None else decoded:
-            return self.knows(latents.symbols, 1.0, latents.mean, latents.octaves, latents.log2_delta)
-        return self.knows(torch.zeros_like(latents.symbols), 0.0, *latents.first, latents.log2_delta)
+            return self.make_decoder_state(
+                latents.symbols, 1.0, latents.mean, latents.log2_scale, latents.log2_delta
+            )
+        return self.make_decoder_state(
+            torch.zeros_like(latents.symbols), 0.0, *latents.first, latents.log2_delta
+        )
 
-    def knows(
-        self, symbols: Tensor, decoded: float, mean: Tensor, octaves: Tensor, log2_delta: Tensor
-    ) -> Known:
-        """A ``Known`` of latents that are all decoded, 1.0, or all not, 0.0."""
+    def make_decoder_state(
+        self, symbols: Tensor, decoded: float, mean: Tensor, log2_scale: Tensor, log2_delta: Tensor
+    ) -> DecoderState:
+        """A ``DecoderState`` of latents that are all decoded, 1.0, or all not, 0.0."""
         mask = torch.full_like(symbols[:, :1], decoded)
-        return Known(symbols, mask, mean, steps_of(octaves), log2_delta, self.log2_spread.exp2())
+        return DecoderState(
+            symbols, mask, mean, scale_from_log2(log2_scale), log2_delta, self.log2_spread.exp2()
+        )
 
     def load_state_dict(self, state_dict: dict[str, Tensor], strict: bool = True):
         """As in torch; probability tables of any size are taken over as they are stored."""

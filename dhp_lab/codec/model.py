@@ -24,9 +24,9 @@ from torch import Tensor
 from dhp_lab.codec.bits.lambdas import lambda_code
 from dhp_lab.codec.checkpoint import read_checkpoint, read_config, save_model
 from dhp_lab.codec.config import CodecConfig
-from dhp_lab.codec.denoising.decoder_state import Known
-from dhp_lab.codec.denoising.sampling import _noise, denoise_step
-from dhp_lab.codec.entropy_coding import receive, send
+from dhp_lab.codec.denoising.decoder_state import DecoderState
+from dhp_lab.codec.denoising.sampling import _noise, posterior_step
+from dhp_lab.codec.entropy_coding import decode_latents, encode_latents
 from dhp_lab.codec.hyperprior import Hyperprior, check_pictures, check_sampling
 from dhp_lab.codec.networks.gain import quantisation_sigma
 from dhp_lab.codec.networks.tiling import SMALL_TILE, tiled
@@ -79,7 +79,7 @@ class DiffusionHyperprior(Hyperprior):
         code = lambda_code(lambda_rate)
         trade_off = torch.full((len(x),), float(lambda_rate), device=x.device)
         latents = self.latents(x, trade_off) if self.training else self.encode(x, [code] * len(x))
-        y_hat = self.denoise(self.known(latents), steps=steps)
+        y_hat = self.denoise(self.decoder_state(latents), steps=steps)
         delta = latents.log2_delta.exp2().view(-1, 1, 1, 1)
         return {
             "x_hat": self.synthesise(y_hat, latents.log2_delta, x.shape[-2:]),
@@ -112,7 +112,7 @@ class DiffusionHyperprior(Hyperprior):
             latents = self.encode(x, [code] * len(x))
         finally:
             self.train(was_training)
-        return {"strings": send(self, latents, code), "shape": tuple(x.shape[-2:])}
+        return {"strings": encode_latents(self, latents, code), "shape": tuple(x.shape[-2:])}
 
     @torch.no_grad()
     def decompress(
@@ -134,11 +134,13 @@ class DiffusionHyperprior(Hyperprior):
                 range.
         """
         check_sampling(steps, gamma)
-        known = receive(self, strings, shape)
-        y_hat = self.denoise(known, steps=steps, gamma=gamma, seed=seed)
-        return {"x_hat": self.synthesise(y_hat, known.log2_delta, shape).clamp_(0, 1)}
+        decoder_state = decode_latents(self, strings, shape)
+        y_hat = self.denoise(decoder_state, steps=steps, gamma=gamma, seed=seed)
+        return {"x_hat": self.synthesise(y_hat, decoder_state.log2_delta, shape).clamp_(0, 1)}
 
-    def denoise(self, known: Known, *, steps: int = 1, gamma: float = 0.0, seed: int = 0) -> Tensor:
+    def denoise(
+        self, decoder_state: DecoderState, *, steps: int = 1, gamma: float = 0.0, seed: int = 0
+    ) -> Tensor:
         """K denoising steps from t* (from T where z alone is known) to 0: what the decoder knows -> latents
         for g_s.
 
@@ -146,53 +148,55 @@ class DiffusionHyperprior(Hyperprior):
             (B, M, h, w) in latent units. Other arguments as for ``decompress``; each picture draws the same
             noise whatever batch it is in.
         """
-        delta = known.log2_delta.exp2().view(-1, 1, 1, 1)
+        delta = decoder_state.log2_delta.exp2().view(-1, 1, 1, 1)
         if steps == 0:
-            return (known.symbols + known.mean) * delta
-        levels = self.noise_levels(known, steps)
+            return (decoder_state.symbols + decoder_state.mean) * delta
+        levels = self.noise_levels(decoder_state, steps)
         noise, start = (
-            _noise(known, s) for s in (seed, seed ^ 0x5EED)
+            _noise(decoder_state, s) for s in (seed, seed ^ 0x5EED)
         )  # what all pictures draw, and undecoded ones first
         u = (
-            known.symbols
-            if bool(known.decoded.all())
-            else torch.where(known.decoded > 0, known.symbols, levels[0] * start())
+            decoder_state.symbols
+            if bool(decoder_state.decoded.all())
+            else torch.where(decoder_state.decoded > 0, decoder_state.symbols, levels[0] * start())
         )
-        known = known.with_moments() if steps > 1 else known  # for all steps at once
+        decoder_state = decoder_state.with_moments() if steps > 1 else decoder_state  # for all steps at once
         for k, sigma in enumerate(levels):
-            clean, variance = self._denoise_once(u, sigma, known)
+            clean, variance = self._denoise_once(u, sigma, decoder_state)
             if k == 0:
                 posterior_mean = clean
             if k + 1 < steps:
-                u = denoise_step(u, clean, variance, sigma, levels[k + 1], noise())
-        return (torch.lerp(clean, posterior_mean, gamma) + known.mean) * delta
+                u = posterior_step(u, clean, variance, sigma, levels[k + 1], noise())
+        return (torch.lerp(clean, posterior_mean, gamma) + decoder_state.mean) * delta
 
-    def noise_levels(self, known: Known, steps: int) -> list[Tensor]:
+    def noise_levels(self, decoder_state: DecoderState, steps: int) -> list[Tensor]:
         """The K noise levels of a decode, each (B, 1, h, w) in quantiser steps, at equal times from the start
         towards 0.
         """
-        deltas = known.log2_delta.double().exp2().tolist()
+        deltas = decoder_state.log2_delta.double().exp2().tolist()
         starts = (
             [self.start_time(delta) for delta in deltas],
             [float(self.config.diffusion_steps)] * len(deltas),
         )
         shares = [1 - k / steps for k in range(steps)]
         return [
-            torch.where(known.decoded > 0, *(self._sigmas(times, share, known) for times in starts))
+            torch.where(
+                decoder_state.decoded > 0, *(self._sigmas(times, share, decoder_state) for times in starts)
+            )
             for share in shares
         ]
 
-    def _sigmas(self, times: list[float], share: float, known: Known) -> Tensor:
+    def _sigmas(self, times: list[float], share: float, decoder_state: DecoderState) -> Tensor:
         sigma = self.noise_schedule.sigma(torch.tensor(times) * share) * self.latent_scale
-        return (sigma.to(known.log2_delta) / known.log2_delta.exp2()).view(-1, 1, 1, 1)
+        return (sigma.to(decoder_state.log2_delta) / decoder_state.log2_delta.exp2()).view(-1, 1, 1, 1)
 
-    def _denoise_once(self, u: Tensor, sigma: Tensor, known: Known) -> tuple[Tensor, Tensor]:
+    def _denoise_once(self, u: Tensor, sigma: Tensor, decoder_state: DecoderState) -> tuple[Tensor, Tensor]:
         def part(r: slice, c: slice) -> Tensor:
-            return torch.cat(self.denoiser(u[..., r, c], sigma[..., r, c], known.window(r, c)), 1)
+            return torch.cat(self.denoiser(u[..., r, c], sigma[..., r, c], decoder_state.window(r, c)), 1)
 
         return tiled(part, *u.shape[-2:], 1, self.tile).chunk(2, 1)
 
-    def spare_memory(self) -> DiffusionHyperprior:
+    def low_memory(self) -> DiffusionHyperprior:
         """Itself, for a machine with little memory: smaller tiles, and what is borrowed (``pretrained``) in
         half precision.
 
@@ -201,7 +205,7 @@ class DiffusionHyperprior(Hyperprior):
         self.tile = SMALL_TILE
         for part in self.modules():
             if part is not self and hasattr(part, "spare_memory"):
-                part.spare_memory()
+                part.low_memory()
         return self
 
     def save_pretrained(self, folder: str | Path) -> None:

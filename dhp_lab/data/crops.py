@@ -90,7 +90,7 @@ class PhotoCrops:
 
 
 @contextmanager
-def reading_ahead() -> Iterator[ThreadPoolExecutor]:
+def prefetching() -> Iterator[ThreadPoolExecutor]:
     """One thread that makes the next batch on one core, while the caller trains on the others.
 
     A second team of OpenMP's threads would spin beside the first: on two cores a step took a quarter longer.

@@ -39,7 +39,7 @@ from dhp_lab.diffusion.process import (
     x0_from_eps,
 )
 from dhp_lab.diffusion.samplers import State
-from dhp_lab.diffusion.schedules import NoiseSchedule, at
+from dhp_lab.diffusion.schedules import NoiseSchedule, broadcast_to
 
 LabelDenoiser = Callable[[Tensor, Tensor, Tensor], Tensor]
 """``eps = denoiser(x_t, t, label)``: a denoiser that is told labels (B,) too, or the null label for "any"."""
@@ -127,7 +127,7 @@ def classifier_guided(
         with torch.enable_grad():
             x = x_t.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(log_probability(x, t).sum(), x)
-        return denoiser(x_t, t) - at(scale * schedule.scale(t) * schedule.sigma(t), x_t) * gradient
+        return denoiser(x_t, t) - broadcast_to(scale * schedule.scale(t) * schedule.sigma(t), x_t) * gradient
 
     return denoise
 

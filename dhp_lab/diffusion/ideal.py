@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from dhp_lab.diffusion.process import Denoiser
-from dhp_lab.diffusion.schedules import NoiseSchedule, at
+from dhp_lab.diffusion.schedules import NoiseSchedule, broadcast_to
 
 
 class IdealDenoiser:
@@ -80,7 +80,7 @@ class IdealDenoiser:
                 f"t must lie in (0, {self.schedule.steps}], got 0: a clean signal has no noise to tell"
             )
         x = x_t.double()
-        return x / at(self.schedule.scale(t), x), at(sigma, x)
+        return x / broadcast_to(self.schedule.scale(t), x), broadcast_to(sigma, x)
 
     def _mean(self, u: Tensor, sigma: Tensor, label: Tensor | None) -> Tensor:
         known = self.data.to(u).flatten(1)  # (N, D)
@@ -122,6 +122,6 @@ def rescaled(denoiser: Denoiser, known: NoiseSchedule, schedule: NoiseSchedule) 
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
         there = known.time_of(schedule.sigma(t))  # (B,) t'
-        return denoiser(at(known.scale(there) / schedule.scale(t), x_t) * x_t, there.to(t))
+        return denoiser(broadcast_to(known.scale(there) / schedule.scale(t), x_t) * x_t, there.to(t))
 
     return denoise

@@ -32,7 +32,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dhp_lab.diffusion.schedules import NoiseSchedule, at
+from dhp_lab.diffusion.schedules import NoiseSchedule, broadcast_to
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 """``eps = denoiser(x_t, t)``: x_t (B, ...), t (B,) times on x_t's device; the noise estimate, shaped like x_t."""
@@ -90,7 +90,7 @@ def q_sample(schedule: NoiseSchedule, x0: Tensor, t: float | Tensor, eps: Tensor
         eps: standard normal noise, shaped like x0.
     """
     _check_same_shape("eps", eps, x0)
-    return at(schedule.scale(t), x0) * (x0 + at(schedule.sigma(t), x0) * eps)
+    return broadcast_to(schedule.scale(t), x0) * (x0 + broadcast_to(schedule.sigma(t), x0) * eps)
 
 
 def q_step(
@@ -114,7 +114,7 @@ def q_step(
     kept = schedule.scale(t) / schedule.scale(earlier)
     share = -torch.expm1(schedule.log_alpha_bar(t) - schedule.log_alpha_bar(earlier))  # beta_t for neighbours
     variance = schedule.scale(t).square() / schedule.alpha_bar(t) * share
-    return at(kept, x) * x + at(variance.sqrt(), x) * eps
+    return broadcast_to(kept, x) * x + broadcast_to(variance.sqrt(), x) * eps
 
 
 def q_posterior(
@@ -136,15 +136,18 @@ def q_posterior(
     t, earlier = _two_times(schedule, t, earlier)
     scale, sigma2 = schedule.scale(earlier), schedule.sigma(earlier).square()
     kept = sigma2 / schedule.sigma(t).square()  # how much of the noise is there already
-    noise = x_t / at(schedule.scale(t), x0) - x0  # (B, ...) sigma_t eps
-    return Gaussian(at(scale, x0) * (x0 + at(kept, x0) * noise), at(scale.square() * sigma2 * (1 - kept), x0))
+    noise = x_t / broadcast_to(schedule.scale(t), x0) - x0  # (B, ...) sigma_t eps
+    return Gaussian(
+        broadcast_to(scale, x0) * (x0 + broadcast_to(kept, x0) * noise),
+        broadcast_to(scale.square() * sigma2 * (1 - kept), x0),
+    )
 
 
 def x0_from_eps(schedule: NoiseSchedule, x_t: Tensor, t: float | Tensor, eps: Tensor) -> Tensor:
     """x0 = x_t / s - sigma eps (Ho et al. 2020, eq. 15), for t in [0, T]; all (B, ...)."""
     _check_same_shape("eps", eps, x_t)
     scale = schedule.scale(t)
-    return (x_t - at(scale * schedule.sigma(t), x_t) * eps) / at(
+    return (x_t - broadcast_to(scale * schedule.sigma(t), x_t) * eps) / broadcast_to(
         scale, x_t
     )  # two large terms apart would round coarsely
 
@@ -152,7 +155,7 @@ def x0_from_eps(schedule: NoiseSchedule, x_t: Tensor, t: float | Tensor, eps: Te
 def eps_from_x0(schedule: NoiseSchedule, x_t: Tensor, t: float | Tensor, x0: Tensor) -> Tensor:
     """eps = (x_t / s - x0) / sigma, for t in (0, T]; all (B, ...)."""
     _check_same_shape("x0", x0, x_t)
-    return (x_t / at(schedule.scale(t), x_t) - x0) / at(_positive_sigma(schedule, t), x_t)
+    return (x_t / broadcast_to(schedule.scale(t), x_t) - x0) / broadcast_to(_positive_sigma(schedule, t), x_t)
 
 
 def v_from_eps(schedule: NoiseSchedule, x0: Tensor, t: float | Tensor, eps: Tensor) -> Tensor:
@@ -168,14 +171,14 @@ def x0_from_v(schedule: NoiseSchedule, x_t: Tensor, t: float | Tensor, v: Tensor
     """x0 = cos(phi) z - sin(phi) v (Salimans & Ho 2022, appendix D), for t in [0, T]; all (B, ...)."""
     _check_same_shape("v", v, x_t)
     cos, sin = _cos_sin(schedule, t, x_t)
-    return cos * cos / at(schedule.scale(t), x_t) * x_t - sin * v
+    return cos * cos / broadcast_to(schedule.scale(t), x_t) * x_t - sin * v
 
 
 def eps_from_v(schedule: NoiseSchedule, x_t: Tensor, t: float | Tensor, v: Tensor) -> Tensor:
     """eps = sin(phi) z + cos(phi) v (Salimans & Ho 2022, appendix D), for t in [0, T]; all (B, ...)."""
     _check_same_shape("v", v, x_t)
     cos, sin = _cos_sin(schedule, t, x_t)
-    return sin * cos / at(schedule.scale(t), x_t) * x_t + cos * v
+    return sin * cos / broadcast_to(schedule.scale(t), x_t) * x_t + cos * v
 
 
 def score_from_eps(schedule: NoiseSchedule, x_t: Tensor, t: float | Tensor, eps: Tensor) -> Tensor:
@@ -183,7 +186,7 @@ def score_from_eps(schedule: NoiseSchedule, x_t: Tensor, t: float | Tensor, eps:
     eq. 5).
     """
     _check_same_shape("eps", eps, x_t)
-    return -eps / at(schedule.scale(t) * _positive_sigma(schedule, t), x_t)
+    return -eps / broadcast_to(schedule.scale(t) * _positive_sigma(schedule, t), x_t)
 
 
 def draw_times(schedule: NoiseSchedule, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -219,7 +222,7 @@ def weighted_loss(
             one's own.
     """
     error = (eps - predict_eps(denoiser, q_sample(schedule, x0, t, eps), t)).square()
-    return (at(weight(schedule, t), x0) * error).mean()
+    return (broadcast_to(weight(schedule, t), x0) * error).mean()
 
 
 def v_weight(schedule: NoiseSchedule, t: float | Tensor) -> Tensor:
@@ -281,4 +284,4 @@ def _positive_sigma(schedule: NoiseSchedule, t: float | Tensor) -> Tensor:
 def _cos_sin(schedule: NoiseSchedule, t: float | Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """cos(phi) and sin(phi) for tan(phi) = sigma, ready to be multiplied with x."""
     cos = (schedule.log_alpha_bar(t) / 2).exp()
-    return at(cos, x), at(cos * schedule.sigma(t), x)
+    return broadcast_to(cos, x), broadcast_to(cos * schedule.sigma(t), x)

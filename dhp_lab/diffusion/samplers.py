@@ -43,7 +43,7 @@ from dhp_lab.diffusion.process import (
     score_from_eps,
     x0_from_eps,
 )
-from dhp_lab.diffusion.schedules import NoiseSchedule, at
+from dhp_lab.diffusion.schedules import NoiseSchedule, broadcast_to
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def start(
         dtype, device: those of the result; the noise is the same on every device.
     """
     noise = noise_like(torch.empty(tuple(shape), dtype=dtype, device=device), generator)
-    return at(schedule.scale(schedule.steps) * schedule.sigma(schedule.steps), noise) * noise
+    return broadcast_to(schedule.scale(schedule.steps) * schedule.sigma(schedule.steps), noise) * noise
 
 
 def last(states: Iterable[State]) -> State:
@@ -128,9 +128,9 @@ def ddim(
         x0 = x0_from_eps(schedule, x, t, eps)
         before, now = schedule.sigma(t).square(), schedule.sigma(earlier).square()
         anew = eta**2 * now * (1 - now / before)  # the variance drawn anew, beside an unscaled signal
-        x = at(schedule.scale(earlier), x) * (x0 + at((now - anew).sqrt(), x) * eps)
+        x = broadcast_to(schedule.scale(earlier), x) * (x0 + broadcast_to((now - anew).sqrt(), x) * eps)
         if anew > 0:
-            x = x + at(schedule.scale(earlier) * anew.sqrt(), x) * noise_like(x, generator)
+            x = x + broadcast_to(schedule.scale(earlier) * anew.sqrt(), x) * noise_like(x, generator)
         yield State(earlier, x, x0)
 
 
@@ -274,8 +274,8 @@ def _reverse_step(schedule: NoiseSchedule, x: Tensor, eps: Tensor, t: float, ear
     variance = (
         2 * growth if schedule.preserving else schedule.sigma(t).square() - schedule.sigma(earlier).square()
     )
-    drift = at(growth, x) * x + at(variance, x) * score_from_eps(schedule, x, t, eps)
-    return Gaussian(x + drift, at(variance, x))
+    drift = broadcast_to(growth, x) * x + broadcast_to(variance, x) * score_from_eps(schedule, x, t, eps)
+    return Gaussian(x + drift, broadcast_to(variance, x))
 
 
 def _flow(schedule: NoiseSchedule, x: Tensor, x0: Tensor, eps: Tensor, t: float, goal: float) -> Tensor:
@@ -284,8 +284,12 @@ def _flow(schedule: NoiseSchedule, x: Tensor, x0: Tensor, eps: Tensor, t: float,
     """
     cos, cos_goal = ((schedule.log_alpha_bar(time) / 2).exp() for time in (t, goal))
     sin, sin_goal = cos * schedule.sigma(t), cos_goal * schedule.sigma(goal)
-    z = at(cos / schedule.scale(t), x) * x + at(cos_goal - cos, x) * x0 + at(sin_goal - sin, x) * eps
-    return at(schedule.scale(goal) / cos_goal, x) * z
+    z = (
+        broadcast_to(cos / schedule.scale(t), x) * x
+        + broadcast_to(cos_goal - cos, x) * x0
+        + broadcast_to(sin_goal - sin, x) * eps
+    )
+    return broadcast_to(schedule.scale(goal) / cos_goal, x) * z
 
 
 def _langevin_step(x: Tensor, score: Tensor, noise: Tensor, ratio: float) -> Tensor:

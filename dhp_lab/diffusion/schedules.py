@@ -211,7 +211,7 @@ def geometric(steps: int, *, first: float = 0.01, last: float = 50.0) -> NoiseSc
     return NoiseSchedule("geometric", -torch.expm1(-falling.diff()), preserving=False)
 
 
-def at(values: float | Tensor, x: Tensor) -> Tensor:
+def broadcast_to(values: float | Tensor, x: Tensor) -> Tensor:
     """Numbers, one for all or one for each item, ready to be multiplied with a batch.
 
     Args:

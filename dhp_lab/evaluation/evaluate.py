@@ -60,7 +60,7 @@ class EvaluationConfig:
     output_dir: Path
     batch_size: int = 4
     save_samples: bool = False
-    spare_memory: bool = False
+    low_memory: bool = False
     device: str | None = None
     steps: tuple[int, ...] = (0, 1)
     lambda_rates: tuple[float, ...] = DEFAULT_LAMBDA_RATES
@@ -99,7 +99,7 @@ def run(config: EvaluationConfig, log: Log) -> EvaluationReport:
     device, notes = choose_device(config.device), []
     pictures = load_pictures(config.data_path, notes, log)
     model = DiffusionHyperprior.from_pretrained(config.model_path).to(device).eval()
-    model = model.spare_memory() if config.spare_memory else model
+    model = model.low_memory() if config.low_memory else model
     config.output_dir.mkdir(parents=True, exist_ok=True)
     report = evaluate(
         model,

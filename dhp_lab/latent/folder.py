@@ -28,10 +28,10 @@ PARTS = (
     "tokenizer/tokenizer_config.json",
     "scheduler/scheduler_config.json",
 )
-EPSILON, V = "epsilon", "v_prediction"  # what a U-Net may predict, in a scheduler's words
+EPSILON, V_PREDICTION = "epsilon", "v_prediction"  # what a U-Net may predict, in a scheduler's words
 
 
-def borrow(folder: Path) -> tuple[AutoencoderKL, UNet2DConditionModel, NoiseSchedule, str]:
+def load_vae_unet_schedule(folder: Path) -> tuple[AutoencoderKL, UNet2DConditionModel, NoiseSchedule, str]:
     """The parts of a pipeline that know no words: VAE, U-Net, schedule, and what the U-Net predicts.
 
     Raises:
@@ -39,7 +39,7 @@ def borrow(folder: Path) -> tuple[AutoencoderKL, UNet2DConditionModel, NoiseSche
     """
     check_parts(folder, [name for name in PARTS if not name.startswith("t")])
     vae = load_autoencoder(folder / "vae")
-    with damage_told(folder):
+    with as_checkpoint_error(folder):
         unet = read_network(UNet2DConditionModel, folder, "unet")
         scheduler = json.loads((folder / "scheduler" / "scheduler_config.json").read_bytes())
         return vae, unet, schedule_of(scheduler), scheduler.get("prediction_type", EPSILON)
@@ -58,7 +58,7 @@ def check_parts(folder: Path, names: Sequence[str] = (INDEX, *PARTS)) -> None:
 
 
 @contextmanager
-def damage_told(folder: Path) -> Iterator[None]:
+def as_checkpoint_error(folder: Path) -> Iterator[None]:
     """Turn whatever a damaged part raises into a CheckpointError that says so."""
     try:
         yield

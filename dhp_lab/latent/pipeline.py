@@ -42,11 +42,11 @@ from dhp_lab.diffusion.schedules import NoiseSchedule
 from dhp_lab.latent.autoencoders import decode, save_autoencoder
 from dhp_lab.latent.folder import (
     EPSILON,
-    V,
+    V_PREDICTION,
     _no_bars,
-    borrow,
+    load_vae_unet_schedule,
     check_parts,
-    damage_told,
+    as_checkpoint_error,
     read_network,
     scheduler_of,
 )
@@ -75,8 +75,10 @@ class LatentDiffusion:
     prediction: str = EPSILON
 
     def __post_init__(self) -> None:
-        if self.prediction not in (EPSILON, V):
-            raise ValueError(f"a U-Net predicts {EPSILON!r} or {V!r} here, got {self.prediction!r}")
+        if self.prediction not in (EPSILON, V_PREDICTION):
+            raise ValueError(
+                f"a U-Net predicts {EPSILON!r} or {V_PREDICTION!r} here, got {self.prediction!r}"
+            )
 
     @property
     def device(self) -> torch.device:
@@ -116,7 +118,7 @@ class LatentDiffusion:
         """
         with autocast(z_t.device):
             told = self.unet(z_t, t - 1, encoder_hidden_states=context).sample.float()
-        return eps_from_v(self.schedule, z_t, t, told) if self.prediction == V else told
+        return eps_from_v(self.schedule, z_t, t, told) if self.prediction == V_PREDICTION else told
 
     @torch.no_grad()
     def states(
@@ -201,8 +203,8 @@ class LatentDiffusion:
         """
         folder = Path(folder)
         check_parts(folder)
-        vae, unet, schedule, prediction = borrow(folder)
-        with damage_told(folder):
+        vae, unet, schedule, prediction = load_vae_unet_schedule(folder)
+        with as_checkpoint_error(folder):
             text = read_network(CLIPTextModel, folder, "text_encoder")
             tokenizer = PreTrainedTokenizerFast.from_pretrained(
                 folder, subfolder="tokenizer", local_files_only=True

@@ -76,7 +76,7 @@ def digit_classifier() -> DigitClassifier:
     return DigitClassifier(digits.train, digits.train_labels)
 
 
-def share_of_asked_class(samples: Tensor, labels: Tensor, classifier: DigitClassifier | None = None) -> float:
+def class_accuracy(samples: Tensor, labels: Tensor, classifier: DigitClassifier | None = None) -> float:
     """The share of samples in which the classifier (this kit's by default) sees the class that was asked for,
     in [0, 1].
 

@@ -82,13 +82,13 @@ def Slider(
     return Control(name, box, widgets.HBox([slider, box, widgets.Label(unit)]))
 
 
-def Choice(name: str, label: str, options: Sequence[str], value: str | None = None) -> Control:
+def Dropdown(name: str, label: str, options: Sequence[str], value: str | None = None) -> Control:
     """A menu of names; value is the one chosen first, else the first of them."""
     menu = widgets.Dropdown(description=label, options=list(options), value=value or options[0], style=LABELS)
     return Control(name, menu, menu)
 
 
-def Words(name: str, label: str, options: Sequence[str]) -> Control:
+def TextBox(name: str, label: str, options: Sequence[str]) -> Control:
     """A line to type words into, with a menu of some that are possible; the first of them is there at the
     start.
     """
@@ -123,7 +123,7 @@ class Explorer(widgets.VBox):
     """Controls, a picture and a text that follow `render`.
 
     Args:
-        render: takes each control's value by its name. controls: from `Slider` and `Choice`.
+        render: takes each control's value by its name. controls: from `Slider` and `Dropdown`.
         size: width and height in pixels of the picture's place, kept whatever the picture is, so that the
             page does not jump; a narrow page makes it smaller. beside: widgets beside the menus.
     """

@@ -31,7 +31,7 @@ from dhp_lab.latent.autoencoders import (
     scale_factor,
     vq_autoencoder,
 )
-from dhp_lab.training.optimisation import descend, update_average
+from dhp_lab.training.optimisation import optimizer_step, update_ema
 
 Batches = Callable[[int, int], Tensor]
 """``batches(count, seed)``: (count, 3, H, W) pictures in [0, 1], the same for the same seed."""
@@ -123,7 +123,7 @@ def train_autoencoder(
         if config.codes and step % RESTART_EVERY == 1 and 2 * step <= config.training_steps + 1:
             restart_unused([network, average], x, generator=generator)
         losses = _step(config, network, optimizer, x, generator, step)
-        update_average(average, network, min(config.average, step / (step + 10)))
+        update_ema(average, network, min(config.average, step / (step + 10)))
         if progress is not None:
             progress(step, losses)
     x = _draw(batches, SCALE_PICTURES, generator).to(device)
@@ -175,5 +175,5 @@ def _step(
             commitment=config.commitment,
             generator=generator,
         )
-    descend(losses["loss"], network, optimizer, lr=config.lr, step=step, steps=config.training_steps)
+    optimizer_step(losses["loss"], network, optimizer, lr=config.lr, step=step, steps=config.training_steps)
     return {name: value.item() for name, value in losses.items()}

@@ -60,7 +60,7 @@ class TrainingConfig:
     bk_sdm_path: str | None = None
     use_pretrained_vae: bool | None = None
     use_pretrained_unet: bool | None = None
-    spare_memory: bool = False
+    low_memory: bool = False
     seed: int = 0
     ema_decay: float = 0.999
     clip: float = 2.0
@@ -97,12 +97,14 @@ class TrainingConfig:
         Raises:
             CheckpointError: the folder to start from, or whose parts are taken, is missing or damaged.
         """
-        from dhp_lab.codec.create import changed, create_diffusion_hyperprior_model
+        from dhp_lab.codec.create import with_settings, create_diffusion_hyperprior_model
         from dhp_lab.codec.model import DiffusionHyperprior
 
         if self.init_from:
             settings = {name: getattr(self, name) for name in ("transmit", "passes", "dead_zone")}
-            return self._spared(changed(DiffusionHyperprior.from_pretrained(self.init_from), **settings))
+            return self._spared(
+                with_settings(DiffusionHyperprior.from_pretrained(self.init_from), **settings)
+            )
         names = ["N", "M", "diffusion_steps", "transmit", "passes", "dead_zone"]
         names += (
             ["schedule"]
@@ -117,4 +119,4 @@ class TrainingConfig:
         return self._spared(create_bk_sdm_compression_model(**given))
 
     def _spared(self, model: DiffusionHyperprior) -> DiffusionHyperprior:
-        return model.spare_memory() if self.spare_memory else model
+        return model.low_memory() if self.low_memory else model

@@ -18,9 +18,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from dhp_lab.codec.bits.scales import is_sent
-from dhp_lab.codec.denoising.decoder_state import SIGMA_Q, Known
-from dhp_lab.codec.denoising.sampling import noised
+from dhp_lab.codec.bits.scales import is_coded
+from dhp_lab.codec.denoising.decoder_state import SIGMA_Q, DecoderState
+from dhp_lab.codec.denoising.sampling import bridge_sample
 from dhp_lab.codec.hyperprior import Latents
 from dhp_lab.codec.model import DiffusionHyperprior
 
@@ -60,18 +60,18 @@ class Objective(nn.Module):
         lambda_rate = self.draw_lambdas(len(x), x.device)
         with torch.set_grad_enabled(stage != "denoiser" and torch.is_grad_enabled()):
             latents = self.model.latents(x, lambda_rate)
-        known = self.model.known(latents)
-        fixed = known.detach().with_moments() if stage != "codec" else None
+        decoder_state = self.model.decoder_state(latents)
+        fixed = decoder_state.detach().with_moments() if stage != "codec" else None
         if stage == "denoiser":
             return self._gain(x, latents, fixed)
-        y_hat = self.model.denoise(known, steps=0)
+        y_hat = self.model.denoise(decoder_state, steps=0)
         if stage == "joint":
             y_hat = self._mixed(latents.y, fixed, y_hat)
         elif not self.model.sends_y:
             y_hat = torch.where(torch.rand(len(x), 1, 1, 1, device=x.device) < ALONE_SHARE, latents.y, y_hat)
         x_hat = self.model.synthesise(y_hat, latents.log2_delta, x.shape[-2:])
         losses = rate_distortion(x_hat, x, self.model.likelihoods(latents), lambda_rate)
-        untold = self.silent_nats(latents) if self.model.sends_y else self.untold_bits(latents)
+        untold = self.unsent_scale_loss(latents) if self.model.sends_y else self.unsent_rate_loss(latents)
         losses["objective"] = losses["objective"] + SCALE_WEIGHT * untold
         if stage == "joint":
             losses["objective"] = losses["objective"] + LATENT_WEIGHT * sum(
@@ -79,7 +79,7 @@ class Objective(nn.Module):
             )
         return losses
 
-    def _gain(self, x: Tensor, latents: Latents, fixed: Known) -> dict[str, Tensor]:
+    def _gain(self, x: Tensor, latents: Latents, fixed: DecoderState) -> dict[str, Tensor]:
         """The denoiser's loss: K = 1 against K = 0 in the picture where y is sent, and the lower levels in
         the latents.
         """
@@ -107,25 +107,25 @@ class Objective(nn.Module):
             **seen,
         }
 
-    def untold_bits(self, latents: Latents) -> Tensor:
+    def unsent_rate_loss(self, latents: Latents) -> Tensor:
         """Bits for each latent that is not sent: nobody pays them, but they teach h_s the mean and scale that
         sampling needs.
         """
         steps = (latents.y / latents.log2_delta.exp2().view(-1, 1, 1, 1)).detach()
-        rest = steps - latents.mean + torch.rand_like(latents.rest) - 0.5
-        likelihood = self.model.gaussian_conditional._likelihood(rest, latents.scale)
+        residual = steps - latents.mean + torch.rand_like(latents.residual) - 0.5
+        likelihood = self.model.gaussian_conditional._likelihood(residual, latents.scale)
         return -self.model.gaussian_conditional.likelihood_lower_bound(likelihood).log2().mean()
 
-    def silent_nats(self, latents: Latents) -> Tensor:
+    def unsent_scale_loss(self, latents: Latents) -> Tensor:
         """The same where y is sent, for the latents that the coder passes over: of them the file's bits teach
         nothing.
         """
-        rest = self.model.in_bins(latents.rest, latents.octaves).detach()
-        octaves = latents.octaves.clamp(min=SILENT_LEAST)
-        nats = 0.5 * (rest / octaves.exp2()).square() + math.log(2) * octaves
-        return (nats * ~is_sent(latents.octaves)).mean()
+        residual = self.model.normalised_residual(latents.residual, latents.log2_scale).detach()
+        log2_scale = latents.log2_scale.clamp(min=SILENT_LEAST)
+        nats = 0.5 * (residual / log2_scale.exp2()).square() + math.log(2) * log2_scale
+        return (nats * ~is_coded(latents.log2_scale)).mean()
 
-    def _mixed(self, y: Tensor, fixed: Known, y_hat: Tensor) -> Tensor:
+    def _mixed(self, y: Tensor, fixed: DecoderState, y_hat: Tensor) -> Tensor:
         """K = 1 for most pictures, K = 0 or y itself for some. D sees detached inputs; the encoder's gradient
         passes straight through, by way of y_hat, so that Delta still feels the rounding error.
         """
@@ -134,7 +134,7 @@ class Objective(nn.Module):
         mixed = torch.where(draw < PLAIN_SHARE, y_hat, one_step)
         return torch.where(draw > 1 - CLEAN_SHARE, y, mixed)
 
-    def latent_losses(self, latents: Latents, fixed: Known) -> tuple[Tensor, Tensor]:
+    def latent_losses(self, latents: Latents, fixed: DecoderState) -> tuple[Tensor, Tensor]:
         """D at noise levels drawn for each picture: its squared error divided by that of the closed form, and
         how much worse that error is foretold, in nats for a latent, than if the closed form's variance were
         the truth.
@@ -142,23 +142,26 @@ class Objective(nn.Module):
         draw = torch.rand(len(latents.y), 1, 1, 1, device=latents.y.device)
         unknown, blank = (
             (draw < UNKNOWN_SHARE) | (fixed.decoded[:, :, :1, :1] == 0),
-            self.model.known(latents, decoded=False).detach(),
+            self.model.decoder_state(latents, decoded=False).detach(),
         )
         shown = {
             name: torch.where(unknown, getattr(blank, name), getattr(fixed, name))
             for name in ("symbols", "decoded", "mean", "scale")
         }
-        known, rest = replace(fixed, **shown), latents.rest.detach() + fixed.mean - shown["mean"]
-        sigma = self._noise_levels(unknown, known).expand_as(known.decoded)
-        u = noised(rest, sigma, known, torch.randn_like(rest))
-        base, believed = (t.detach() for t in self.model.denoiser.closed_form(u, sigma, known))
-        clean, foretold = self.model.denoiser(u, sigma, known)
-        ours, plain = (clean - rest).square(), (base - rest).square()
-        foretold, believed = foretold.clamp(min=1e-8), believed.clamp(min=1e-8)
-        surprise = 0.5 * (ours.detach() / foretold - 1 + (foretold / believed).log())
+        decoder_state, residual = (
+            replace(fixed, **shown),
+            latents.residual.detach() + fixed.mean - shown["mean"],
+        )
+        sigma = self._noise_levels(unknown, decoder_state).expand_as(decoder_state.decoded)
+        u = bridge_sample(residual, sigma, decoder_state, torch.randn_like(residual))
+        base, believed = (t.detach() for t in self.model.denoiser.closed_form(u, sigma, decoder_state))
+        clean, predicted_variance = self.model.denoiser(u, sigma, decoder_state)
+        ours, plain = (clean - residual).square(), (base - residual).square()
+        predicted_variance, believed = predicted_variance.clamp(min=1e-8), believed.clamp(min=1e-8)
+        surprise = 0.5 * (ours.detach() / predicted_variance - 1 + (predicted_variance / believed).log())
         return (ours.mean((1, 2, 3)) / plain.mean((1, 2, 3)).clamp(min=1e-8)).mean(), surprise.mean()
 
-    def _noise_levels(self, unknown: Tensor, known: Known) -> Tensor:
+    def _noise_levels(self, unknown: Tensor, decoder_state: DecoderState) -> Tensor:
         """(B, 1, 1, 1) steps: below 1/sqrt(12) where the bin is known, up to the schedule's last where it is
         not.
         """
@@ -167,7 +170,7 @@ class Objective(nn.Module):
             self.model.noise_schedule.sigma(self.model.config.diffusion_steps).item()
             * self.model.latent_scale
         )
-        top = (top / known.log2_delta.exp2()).view(-1, 1, 1, 1)
+        top = (top / decoder_state.log2_delta.exp2()).view(-1, 1, 1, 1)
         return torch.where(unknown, torch.exp(math.log(0.05) + draw * (top / 0.05).log()), SIGMA_Q * draw)
 
     @torch.no_grad()

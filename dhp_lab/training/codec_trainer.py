@@ -32,7 +32,7 @@ from tqdm import tqdm
 from dhp_lab.codec.checkpoint import save_model
 from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.core.settings import choose_device
-from dhp_lab.data.crops import PhotoCrops, reading_ahead
+from dhp_lab.data.crops import PhotoCrops, prefetching
 from dhp_lab.data.images import list_images, save_image
 from dhp_lab.training.codec_config import TrainingConfig, TrainingError
 from dhp_lab.training.codec_objective import Objective
@@ -53,7 +53,7 @@ def train(config: TrainingConfig) -> Path:
     return Trainer(config).run()
 
 
-def held_out(crops: PhotoCrops) -> PhotoCrops:
+def split_validation(crops: PhotoCrops) -> PhotoCrops:
     """Take the photos that a training validates on out of its own: every 20th, of many photos about 16."""
     return crops.hold_out(every=max(20, len(crops) // 16))
 
@@ -117,7 +117,7 @@ class Trainer:
     def _loop(self, board: SummaryWriter | None) -> None:
         saved = time.monotonic()
         with (
-            reading_ahead() as reader,
+            prefetching() as reader,
             tqdm(total=self.total, initial=self.step, disable=board is None) as bar,
         ):
             ahead = reader.submit(self._batch, self.step)
@@ -255,7 +255,7 @@ class Trainer:
         if config.val_data_path:
             validation = PhotoCrops(list_images(config.val_data_path), config.image_size, seed=0)
         else:
-            validation = held_out(crops)
+            validation = split_validation(crops)
         log.info("%d photos to train on, %d to validate", len(crops), len(validation))
         return crops, validation.batch(0, 8)
 

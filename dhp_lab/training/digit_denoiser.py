@@ -41,7 +41,7 @@ from dhp_lab.diffusion.guidance import drop_labels
 from dhp_lab.diffusion.networks import UNet, UNetConfig
 from dhp_lab.diffusion.process import draw_times, noise_like, simple_loss
 from dhp_lab.diffusion.schedules import NoiseSchedule, cosine, linear
-from dhp_lab.training.optimisation import descend, update_average
+from dhp_lab.training.optimisation import optimizer_step, update_ema
 
 Progress = Callable[[int, float], None]
 """``progress(step, loss)``, called after each step, the first of them 1."""
@@ -160,8 +160,8 @@ def _train(
             ).to(x.device)
         t, eps = draw_times(schedule, x, generator), noise_like(x, generator)
         loss = simple_loss(lambda x_t, t: network(x_t, t, label), schedule, x, t, eps)
-        descend(loss, network, optimizer, lr=config.lr, step=step, steps=config.training_steps)
-        update_average(average, network, min(config.average, step / (step + 10)))
+        optimizer_step(loss, network, optimizer, lr=config.lr, step=step, steps=config.training_steps)
+        update_ema(average, network, min(config.average, step / (step + 10)))
         progress(step, loss.item())
     return average
 

@@ -18,9 +18,9 @@ from torch.nn.functional import mse_loss
 from dhp_lab.core.precision import autocast
 from dhp_lab.diffusion.guidance import drop_labels
 from dhp_lab.diffusion.process import draw_times, noise_like, q_sample, v_from_eps
-from dhp_lab.latent.pipeline import EMPTY, LatentDiffusion, V
+from dhp_lab.latent.pipeline import EMPTY, LatentDiffusion, V_PREDICTION
 from dhp_lab.training.latent_diffusion import scaled_latents
-from dhp_lab.training.optimisation import descend, update_average
+from dhp_lab.training.optimisation import optimizer_step, update_ema
 
 LOSSES = ("task", "output", "feature")
 
@@ -160,8 +160,8 @@ def distil(
     for step in range(1, config.training_steps + 1):
         losses = distillation_losses(teacher.unet, network, *_batch(config, teacher, z, tokens, generator))
         loss = sum(getattr(config, name) * losses[name] for name in LOSSES if getattr(config, name))
-        descend(loss, network, optimizer, lr=config.lr, step=step, steps=config.training_steps)
-        update_average(average, network, min(config.average, step / (step + 10)))
+        optimizer_step(loss, network, optimizer, lr=config.lr, step=step, steps=config.training_steps)
+        update_ema(average, network, min(config.average, step / (step + 10)))
         if progress is not None:
             progress(step, {name: value.item() for name, value in losses.items()})
     return replace(teacher, unet=average)
@@ -181,5 +181,5 @@ def _batch(
     context = teacher.text_encoder(tokens[asked]).last_hidden_state  # (B, L, D)
     z0 = z[chosen].contiguous(memory_format=torch.channels_last)
     t, eps = draw_times(teacher.schedule, z0, generator), noise_like(z0, generator)
-    target = v_from_eps(teacher.schedule, z0, t, eps) if teacher.prediction == V else eps
+    target = v_from_eps(teacher.schedule, z0, t, eps) if teacher.prediction == V_PREDICTION else eps
     return q_sample(teacher.schedule, z0, t, eps), t, context, target

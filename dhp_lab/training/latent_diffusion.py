@@ -33,9 +33,9 @@ from dhp_lab.diffusion.guidance import drop_labels
 from dhp_lab.diffusion.process import draw_times, noise_like, v_weight, weighted_loss
 from dhp_lab.diffusion.schedules import linear
 from dhp_lab.latent.autoencoders import encode
-from dhp_lab.latent.folder import V
+from dhp_lab.latent.folder import V_PREDICTION
 from dhp_lab.latent.pipeline import EMPTY, LatentDiffusion
-from dhp_lab.training.optimisation import descend, update_average
+from dhp_lab.training.optimisation import optimizer_step, update_ema
 
 START, END, PAD = "<start>", "<end>", "<pad>"
 
@@ -152,7 +152,7 @@ def new_latent_diffusion(config: LatentConfig, vae: AutoencoderKL) -> LatentDiff
         cross_attention_dim=config.text_width,
     )
     unet.set_attn_processor(AttnProcessor())  # on a CPU faster to train than the fused one; the same result
-    return LatentDiffusion(vae, unet, text, tokenizer, linear(config.diffusion_steps), parse, V)
+    return LatentDiffusion(vae, unet, text, tokenizer, linear(config.diffusion_steps), parse, V_PREDICTION)
 
 
 @torch.no_grad()
@@ -202,8 +202,8 @@ def train_latent_diffusion(
     generator = torch.Generator().manual_seed(config.seed)
     for step in range(1, config.training_steps + 1):
         loss = _loss(config, model, z, tokens, generator)
-        descend(loss, network, optimizer, lr=config.lr, step=step, steps=config.training_steps)
-        update_average(average, network, min(config.average, step / (step + 10)))
+        optimizer_step(loss, network, optimizer, lr=config.lr, step=step, steps=config.training_steps)
+        update_ema(average, network, min(config.average, step / (step + 10)))
         if progress is not None:
             progress(step, loss.item())
     return replace(model, unet=average[0], text_encoder=average[1])

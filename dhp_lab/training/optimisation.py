@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 
-def descend(
+def optimizer_step(
     loss: Tensor, network: nn.Module, optimizer: torch.optim.Optimizer, *, lr: float, step: int, steps: int
 ) -> None:
-    """The gradient step number 1 .. steps, of length lr times ``lr_share``; a gradient longer than 1 is
+    """The gradient step number 1 .. steps, of length lr times ``lr_factor``; a gradient longer than 1 is
     shortened to it.
 
     Raises:
@@ -22,11 +22,11 @@ def descend(
     optimizer.zero_grad()
     loss.backward()
     nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-    optimizer.param_groups[0]["lr"] = lr * lr_share(step, steps)
+    optimizer.param_groups[0]["lr"] = lr * lr_factor(step, steps)
     optimizer.step()
 
 
-def lr_share(step: int, steps: int) -> float:
+def lr_factor(step: int, steps: int) -> float:
     """What part of the peak step size is used at step 1 .. steps: rising for the first 2 %, falling to 0 as a
     cosine.
     """
@@ -34,7 +34,7 @@ def lr_share(step: int, steps: int) -> float:
 
 
 @torch.no_grad()
-def update_average(average: nn.Module, network: nn.Module, keep: float) -> None:
+def update_ema(average: nn.Module, network: nn.Module, keep: float) -> None:
     """average = keep * average + (1 - keep) * network, for every parameter: Ho et al. 2020, appendix B."""
     for mean, value in zip(average.parameters(), network.parameters(), strict=True):
         mean.lerp_(value, 1 - keep)

@@ -32,7 +32,7 @@ SYMBOL_LIMIT = 2**26  # the coder's escape for large symbols breaks at 2^27
 SPARE = 4  # the coder writes beyond its memory with fewer symbols: zeros follow, never read
 
 
-def pack(symbols: Tensor, indexes: Tensor, tables: EntropyModel) -> bytes:
+def rans_encode(symbols: Tensor, indexes: Tensor, tables: EntropyModel) -> bytes:
     """rANS-code whole numbers with the tables' rows ``indexes``; both (n,) int32 on any device. No numbers,
     no bytes.
 
@@ -55,18 +55,18 @@ def pack(symbols: Tensor, indexes: Tensor, tables: EntropyModel) -> bytes:
     )
 
 
-def unpack(data: bytes, indexes: Tensor, tables: EntropyModel) -> Tensor:
-    """The inverse of ``pack``: (n,) int32 on the CPU. Damaged data gives wrong symbols, never an error: check
+def rans_decode(data: bytes, indexes: Tensor, tables: EntropyModel) -> Tensor:
+    """The inverse of ``rans_encode``: (n,) int32 on the CPU. Damaged data gives wrong symbols, never an error: check
     a CRC.
     """
-    return Unpacker(data, len(indexes), tables).take(indexes)
+    return RansDecoder(data, len(indexes), tables).take(indexes)
 
 
-class Unpacker:
-    """``unpack`` in parts, for indexes that are known only when earlier symbols are.
+class RansDecoder:
+    """``rans_decode`` in parts, for indexes that are known only when earlier symbols are.
 
     Args:
-        data: what ``pack`` made of all parts, one behind the other. most: no more symbols will be asked for
+        data: what ``rans_encode`` made of all parts, one behind the other. most: no more symbols will be asked for
             in all.
     """
 

@@ -16,7 +16,7 @@ LOG2_SCALES = LOG2_SCALE_MIN, LOG2_SCALE_MIN + (LEVELS - 1) / PER_OCTAVE  # of t
 SCALES = [2.0 ** (LOG2_SCALE_MIN + i / PER_OCTAVE) for i in range(LEVELS)]
 
 
-def octaves_in_steps(log2_scale: Tensor, log2_spread: Tensor, log2_delta: int) -> Tensor:
+def log2_scale_in_steps(log2_scale: Tensor, log2_spread: Tensor, log2_delta: int) -> Tensor:
     """log2 of the scales in quantiser steps, exact on every device.
 
     Args:
@@ -47,17 +47,17 @@ def bin_width(scale: Tensor, dead_zone: float) -> Tensor:
     return 1 + dead_zone / (1 + 12 * scale.square())
 
 
-def table_rows(octaves: Tensor) -> Tensor:
+def scale_indexes(log2_scale: Tensor) -> Tensor:
     """Rows of the probability table for scales of 2^octaves steps, int32 in 0 .. LEVELS - 1; the nearest,
     ties go up.
     """
     return (
-        torch.floor((octaves.detach().double() - LOG2_SCALE_MIN) * PER_OCTAVE + 0.5)
+        torch.floor((log2_scale.detach().double() - LOG2_SCALE_MIN) * PER_OCTAVE + 0.5)
         .clamp(0, LEVELS - 1)
         .int()
     )
 
 
-def is_sent(octaves: Tensor) -> Tensor:
-    """Whether the coder says anything of latents with these scales: where ``table_rows`` is above 0, bool."""
-    return octaves.detach() >= LOG2_SCALE_MIN + 0.5 / PER_OCTAVE
+def is_coded(log2_scale: Tensor) -> Tensor:
+    """Whether the coder says anything of latents with these scales: where ``scale_indexes`` is above 0, bool."""
+    return log2_scale.detach() >= LOG2_SCALE_MIN + 0.5 / PER_OCTAVE

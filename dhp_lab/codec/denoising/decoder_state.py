@@ -17,7 +17,7 @@ FARTHEST = 6.0  # a bin beyond this many scales is taken as one at this distance
 
 
 @dataclass(frozen=True)
-class Known:
+class DecoderState:
     """What the decoder knows of the latents before denoising.
 
     Attributes:
@@ -25,7 +25,7 @@ class Known:
         decoded: (B, 1, h, w) float, 1 where q is known, 0 where z alone is.
         mean, scale: (B, M, h, w) from the hyperprior, in quantiser steps.
         log2_delta: (B,) log2 of the quantiser step. std: (M,) the channels' spread in latent units.
-        moments: ``bin_moments(symbols, scale)`` where already worked out; None leaves it to the denoiser.
+        moments: ``truncated_gaussian_moments(symbols, scale)`` where already worked out; None leaves it to the denoiser.
     """
 
     symbols: Tensor
@@ -36,29 +36,29 @@ class Known:
     std: Tensor
     moments: tuple[Tensor, Tensor] | None = None
 
-    def window(self, rows: slice, cols: slice) -> Known:
+    def window(self, rows: slice, cols: slice) -> DecoderState:
         """The same for a rectangle of latents."""
         cut = [t[..., rows, cols] for t in (self.symbols, self.decoded, self.mean, self.scale)]
         moments = self.moments and tuple(t[..., rows, cols] for t in self.moments)
-        return Known(*cut, self.log2_delta, self.std, moments)
+        return DecoderState(*cut, self.log2_delta, self.std, moments)
 
-    def detach(self) -> Known:
+    def detach(self) -> DecoderState:
         """The same numbers without their gradients, as what D and its loss look at."""
         still = [
             t.detach() for t in (self.symbols, self.decoded, self.mean, self.scale, self.log2_delta, self.std)
         ]
-        return Known(*still, self.moments and tuple(t.detach() for t in self.moments))
+        return DecoderState(*still, self.moments and tuple(t.detach() for t in self.moments))
 
-    def with_moments(self) -> Known:
+    def with_moments(self) -> DecoderState:
         """The same with ``moments`` filled in, worked out in tiles to spare memory."""
 
         def part(r: slice, c: slice) -> Tensor:
-            return torch.cat(bin_moments(self.symbols[..., r, c], self.scale[..., r, c]), 1)
+            return torch.cat(truncated_gaussian_moments(self.symbols[..., r, c], self.scale[..., r, c]), 1)
 
         return replace(self, moments=tiled(part, *self.symbols.shape[-2:], 1).chunk(2, 1))
 
 
-def bin_moments(symbols: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+def truncated_gaussian_moments(symbols: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance of N(0, scale^2) cut to [q - 1/2, q + 1/2] (Johnson, Kotz & Balakrishnan 1994,
     section 13.10).
 

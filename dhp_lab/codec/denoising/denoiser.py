@@ -38,8 +38,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dhp_lab.codec.bits.scales import bin_width
-from dhp_lab.codec.denoising.decoder_state import SIGMA_Q, Known, bin_moments
-from dhp_lab.codec.networks.layers import ResidualBlock, silent
+from dhp_lab.codec.denoising.decoder_state import SIGMA_Q, DecoderState, truncated_gaussian_moments
+from dhp_lab.codec.networks.layers import ResidualBlock, zero_init
 from dhp_lab.core.precision import autocast
 
 
@@ -53,18 +53,20 @@ class Denoiser(nn.Module):
     def __init__(self, M: int, dead_zone: float) -> None:
         super().__init__()
         self.dead_zone = dead_zone
-        self.trust = nn.Parameter(torch.zeros(M, 1, 1))  # share of the way from q to m
+        self.posterior_weight = nn.Parameter(torch.zeros(M, 1, 1))  # share of the way from q to m
 
-    def closed_form(self, u: Tensor, sigma: Tensor, known: Known) -> tuple[Tensor, Tensor]:
+    def closed_form(self, u: Tensor, sigma: Tensor, decoder_state: DecoderState) -> tuple[Tensor, Tensor]:
         """The guess from one latent alone, (B, M, h, w) each: base and variance as in the module's docstring."""
-        m, v = known.moments or bin_moments(known.symbols, known.scale)
-        width = bin_width(known.scale, self.dead_zone)
-        m = known.decoded * torch.lerp(known.symbols, width * m, self.trust)
-        v = width.square() * torch.where(known.decoded > 0, v, known.scale.clamp(1e-3, 1e3).square())
-        rho = known.decoded * (sigma / SIGMA_Q).square().clamp(max=1)
+        m, v = decoder_state.moments or truncated_gaussian_moments(decoder_state.symbols, decoder_state.scale)
+        width = bin_width(decoder_state.scale, self.dead_zone)
+        m = decoder_state.decoded * torch.lerp(decoder_state.symbols, width * m, self.posterior_weight)
+        v = width.square() * torch.where(
+            decoder_state.decoded > 0, v, decoder_state.scale.clamp(1e-3, 1e3).square()
+        )
+        rho = decoder_state.decoded * (sigma / SIGMA_Q).square().clamp(max=1)
         noise = sigma.square()
         total = (noise + v * (1 - rho)).clamp(min=1e-12)
-        return (noise * m + v * (u - rho * known.symbols)) / total, v * noise / total
+        return (noise * m + v * (u - rho * decoder_state.symbols)) / total, v * noise / total
 
 
 class LatentDenoiser(Denoiser):
@@ -76,10 +78,10 @@ class LatentDenoiser(Denoiser):
         self.near = nn.Conv2d(2 * M, 2 * M, 5, padding=2, groups=2 * M)  # each channel's own neighbours first
         self.mix = nn.Conv2d(6 * M + 4, width, 1)
         self.body = nn.Sequential(*(ResidualBlock(width) for _ in range(3)))
-        self.exit = silent(nn.Conv2d(width, M, 1))
-        self.doubt = silent(nn.Conv2d(width, M, 1))  # log of what v is too small by
+        self.exit = zero_init(nn.Conv2d(width, M, 1))
+        self.log_variance_head = zero_init(nn.Conv2d(width, M, 1))  # log of what v is too small by
 
-    def forward(self, u: Tensor, sigma: Tensor, known: Known) -> tuple[Tensor, Tensor]:
+    def forward(self, u: Tensor, sigma: Tensor, decoder_state: DecoderState) -> tuple[Tensor, Tensor]:
         """Denoise a state.
 
         Args:
@@ -90,17 +92,19 @@ class LatentDenoiser(Denoiser):
             posterior mean (B, M, h, w) in quantiser steps, and its expected squared error (B, M, h, w) in
             steps squared; no gradient of the second reaches anything but its own head.
         """
-        base, variance = self.closed_form(u, sigma, known)
-        s = known.scale.clamp(0.02, 50)
-        ratio = (known.symbols / s).clamp(-5, 5)
+        base, variance = self.closed_form(u, sigma, decoder_state)
+        s = decoder_state.scale.clamp(0.02, 50)
+        ratio = (decoder_state.symbols / s).clamp(-5, 5)
         surprise = ((u - base) / (sigma.square() + variance).sqrt().clamp(min=1e-3)).clamp(-5, 5)
-        unit = known.std.view(-1, 1, 1) / known.log2_delta.exp2().view(-1, 1, 1, 1)  # the spread in steps
-        place = (known.mean + base) / (1 + unit)
+        unit = decoder_state.std.view(-1, 1, 1) / decoder_state.log2_delta.exp2().view(
+            -1, 1, 1, 1
+        )  # the spread in steps
+        place = (decoder_state.mean + base) / (1 + unit)
         planes = torch.cat(
             [
-                ((known.log2_delta + 3.5) / 4).view(-1, 1, 1, 1).expand_as(sigma),
+                ((decoder_state.log2_delta + 3.5) / 4).view(-1, 1, 1, 1).expand_as(sigma),
                 sigma.clamp(1e-3, 1e3).log2() / 4,
-                known.decoded,
+                decoder_state.decoded,
                 (sigma / SIGMA_Q).clamp(max=1),
             ],
             1,
@@ -112,12 +116,12 @@ class LatentDenoiser(Denoiser):
         with autocast(u.device):
             h = torch.cat([pair, near, s.log2() / 4, place, planes], 1)
             h = F.leaky_relu(self.body(self.mix(h)), 0.1)
-            shift, doubt = self.exit(h), self.doubt(h.detach())
-        rho = known.decoded * (sigma / SIGMA_Q).square().clamp(max=1)
+            shift, log_excess = self.exit(h), self.log_variance_head(h.detach())
+        rho = decoder_state.decoded * (sigma / SIGMA_Q).square().clamp(max=1)
         told = variance.detach() * (
             (1 - rho) / sigma.square().clamp(min=1e-12)
         )  # the state's share in what base knows
-        foretold = variance.detach() / torch.lerp(
-            (-doubt.float().clamp(-5, 5)).exp(), torch.ones_like(told), told
+        predicted_variance = variance.detach() / torch.lerp(
+            (-log_excess.float().clamp(-5, 5)).exp(), torch.ones_like(told), told
         )
-        return base + variance.sqrt() * shift.float().clamp(-4, 4), foretold
+        return base + variance.sqrt() * shift.float().clamp(-4, 4), predicted_variance

@@ -27,14 +27,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dhp_lab.codec.bits.scales import LOG2_SCALES, SCALES, table_rows
+from dhp_lab.codec.bits.scales import LOG2_SCALES, SCALES, scale_indexes
 from dhp_lab.codec.networks.exact import (
     ACTIVATION_BITS,
     ACTIVATION_LIMIT,
     exact_sum,
     weighted_sum,
 )
-from dhp_lab.codec.networks.layers import silent, widths
+from dhp_lab.codec.networks.layers import zero_init, widths
 
 PASSES = (1, 2, 4)
 LOUD_SHARE = 0.15  # of the channels are coded first where there are four passes
@@ -47,7 +47,7 @@ INVERSE = torch.tensor(
 
 
 @dataclass(frozen=True)
-class Part:
+class LatentGroup:
     """The latents that one pass sends: some channels at some places.
 
     Attributes:
@@ -67,23 +67,23 @@ class Part:
         rows.view(len(rows), -1, rows.shape[-1])[:, :, self.channels].index_copy_(1, self.places, values)
 
 
-def coding_order(passes: int, M: int, rows: int, cols: int) -> list[Part]:
+def coding_order(passes: int, M: int, rows: int, cols: int) -> list[LatentGroup]:
     """What each pass sends of latents (M, rows, cols); every latent is in exactly one part.
 
     Args:
         passes: 1, 2 or 4. M: channels, at least 2 for four passes.
     """
     if passes == 1:
-        return [Part(slice(0, M), torch.arange(rows * cols))]
+        return [LatentGroup(slice(0, M), torch.arange(rows * cols))]
     black = ((torch.arange(rows).view(-1, 1) + torch.arange(cols)) % 2 == 0).flatten()  # (rows cols,)
     return [
-        Part(channels, places.nonzero().squeeze(1))
+        LatentGroup(channels, places.nonzero().squeeze(1))
         for channels in _channels(passes, M)
         for places in (black, ~black)
     ]
 
 
-def relative(symbols: Tensor, indexes: Tensor) -> Tensor:
+def normalised_symbols(symbols: Tensor, indexes: Tensor) -> Tensor:
     """Symbols in units of their first scale, cut off at 5: float64, whole multiples of 2^-10, the same on
     every device.
 
@@ -95,7 +95,7 @@ def relative(symbols: Tensor, indexes: Tensor) -> Tensor:
     return steps.clamp(-LIMIT * UNIT, LIMIT * UNIT) / UNIT
 
 
-class Context(nn.Module):
+class ContextNetwork(nn.Module):
     """The network of one later pass; until it is trained it corrects nothing.
 
     Args:
@@ -114,10 +114,12 @@ class Context(nn.Module):
         )  # each one's own neighbours
         self.mix = nn.Conv2d(4 * self.decoded + M + 1, width, 1)
         self.hidden = nn.Conv2d(width, width, 1)
-        self.exit = silent(nn.Conv2d(width, 2 * count, 1))
-        self.own = silent(nn.Conv2d(2 * count, 2 * count, 1, groups=2 * count)) if number % 2 else None
+        self.exit = zero_init(nn.Conv2d(width, 2 * count, 1))
+        self.own = zero_init(nn.Conv2d(2 * count, 2 * count, 1, groups=2 * count)) if number % 2 else None
 
-    def forward(self, r: Tensor, octaves: Tensor, log2_delta: Tensor, part: Part) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, r: Tensor, log2_scale: Tensor, log2_delta: Tensor, part: LatentGroup
+    ) -> tuple[Tensor, Tensor]:
         """The float network that training sees.
 
         Args:
@@ -132,10 +134,12 @@ class Context(nn.Module):
         def layer(windows: Iterable[Tensor], conv: nn.Conv2d) -> Tensor:
             return weighted_sum(windows, conv.weight, conv.bias)
 
-        return self._told(r, octaves, log2_delta, part, lambda t: t, layer)
+        return self._told(r, log2_scale, log2_delta, part, lambda t: t, layer)
 
     @torch.no_grad()
-    def exact(self, r: Tensor, octaves: Tensor, log2_delta: Tensor, part: Part) -> tuple[Tensor, Tensor]:
+    def exact(
+        self, r: Tensor, log2_scale: Tensor, log2_delta: Tensor, part: LatentGroup
+    ) -> tuple[Tensor, Tensor]:
         """The same in whole numbers: r in multiples of 2^-10, octaves and log2_delta of 2^-16; float64
         results of 2^-10.
         """
@@ -143,16 +147,22 @@ class Context(nn.Module):
         def whole(t: Tensor) -> Tensor:
             return t.double().mul_(UNIT).floor_().clamp_(-ACTIVATION_LIMIT, ACTIVATION_LIMIT)
 
-        some = (Part(part.channels, places) for places in part.places.split(AT_ONCE))
-        told = [self._told(r, octaves, log2_delta, few, whole, exact_sum) for few in some]
+        some = (LatentGroup(part.channels, places) for places in part.places.split(AT_ONCE))
+        told = [self._told(r, log2_scale, log2_delta, few, whole, exact_sum) for few in some]
         return tuple(torch.cat(parts, 1) / UNIT for parts in zip(*told))
 
     def _told(
-        self, r: Tensor, octaves: Tensor, log2_delta: Tensor, part: Part, number: Callable, layer: Callable
+        self,
+        r: Tensor,
+        log2_scale: Tensor,
+        log2_delta: Tensor,
+        part: LatentGroup,
+        number: Callable,
+        layer: Callable,
     ) -> list[Tensor]:
         window = _windows(r[:, : self.decoded], part.places, number)
         near = layer((window(*tap) for tap in product(range(3), range(3))), self.near)
-        around = Part(slice(None), part.places).take(octaves) / 4
+        around = LatentGroup(slice(None), part.places).take(log2_scale) / 4
         plane = ((log2_delta.to(around) + 3.5) / 4).view(-1, 1, 1).expand(-1, len(part.places), 1)
         h = torch.cat([window(1, 1), near, number(around), number(plane)], 2)
         told = layer([F.relu(layer([F.relu(layer([h], self.mix))], self.hidden))], self.exit)
@@ -163,24 +173,24 @@ class Context(nn.Module):
         return told.chunk(2, 2)
 
 
-class Passes(nn.Module):
+class ContextModel(nn.Module):
     """All passes over y: who is coded when, and with which mean and scale.
 
     Args:
-        N, M: as for ``Context``. count: 1, 2 or 4.
+        N, M: as for ``ContextNetwork``. count: 1, 2 or 4.
     """
 
     def __init__(self, N: int, M: int, count: int) -> None:
         super().__init__()
         self.count = count
-        self.later = nn.ModuleList(Context(N, M, number, count) for number in range(1, count))
+        self.later = nn.ModuleList(ContextNetwork(N, M, number, count) for number in range(1, count))
 
-    def walk(
+    def run_passes(
         self,
         mean: Tensor,
-        octaves: Tensor,
+        log2_scale: Tensor,
         log2_delta: Tensor,
-        symbols_at: Callable[[Part, Tensor, Tensor], Tensor],
+        symbols_at: Callable[[LatentGroup, Tensor, Tensor], Tensor],
         *,
         exact: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -193,27 +203,27 @@ class Passes(nn.Module):
                 mean and octaves likewise.
             exact: in whole numbers, as encoder and decoder must, or in floats with gradients, as in training.
         """
-        first = [t.contiguous(memory_format=torch.channels_last) for t in (mean, octaves)]
+        first = [t.contiguous(memory_format=torch.channels_last) for t in (mean, log2_scale)]
         found, seen = [torch.empty_like(first[0]) for _ in range(3)], torch.zeros_like(first[0])
         for number, part in enumerate(coding_order(self.count, *mean.shape[1:])):
             if len(part.places) == 0:  # a single latent has no white place
                 continue
-            part, shift = Part(part.channels, part.places.to(mean.device)), 0.0
-            mean, octaves = (part.take(t) for t in first)
+            part, shift = LatentGroup(part.channels, part.places.to(mean.device)), 0.0
+            mean, log2_scale = (part.take(t) for t in first)
             if number:
                 context = self.later[number - 1]
                 told = (context.exact if exact else context)(seen, first[1], log2_delta, part)
                 shift, more = (
                     t.to(mean.dtype).clamp(-limit, limit) for t, limit in zip(told, (8, 4), strict=True)
                 )
-                unit = octaves.double().clamp(*LOG2_SCALES).exp2().to(mean.dtype)  # that r is counted in
+                unit = log2_scale.double().clamp(*LOG2_SCALES).exp2().to(mean.dtype)  # that r is counted in
                 mean = mean + shift * unit
-                octaves = octaves + more
-            symbols = symbols_at(part, mean, octaves)
-            for whole, values in zip(found, (mean, octaves, symbols), strict=True):
+                log2_scale = log2_scale + more
+            symbols = symbols_at(part, mean, log2_scale)
+            for whole, values in zip(found, (mean, log2_scale, symbols), strict=True):
                 part.put(whole, values)
             if number + 1 < self.count:
-                r = relative(symbols, table_rows(part.take(first[1]))) + shift
+                r = normalised_symbols(symbols, scale_indexes(part.take(first[1]))) + shift
                 part.put(seen, r.detach().clamp(-LIMIT, LIMIT).to(seen.dtype))
         return tuple(found)
 

@@ -67,9 +67,9 @@ def _whole_numbers(layer: nn.Conv2d) -> tuple[Tensor, Tensor]:
     """Weight and bias in float64, whole multiples of 2^-12 and 2^-22; worked out anew only where the layer
     has changed.
     """
-    sources, known = (layer.weight, layer.bias), WHOLE.get(layer)
-    if known is None or not all(
-        a.device == b.device and torch.equal(a, b) for a, b in zip(sources, known[0], strict=True)
+    sources, decoder_state = (layer.weight, layer.bias), WHOLE.get(layer)
+    if decoder_state is None or not all(
+        a.device == b.device and torch.equal(a, b) for a, b in zip(sources, decoder_state[0], strict=True)
     ):
         weight = torch.round(layer.weight.detach().double() * 2**WEIGHT_BITS)
         if not bool((weight.abs() < 2 ** (WEIGHT_BITS + 3)).all()):
@@ -77,5 +77,5 @@ def _whole_numbers(layer: nn.Conv2d) -> tuple[Tensor, Tensor]:
                 f"a weight of an exact layer is {layer.weight.abs().max().item():g}; the exact path holds values below 8"
             )
         bias = torch.round(layer.bias.detach().double() * 2 ** (WEIGHT_BITS + ACTIVATION_BITS))
-        known = WHOLE[layer] = [source.detach().clone() for source in sources], (weight, bias)
-    return known[1]
+        decoder_state = WHOLE[layer] = [source.detach().clone() for source in sources], (weight, bias)
+    return decoder_state[1]

@@ -51,8 +51,10 @@ class GainCurve(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        octaves = torch.arange(CODE_MAX // KNOT_CODES + 2) * (KNOT_CODES / CODES_PER_OCTAVE) - OCTAVE_OFFSET
-        self.knots = nn.Parameter(math.log2(START) + 0.5 * octaves)
+        log2_scale = (
+            torch.arange(CODE_MAX // KNOT_CODES + 2) * (KNOT_CODES / CODES_PER_OCTAVE) - OCTAVE_OFFSET
+        )
+        self.knots = nn.Parameter(math.log2(START) + 0.5 * log2_scale)
 
     def forward(self, lambda_rate: Tensor) -> Tensor:
         """log2(Delta) for training. lambda_rate: (B,) in [1e-6, 1e-1]; returns (B,), differentiable in the

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dhp_lab.codec.networks.exact import ACTIVATION_BITS, ACTIVATION_LIMIT, exact_conv
-from dhp_lab.codec.networks.layers import delta_plane, silent
+from dhp_lab.codec.networks.layers import delta_plane, zero_init
 from dhp_lab.core.precision import autocast
 
 HYPER = 4  # one hyper-latent position for 4 x 4 latents
@@ -45,7 +45,7 @@ class HyperSynthesis(nn.Module):
                 nn.Conv2d(N + 1, 4 * N, 3, padding=1),  # then shuffled to h/2
                 nn.Conv2d(N, 4 * N, 3, padding=1),  # then shuffled to h
                 nn.Conv2d(N, width, 3, padding=1),
-                silent(nn.Conv2d(width, 2 * M, 1)),
+                zero_init(nn.Conv2d(width, 2 * M, 1)),
             ]
         )
 

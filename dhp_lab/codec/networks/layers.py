@@ -36,7 +36,7 @@ def _blocks(width: int, count: int) -> nn.Sequential:
     return nn.Sequential(*(ResidualBlock(width) for _ in range(count)))
 
 
-def silent(conv: nn.Conv2d) -> nn.Conv2d:
+def zero_init(conv: nn.Conv2d) -> nn.Conv2d:
     """The same convolution, giving zeros until it is trained."""
     nn.init.zeros_(conv.weight)
     nn.init.zeros_(conv.bias)

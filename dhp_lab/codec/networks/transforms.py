@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dhp_lab.codec.networks.lapped import BLOCK, lapped_filters, mirror
-from dhp_lab.codec.networks.layers import _blocks, delta_plane, silent, widths
+from dhp_lab.codec.networks.layers import _blocks, delta_plane, zero_init, widths
 from dhp_lab.core.precision import autocast
 
 
@@ -40,7 +40,7 @@ class Analysis(nn.Module):
         self.coarse = nn.Conv2d(b, c, 4, stride=2, padding=1)  # H/16
         self.tail = _blocks(c, 2)
         self.rate = nn.Conv2d(1, c, 1)
-        self.exit = silent(nn.Conv2d(c, M, 1))
+        self.exit = zero_init(nn.Conv2d(c, M, 1))
 
     def forward(self, x: Tensor, log2_delta: Tensor, std: Tensor) -> Tensor:
         """log2_delta: (B,). std: (M,), the channels' spread, the unit in which the network speaks."""
@@ -66,7 +66,7 @@ class Synthesis(nn.Module):
         self.tail = _blocks(c, 2)
         self.middle = nn.Sequential(nn.Conv2d(c, 4 * b, 1), nn.PixelShuffle(2), _blocks(b, 2))  # H/8
         self.fine = nn.Sequential(nn.Conv2d(b, 4 * a, 1), nn.PixelShuffle(2), _blocks(a, 2))  # H/4
-        self.exit = nn.Sequential(silent(nn.Conv2d(a, 48, 3, padding=1)), nn.PixelShuffle(4))  # H
+        self.exit = nn.Sequential(zero_init(nn.Conv2d(a, 48, 3, padding=1)), nn.PixelShuffle(4))  # H
 
     def forward(self, y_hat: Tensor, log2_delta: Tensor, std: Tensor) -> Tensor:
         """log2_delta: (B,). std: (M,), the channels' spread."""

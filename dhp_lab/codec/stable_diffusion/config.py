@@ -43,7 +43,7 @@ from dhp_lab.core.hub import find_checkpoint
 from dhp_lab.core.weights import CheckpointError
 from dhp_lab.diffusion.schedules import NoiseSchedule
 from dhp_lab.latent.autoencoders import kl_autoencoder
-from dhp_lab.latent.folder import INDEX, borrow
+from dhp_lab.latent.folder import INDEX, load_vae_unet_schedule
 
 FOLDER = "folder"  # the schedule: that of bk_sdm_path
 PARTS = INDEX, "vae/*", "unet/*", "text_encoder/*", "tokenizer/*", "scheduler/*"
@@ -84,7 +84,7 @@ class StableDiffusionConfig(CodecConfig):
         super().__post_init__()
         if self.M < 4:
             raise ValueError(f"M must be at least 4, got {self.M}")
-        vae, unet, schedule, prediction = borrow(find_checkpoint(self.bk_sdm_path, PARTS))
+        vae, unet, schedule, prediction = load_vae_unet_schedule(find_checkpoint(self.bk_sdm_path, PARTS))
         if not 1 <= self.diffusion_steps <= schedule.steps:
             raise ValueError(
                 f"diffusion_steps must lie in 1 .. {schedule.steps}, the folder's times; got {self.diffusion_steps}"

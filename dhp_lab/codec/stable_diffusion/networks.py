@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dhp_lab.codec.denoising.decoder_state import Known
+from dhp_lab.codec.denoising.decoder_state import DecoderState
 from dhp_lab.codec.denoising.denoiser import Denoiser
-from dhp_lab.codec.networks.layers import silent
+from dhp_lab.codec.networks.layers import zero_init
 from dhp_lab.core.precision import autocast
 from dhp_lab.diffusion.process import eps_from_v
 from dhp_lab.diffusion.schedules import NoiseSchedule
-from dhp_lab.latent.folder import V
+from dhp_lab.latent.folder import V_PREDICTION
 
 ADAPTER_WIDTH = 64  # channels inside the adapter
 UNET_ERROR = -4.0  # log of the U-Net's squared error at the start, in those of the noise
@@ -36,7 +36,7 @@ class Frozen(nn.Module):
         self.network._apply(fn, recurse)
         return super()._apply(fn, recurse)
 
-    def spare_memory(self) -> None:
+    def low_memory(self) -> None:
         """Hold the network in half precision, and let its attention work in slices."""
         on_gpu = next(self.network.parameters()).is_cuda
         nn.Module.to(self.network, torch.float16 if on_gpu else torch.bfloat16)  # diffusers' own `to` warns
@@ -68,7 +68,7 @@ class VaeAnalysis(nn.Module):
 
 
 class VaeSynthesis(nn.Module):
-    """g_s: a VAE's decoder; scaled latents -> pictures, about [0, 1]. Arguments as for ``VaeAnalysis``."""
+    """g_s: a VAE's decoder; scaled latents -> pictures, about [0, 1]. Arguments as for ``V_PREDICTIONaeAnalysis``."""
 
     def __init__(self, decoder: nn.Module, factor: float) -> None:
         super().__init__()
@@ -89,19 +89,19 @@ class Adapter(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.entry = nn.Conv2d(4 * channels + 2, ADAPTER_WIDTH, 3, padding=1)
-        self.exit = silent(nn.Conv2d(ADAPTER_WIDTH, channels, 3, padding=1))
+        self.exit = zero_init(nn.Conv2d(ADAPTER_WIDTH, channels, 3, padding=1))
 
-    def forward(self, state: Tensor, sigma: Tensor, known: Known) -> Tensor:
+    def forward(self, state: Tensor, sigma: Tensor, decoder_state: DecoderState) -> Tensor:
         """state: (B, C, h, w) y with noise. sigma: (B, 1, h, w) of that noise, both in latent units."""
-        delta = known.log2_delta.exp2().view(-1, 1, 1, 1)
+        delta = decoder_state.log2_delta.exp2().view(-1, 1, 1, 1)
         told = [
             state,
-            known.mean * delta,
-            (known.scale * delta).clamp(min=1e-3).log2() / 4,
-            known.symbols.clamp(-5, 5) / 5,
+            decoder_state.mean * delta,
+            (decoder_state.scale * delta).clamp(min=1e-3).log2() / 4,
+            decoder_state.symbols.clamp(-5, 5) / 5,
         ]
         return self.exit(
-            F.silu(self.entry(torch.cat([*told, known.decoded, sigma.clamp(min=1e-3).log2() / 4], 1)))
+            F.silu(self.entry(torch.cat([*told, decoder_state.decoded, sigma.clamp(min=1e-3).log2() / 4], 1)))
         )
 
 
@@ -132,12 +132,12 @@ class UNetDenoiser(Denoiser):
         )  # a, b
         self.register_buffer("context", torch.zeros(1, tokens, unet.config.cross_attention_dim))
 
-    def forward(self, u: Tensor, sigma: Tensor, known: Known) -> tuple[Tensor, Tensor]:
+    def forward(self, u: Tensor, sigma: Tensor, decoder_state: DecoderState) -> tuple[Tensor, Tensor]:
         """Arguments and results as for ``LatentDenoiser``; one noise level for each picture."""
-        delta = known.log2_delta.exp2().view(-1, 1, 1, 1)
-        state, level = (u + known.mean) * delta, sigma * delta
-        told = (state - level * self._eps(state, level, known)) / delta - known.mean
-        base, variance = self.closed_form(u, sigma, known)
+        delta = decoder_state.log2_delta.exp2().view(-1, 1, 1, 1)
+        state, level = (u + decoder_state.mean) * delta, sigma * delta
+        told = (state - level * self._eps(state, level, decoder_state)) / delta - decoder_state.mean
+        base, variance = self.closed_form(u, sigma, decoder_state)
         a, b = self.error
         off = (sigma.square() * (a + b * level.clamp(min=1e-4).log2()).clamp(-20, 5).exp()).clamp(
             min=1e-12
@@ -145,11 +145,11 @@ class UNetDenoiser(Denoiser):
         share = off / (off + variance)
         return torch.lerp(told, base, share), share * variance
 
-    def _eps(self, state: Tensor, level: Tensor, known: Known) -> Tensor:
+    def _eps(self, state: Tensor, level: Tensor, decoder_state: DecoderState) -> Tensor:
         top = self.schedule.sigma(self.schedule.steps).item()
         times = self.schedule.time_of(level.detach().amax((1, 2, 3)).double().cpu().clamp(1e-4, top))
         scale = self.schedule.scale(times).to(state).view(-1, 1, 1, 1)
-        z_t = scale * state + self.adapter(state, level, known)
+        z_t = scale * state + self.adapter(state, level, decoder_state)
         unit = 2 ** (len(self.unet.network.config.block_out_channels) - 1)
         rows, cols = (-side % unit for side in z_t.shape[-2:])
         padded = F.pad(z_t, (0, cols, 0, rows), mode="replicate") if rows or cols else z_t
@@ -157,4 +157,4 @@ class UNetDenoiser(Denoiser):
         with autocast(state.device):
             told = self.unet(padded, (times - 1).clamp(min=0).to(state), encoder_hidden_states=context).sample
         told = told[..., : state.shape[-2], : state.shape[-1]].float()
-        return eps_from_v(self.schedule, z_t, times, told) if self.prediction == V else told
+        return eps_from_v(self.schedule, z_t, times, told) if self.prediction == V_PREDICTION else told

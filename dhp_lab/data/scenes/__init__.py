@@ -28,7 +28,7 @@ from dhp_lab.data.scenes.grammar import (
     SIZES,
     WORDS,
     Conditions,
-    Thing,
+    CaptionedShape,
     Word,
     parse,
     read_words,
@@ -37,12 +37,12 @@ from dhp_lab.data.scenes.grammar import (
 from dhp_lab.data.scenes.placing import batch, scene
 from dhp_lab.data.scenes.regions import Found, find_shapes
 from dhp_lab.data.scenes.verdicts import (
-    Verdict,
+    CaptionCheck,
     judge,
     judge_all,
-    obedience,
-    obedience_table,
-    obeys,
+    caption_accuracy,
+    caption_accuracy_table,
+    matches_caption,
 )
 
 __all__ = [
@@ -58,8 +58,8 @@ __all__ = [
     "Found",
     "Scene",
     "Shape",
-    "Thing",
-    "Verdict",
+    "CaptionedShape",
+    "CaptionCheck",
     "Word",
     "batch",
     "caption",
@@ -69,9 +69,9 @@ __all__ = [
     "find_shapes",
     "judge",
     "judge_all",
-    "obedience",
-    "obedience_table",
-    "obeys",
+    "caption_accuracy",
+    "caption_accuracy_table",
+    "matches_caption",
     "parse",
     "read_words",
     "scene",

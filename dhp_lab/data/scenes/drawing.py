@@ -14,7 +14,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from dhp_lab.data.scenes.grammar import KINDS, SIZES, Conditions, Thing, sentence
+from dhp_lab.data.scenes.grammar import KINDS, SIZES, Conditions, CaptionedShape, sentence
 
 SIDE = 64
 RADII = {"small": (5.5, 6.5), "large": (8.5, 9.5)}
@@ -56,7 +56,7 @@ class Shape:
         radius: of the circle of the same area, in pixels.
     """
 
-    thing: Thing
+    thing: CaptionedShape
     x: float
     y: float
     radius: float

@@ -46,7 +46,7 @@ _CAPTION = re.compile(rf"{_THING}(?: ({'|'.join(RELATIONS)}) {_THING}(?: and {_T
 
 
 @dataclass(frozen=True)
-class Thing:
+class CaptionedShape:
     """What a caption says of one shape.
 
     Attributes:
@@ -84,7 +84,7 @@ class Conditions:
         ValueError: what no caption can say.
     """
 
-    things: tuple[Thing, ...]
+    things: tuple[CaptionedShape, ...]
     relation: str | None = None
 
     def __post_init__(self) -> None:
@@ -129,7 +129,9 @@ def parse(caption: str) -> Conditions:
         )
     parts = found.groups()  # size, colour, kind, relation, size, colour, kind, size, colour, kind
     things = [
-        Thing(colour, kind, size) for size, colour, kind in (parts[:3], parts[4:7], parts[7:]) if colour
+        CaptionedShape(colour, kind, size)
+        for size, colour, kind in (parts[:3], parts[4:7], parts[7:])
+        if colour
     ]
     return Conditions(tuple(things), parts[3])
 

@@ -34,7 +34,7 @@ from dhp_lab.data.scenes.grammar import (
     MAX_THINGS,
     RELATIONS,
     SIZES,
-    Thing,
+    CaptionedShape,
 )
 
 MARGIN, SPACE, GAP, SLOPE = 3.0, 3.0, 22.0, 0.75
@@ -51,7 +51,7 @@ def scene(seed: int | torch.Generator) -> Scene:
     colours = dice.some(COLOURS, 1 + dice.below(MAX_THINGS))
     sizes = [dice.one(SIZES) for _ in colours]
     things = [
-        Thing(colour, dice.one(KINDS), dice.one((size, None)))
+        CaptionedShape(colour, dice.one(KINDS), dice.one((size, None)))
         for colour, size in zip(colours, sizes, strict=True)
     ]
     radii = [dice.between(*RADII[size]) for size in sizes]

@@ -20,7 +20,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from dhp_lab.data.scenes.drawing import BORDER_RADIUS, RGB, SIDE, Shape, coverage
-from dhp_lab.data.scenes.grammar import COLOURS, KINDS, SIZES, Thing
+from dhp_lab.data.scenes.grammar import COLOURS, KINDS, SIZES, CaptionedShape
 
 FRAME = 2  # pixels along the border that show nothing but background
 MIN_SHARE, TOLERANCE = 0.5, 0.3  # of a colour in a pixel; of its distance from the line, in RGB of [0, 1]
@@ -112,7 +112,7 @@ def _kinds(regions: np.ndarray, x: np.ndarray, y: np.ndarray) -> list[str | None
     """The kind that covers each of the regions (N, 64, 64) best, or None if even that covers it badly."""
     radii = np.sqrt(regions.sum((1, 2)) / math.pi)
     places = zip(x.tolist(), y.tolist(), radii.tolist(), strict=True)
-    alike = [Shape(Thing("red", kind), *place) for place in places for kind in KINDS]
+    alike = [Shape(CaptionedShape("red", kind), *place) for place in places for kind in KINDS]
     drawn = coverage(alike).view(len(regions), len(KINDS), SIDE, SIDE).numpy() > 0.5  # (N, 3, 64, 64)
     common = (drawn & regions[:, None]).sum((2, 3))
     overlap = common / (drawn | regions[:, None]).sum((2, 3))  # (N, 3)

@@ -19,14 +19,14 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from dhp_lab.data.scenes.drawing import DIRECTIONS
-from dhp_lab.data.scenes.grammar import Conditions, Thing, parse
+from dhp_lab.data.scenes.grammar import Conditions, CaptionedShape, parse
 from dhp_lab.data.scenes.regions import Found, find_shapes
 
 CONDITIONS = ("colour", "kind", "size", "relation", "alone")
 
 
 @dataclass(frozen=True)
-class Verdict:
+class CaptionCheck:
     """Which of a caption's conditions a picture meets, each of them for all things that the caption names.
 
     Attributes:
@@ -57,7 +57,7 @@ class Verdict:
         return not self.faults
 
 
-def judge(picture: Tensor, caption: str) -> Verdict:
+def judge(picture: Tensor, caption: str) -> CaptionCheck:
     """The verdict on one picture.
 
     Args:
@@ -72,7 +72,7 @@ def judge(picture: Tensor, caption: str) -> Verdict:
     return _verdict(find_shapes(picture[None])[0], conditions)
 
 
-def judge_all(pictures: Tensor, captions: Sequence[str]) -> list[Verdict]:
+def judge_all(pictures: Tensor, captions: Sequence[str]) -> list[CaptionCheck]:
     """The verdicts on pictures (B, 3, 64, 64) in [0, 1] with B captions.
 
     Raises:
@@ -84,20 +84,20 @@ def judge_all(pictures: Tensor, captions: Sequence[str]) -> list[Verdict]:
     return [_verdict(*one) for one in zip(find_shapes(pictures), conditions, strict=True)]
 
 
-def obeys(picture: Tensor, caption: str) -> bool:
+def matches_caption(picture: Tensor, caption: str) -> bool:
     """Whether a picture shows what its caption asks for, and no other shape; arguments and errors as for
     ``judge``.
     """
     return judge(picture, caption).obeyed
 
 
-def obedience(pictures: Tensor, captions: Sequence[str]) -> float:
+def caption_accuracy(pictures: Tensor, captions: Sequence[str]) -> float:
     """The share of pictures that obey their captions, in [0, 1]; arguments and errors as for ``judge_all``."""
-    return obedience_table(pictures, captions)["obeyed"]
+    return caption_accuracy_table(pictures, captions)["obeyed"]
 
 
-def obedience_table(pictures: Tensor, captions: Sequence[str]) -> dict[str, float]:
-    """The share of pictures for which each part of ``Verdict`` holds; arguments and errors as for
+def caption_accuracy_table(pictures: Tensor, captions: Sequence[str]) -> dict[str, float]:
+    """The share of pictures for which each part of ``CaptionCheck`` holds; arguments and errors as for
     ``judge_all``.
 
     Returns:
@@ -112,7 +112,7 @@ def obedience_table(pictures: Tensor, captions: Sequence[str]) -> dict[str, floa
     return {name: sum(some) / len(some) if some else float("nan") for name, some in asked.items()}
 
 
-def _verdict(found: list[Found], asked: Conditions) -> Verdict:
+def _verdict(found: list[Found], asked: Conditions) -> CaptionCheck:
     regions = [[one for one in found if one.colour == thing.colour] for thing in asked.things]
     seen = [some[0] if len(some) == 1 else None for some in regions]
     pairs = list(zip(asked.things, seen, strict=True))
@@ -128,10 +128,10 @@ def _verdict(found: list[Found], asked: Conditions) -> Verdict:
         if seen[0] and other and not side:
             wrong.append(f"{asked.things[0]} not {asked.relation} {thing}")
     size, relation = all(sizes) if sizes else None, all(sides) if sides else None
-    return Verdict(None not in seen, all(kinds), size, relation, alone, tuple(wrong))
+    return CaptionCheck(None not in seen, all(kinds), size, relation, alone, tuple(wrong))
 
 
-def _wrong_with(thing: Thing, regions: list[Found]) -> list[str]:
+def _wrong_with(thing: CaptionedShape, regions: list[Found]) -> list[str]:
     if len(regions) != 1:
         return [f"{len(regions)} {thing.colour} regions in place of one"]
     fits = regions[0].kind == thing.kind and thing.size in (regions[0].size, None)

@@ -8,7 +8,7 @@ from dhp_lab.data.digits import CLASSES
 from dhp_lab.diffusion.guidance import LabelDenoiser
 from dhp_lab.diffusion.schedules import NoiseSchedule
 from dhp_lab.lessons.conditional import figures
-from dhp_lab.notebook.sliders import Choice, Explorer, Slider
+from dhp_lab.notebook.sliders import Dropdown, Explorer, Slider
 
 
 def explore(
@@ -19,9 +19,9 @@ def explore(
     return Explorer(
         figures.GuidedDigits(network, schedule, device=device).render,
         [
-            Choice("label", "asked for", [*numbers, figures.ANY], "3"),
-            Choice("known", "known", [figures.NOTHING, *figures.masks()]),
-            Choice("digit", "of a", numbers, "8"),
+            Dropdown("label", "asked for", [*numbers, figures.ANY], "3"),
+            Dropdown("known", "known", [figures.NOTHING, *figures.masks()]),
+            Dropdown("digit", "of a", numbers, "8"),
             Slider("scale", "scale", 0.0, 15.0, 0.5, 3.0, unit="0: the class counts nothing, 1: as trained"),
             Slider("seed", "seed", 0, 99, 1, 0, unit="of all noise"),
         ],

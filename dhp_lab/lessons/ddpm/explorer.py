@@ -6,7 +6,7 @@ from dhp_lab.data.digits import CLASSES
 from dhp_lab.diffusion.process import Denoiser
 from dhp_lab.diffusion.schedules import NoiseSchedule
 from dhp_lab.lessons.ddpm import figures
-from dhp_lab.notebook.sliders import Choice, Explorer, Slider
+from dhp_lab.notebook.sliders import Dropdown, Explorer, Slider
 
 
 def explore(network: Denoiser, known: NoiseSchedule) -> Explorer:
@@ -16,8 +16,8 @@ def explore(network: Denoiser, known: NoiseSchedule) -> Explorer:
     return Explorer(
         figures.NoisyDigit(network, known).render,
         [
-            Choice("schedule", "schedule", ["linear", "cosine"]),
-            Choice("digit", "digit", [str(i) for i in range(CLASSES)], "3"),
+            Dropdown("schedule", "schedule", ["linear", "cosine"]),
+            Dropdown("digit", "digit", [str(i) for i in range(CLASSES)], "3"),
             Slider("t", "time t", 1, known.steps, 1, known.steps // 5, unit=f"of {known.steps}"),
             Slider("seed", "noise", 0, 20, 1, 0, unit="each number is other noise"),
         ],

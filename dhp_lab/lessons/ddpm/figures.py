@@ -26,7 +26,7 @@ from torch import Tensor
 from dhp_lab.data.digits import CLASSES, load_digits
 from dhp_lab.diffusion.ideal import IdealDenoiser
 from dhp_lab.diffusion.process import Denoiser, noise_like, predict_eps, q_sample
-from dhp_lab.diffusion.schedules import NoiseSchedule, at, cosine, linear
+from dhp_lab.diffusion.schedules import NoiseSchedule, broadcast_to, cosine, linear
 from dhp_lab.notebook.digit_figures import digits_figure, sheet
 from dhp_lab.notebook.html import Rendered, picture_bytes, table_html
 from dhp_lab.notebook.style import (
@@ -84,7 +84,7 @@ def schedules_figure(alpha_bars: Mapping[str, np.ndarray]) -> Figure:
 
 
 def posterior_figure(at: np.ndarray, densities: Mapping[str, np.ndarray], *, x0: float) -> Figure:
-    """Densities (n,) by name over the numbers ``at`` (n,), the last of them filled; x0 is pointed out."""
+    """Densities (n,) by name over the numbers ``broadcast_to`` (n,), the last of them filled; x0 is pointed out."""
     with style():
         figure, (axes,) = _chart()
         for (name, density), colour in zip(densities.items(), COLOURS):
@@ -218,9 +218,9 @@ class NoisyDigit:
         """
         sigma = chain.sigma(t)
         there = self.known.time_of(sigma.clamp(max=self.known.sigma(self.known.steps)))
-        u = at(self.known.sigma(there) / sigma / chain.scale(t), x_t) * x_t
-        eps = predict_eps(self.network, at(self.known.scale(there), u) * u, there)
-        return u - at(self.known.sigma(there), u) * eps
+        u = broadcast_to(self.known.sigma(there) / sigma / chain.scale(t), x_t) * x_t
+        eps = predict_eps(self.network, broadcast_to(self.known.scale(there), u) * u, there)
+        return u - broadcast_to(self.known.sigma(there), u) * eps
 
     def _panel(self, schedule: str, t: int, pictures: Mapping[str, Tensor]) -> Figure:
         (width, height), zoom = SIZE, 18

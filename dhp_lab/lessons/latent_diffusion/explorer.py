@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from dhp_lab.lessons.latent_diffusion import figures
-from dhp_lab.notebook.sliders import Choice, Explorer, Slider, Words
+from dhp_lab.notebook.sliders import Dropdown, Explorer, Slider, TextBox
 
 if TYPE_CHECKING:
     from dhp_lab.latent.pipeline import LatentDiffusion
@@ -17,8 +17,8 @@ def explore(models: Mapping[str, LatentDiffusion]) -> Explorer:
     return Explorer(
         figures.SceneDraws(models).render,
         [
-            Words("caption", "caption", figures.CAPTIONS),
-            Choice("f", "f", list(models)),
+            TextBox("caption", "caption", figures.CAPTIONS),
+            Dropdown("f", "f", list(models)),
             Slider("steps", "steps", 1, 50, 1, 20, unit="two questions to the U-Net each"),
             Slider(
                 "guidance",

@@ -9,7 +9,7 @@ bits, and small networks of ours through which its pictures are measured.
 | `encoder_layers`     | what a first stage's encoder sees: the maps after each of its sizes                         |
 | `encoder_features`   | the same as one vector for a picture: means and standard deviations of the last maps        |
 | `single_things`      | pictures of one thing each, and their captions                                              |
-| `ThingClassifier`    | which of the 18 things it is, read from those vectors                                       |
+| `CaptionedShapeClassifier`    | which of the 18 things it is, read from those vectors                                       |
 | `WordReader`         | which words fit a picture: picture and caption in one space, as CLIP does it, but linearly  |
 """
 
@@ -34,7 +34,7 @@ from dhp_lab.data.scenes import (
     WORDS,
     Scene,
     Shape,
-    Thing,
+    CaptionedShape,
     batch,
     draw_all,
     parse,
@@ -211,7 +211,7 @@ def single_things(count: int, seed: int = 0) -> tuple[Tensor, list[str]]:
     for caption in captions:
         _, colour, kind = caption.split()
         x, y, radius, ground = torch.rand(4, generator=dice).tolist()
-        shape = Shape(Thing(colour, kind), 17 + 30 * x, 17 + 30 * y, 5.5 + 4 * radius)
+        shape = Shape(CaptionedShape(colour, kind), 17 + 30 * x, 17 + 30 * y, 5.5 + 4 * radius)
         scenes.append(Scene((shape,), background=int(5 * ground)))
     return draw_all(scenes), captions
 

@@ -27,11 +27,11 @@ from compressai.entropy_models import EntropyBottleneck, GaussianConditional
 from compressai.entropy_models.entropy_models import pmf_to_quantized_cdf
 from torch import Tensor, nn
 
-from dhp_lab.codec.bits.rans import pack, unpack
+from dhp_lab.codec.bits.rans import rans_encode, rans_decode
 from dhp_lab.codec.bits.scales import LEVELS, LOG2_SCALE_MIN, PER_OCTAVE, SCALES
 from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.codec.networks.hyper_transforms import HYPER
-from dhp_lab.codec.networks.layers import silent
+from dhp_lab.codec.networks.layers import zero_init
 
 PRECISION = 16  # a table's frequencies add up to 2^16
 SPREAD_MIN = 0.05  # steps; a channel may be all zeros in the photos that a model is fitted to
@@ -132,7 +132,7 @@ class SmallHyperprior(nn.Module):
             nn.Conv2d(width, 4 * width, 3, padding=1),
             nn.PixelShuffle(2),
             nn.ReLU(),
-            silent(nn.Conv2d(width, (2 if with_mean else 1) * M, 1)),
+            zero_init(nn.Conv2d(width, (2 if with_mean else 1) * M, 1)),
         )
         self.bottleneck = EntropyBottleneck(N, init_scale=4)
         self.gaussian = GaussianConditional(SCALES, scale_bound=SCALES[0])
@@ -175,9 +175,9 @@ class SmallHyperprior(nn.Module):
         mean, scale = self.predict(self.bottleneck.decompress(z_bytes, z.shape[-2:]), y.shape[-2:])
         indexes = ((scale.log2() - LOG2_SCALE_MIN) * PER_OCTAVE).round().clamp(0, LEVELS - 1).int()
         sent = indexes.flatten().nonzero().squeeze(1)  # as in the codec: row 0 stands for a zero
-        data = pack((y - mean).round().flatten()[sent].int(), indexes.flatten()[sent], self.gaussian)
+        data = rans_encode((y - mean).round().flatten()[sent].int(), indexes.flatten()[sent], self.gaussian)
         decoded = torch.zeros_like(y).flatten()
-        decoded[sent] = unpack(data, indexes.flatten()[sent].cpu(), self.gaussian).to(y)
+        decoded[sent] = rans_decode(data, indexes.flatten()[sent].cpu(), self.gaussian).to(y)
         return Coded(data, z_bytes[0], decoded.view_as(y) + mean)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.data.photos import PHOTOS
 from dhp_lab.lessons.scale_hyperprior import figures
-from dhp_lab.notebook.sliders import Choice, Explorer, Slider
+from dhp_lab.notebook.sliders import Dropdown, Explorer, Slider
 
 
 def explore(model: DiffusionHyperprior, *, side: int = 512) -> Explorer:
@@ -13,7 +13,7 @@ def explore(model: DiffusionHyperprior, *, side: int = 512) -> Explorer:
     return Explorer(
         figures.HyperpriorMaps(model, side).render,
         [
-            Choice("photo", "photo", PHOTOS),
+            Dropdown("photo", "photo", PHOTOS),
             Slider(
                 "lambda_rate",
                 "λ",

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from dhp_lab.codec.bits import bitstream
 from dhp_lab.codec.bits.lambdas import lambda_code
-from dhp_lab.codec.entropy_coding import send
+from dhp_lab.codec.entropy_coding import encode_latents
 from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.codec.networks.lapped import BLOCK
 from dhp_lab.data.images import to_pixels
@@ -179,7 +179,7 @@ class HyperpriorMaps:
         code, shape = lambda_code(lambda_rate), tuple(x.shape[-2:])
         latents = model.encode(x, [code])
         bits = -model.likelihoods(latents)["y"].log2().sum(1)[0]  # (h, w)
-        strings = send(model, latents, code)
+        strings = encode_latents(model, latents, code)
         data = bitstream.write(strings, shape, **model.file_fields)
         y, z = (len(part[0]) for part in strings[:2])
         x_hat = model.decompress(strings, shape, steps=0)["x_hat"].cpu()

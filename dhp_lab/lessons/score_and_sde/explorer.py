@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dhp_lab.lessons.score_and_sde import figures
-from dhp_lab.notebook.sliders import Choice, Explorer, Slider
+from dhp_lab.notebook.sliders import Dropdown, Explorer, Slider
 
 
 def explore() -> Explorer:
@@ -11,8 +11,8 @@ def explore() -> Explorer:
     return Explorer(
         figures.sampler_picture,
         [
-            Choice("sampler", "sampler", list(figures.SAMPLERS), figures.CORRECTED),
-            Choice("schedule", "schedule", list(figures.SCHEDULES), "VE, geometric"),
+            Dropdown("sampler", "sampler", list(figures.SAMPLERS), figures.CORRECTED),
+            Dropdown("schedule", "schedule", list(figures.SCHEDULES), "VE, geometric"),
             Slider("steps", "steps", 2, 100, 1, 20),
             Slider("snr", "SNR", 0.02, 0.6, 0.02, 0.16, unit="of the corrector: larger takes longer steps"),
         ],

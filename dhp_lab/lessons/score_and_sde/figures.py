@@ -28,7 +28,7 @@ from dhp_lab.diffusion.samplers import (
     probability_flow,
     start,
 )
-from dhp_lab.diffusion.schedules import NoiseSchedule, at, geometric, linear
+from dhp_lab.diffusion.schedules import NoiseSchedule, broadcast_to, geometric, linear
 from dhp_lab.lessons.score_and_sde.mixture import ISLANDS
 from dhp_lab.notebook.html import Rendered, picture_bytes, table_html
 from dhp_lab.notebook.style import BLUE, CHART_DPI, CSS_DPI, GREEN, GREY, ORANGE, style
@@ -200,7 +200,7 @@ def _sampler_figure(ways: Tensor, samples: Tensor) -> Figure:
 def _unit(schedule: NoiseSchedule, x: Tensor, t: float) -> Tensor:
     """x / sqrt(s^2 (1 + sigma^2)), the state in units in which it has about the same size at all times."""
     size = schedule.scale(t) * (1 + schedule.sigma(t).square()).sqrt()
-    return x / at(size, x)
+    return x / broadcast_to(size, x)
 
 
 def _shade(axes: Axes, density: np.ndarray, reach: float) -> None:

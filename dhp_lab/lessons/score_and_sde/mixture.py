@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from dhp_lab.diffusion.process import Denoiser
-from dhp_lab.diffusion.schedules import NoiseSchedule, at
+from dhp_lab.diffusion.schedules import NoiseSchedule, broadcast_to
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Mixture:
 
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:
             sigma = schedule.sigma(t)
-            return -at(sigma, x_t) * self.score(x_t / at(schedule.scale(t), x_t), sigma)
+            return -broadcast_to(sigma, x_t) * self.score(x_t / broadcast_to(schedule.scale(t), x_t), sigma)
 
         return denoise
 
@@ -88,7 +88,7 @@ class Mixture:
 
     def _variance(self, u: Tensor, sigma: float | Tensor) -> Tensor:
         """(1 or B, 1) of each island with noise, ready to be multiplied with u."""
-        return self.std**2 + at(torch.as_tensor(sigma, dtype=torch.float64), u).square()
+        return self.std**2 + broadcast_to(torch.as_tensor(sigma, dtype=torch.float64), u).square()
 
     def _log_joint(self, u: Tensor, variance: Tensor) -> Tensor:
         """(B, K) log of w_k N(u; m_k, variance)."""

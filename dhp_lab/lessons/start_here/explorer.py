@@ -6,7 +6,7 @@ from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.data.images import ImageError
 from dhp_lab.data.photos import PHOTOS
 from dhp_lab.notebook.photo_codec import DETAIL, WHOLE, PhotoCodec
-from dhp_lab.notebook.sliders import Choice, Explorer, Slider, Upload
+from dhp_lab.notebook.sliders import Dropdown, Explorer, Slider, Upload
 
 
 class CodecExplorer(Explorer):
@@ -20,8 +20,8 @@ class CodecExplorer(Explorer):
         super().__init__(
             self.codec.render,
             [
-                Choice("photo", "photo", PHOTOS, photo),
-                Choice("view", "show", [WHOLE, DETAIL]),
+                Dropdown("photo", "photo", PHOTOS, photo),
+                Dropdown("view", "show", [WHOLE, DETAIL]),
                 Slider(
                     "lambda_rate",
                     "λ",

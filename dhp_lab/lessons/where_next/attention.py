@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from dhp_lab.codec.create import create_diffusion_hyperprior_model
 from dhp_lab.codec.model import DiffusionHyperprior
-from dhp_lab.codec.networks.layers import silent
+from dhp_lab.codec.networks.layers import zero_init
 from dhp_lab.metrics.pixels import bits_per_pixel, psnr
 from dhp_lab.training.codec_objective import Objective
 
@@ -35,7 +35,7 @@ class Attention(nn.Module):
         super().__init__()
         self.norm = nn.GroupNorm(1, width)
         self.ask = nn.Conv2d(width, 3 * width, 1)
-        self.exit = silent(nn.Conv2d(width, width, 1))
+        self.exit = zero_init(nn.Conv2d(width, width, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, width, h, w)."""

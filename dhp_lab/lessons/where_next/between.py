@@ -26,8 +26,8 @@ from torch import Tensor
 
 from dhp_lab.codec.bits import bitstream
 from dhp_lab.codec.bits.lambdas import LAMBDA_MAX, LAMBDA_MIN, lambda_code, lambda_of
-from dhp_lab.codec.bits.rans import pack, unpack
-from dhp_lab.codec.bits.scales import table_rows
+from dhp_lab.codec.bits.rans import rans_encode, rans_decode
+from dhp_lab.codec.bits.scales import scale_indexes
 from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.codec.networks.hyper_transforms import HYPER
 from dhp_lab.codec.networks.lapped import BLOCK
@@ -38,7 +38,7 @@ EDGE = 64  # pixels that a shifted frame may lack on a side
 Change = Callable[[Tensor, Tensor], Tensor]
 
 
-def between(model: DiffusionHyperprior, before: Change, after: Change) -> DiffusionHyperprior:
+def with_latent_hooks(model: DiffusionHyperprior, before: Change, after: Change) -> DiffusionHyperprior:
     """The same codec with something done to its latents: before(y, log2_delta) when coding, after(y_hat,
     log2_delta) when decoding.
     """
@@ -91,7 +91,7 @@ def with_map(
 ) -> DiffusionHyperprior:
     """The codec with a lambda for each block; arguments as for ``block_gains``."""
     gains = block_gains(model, lambda_rate, octaves, size)
-    return between(model, lambda y, _: y * gains, lambda y_hat, _: y_hat / gains)
+    return with_latent_hooks(model, lambda y, _: y * gains, lambda y_hat, _: y_hat / gains)
 
 
 def pack_map(model: DiffusionHyperprior, octaves: Tensor) -> bytes:
@@ -99,16 +99,16 @@ def pack_map(model: DiffusionHyperprior, octaves: Tensor) -> bytes:
     numbers = F.pad(
         octaves.flatten().int(), (0, 2)
     )  # the coder's buffer is too small for a single number; nobody reads these
-    return pack(numbers, _plain_rows(len(numbers)), model.gaussian_conditional)
+    return rans_encode(numbers, _plain_rows(len(numbers)), model.gaussian_conditional)
 
 
 def unpack_map(model: DiffusionHyperprior, data: bytes, shape: tuple[int, int]) -> Tensor:
     """The way back: (rows, cols) int32. Damage gives other numbers: nothing here checks for it."""
-    return unpack(data, _plain_rows(shape[0] * shape[1]), model.gaussian_conditional).view(shape)
+    return rans_decode(data, _plain_rows(shape[0] * shape[1]), model.gaussian_conditional).view(shape)
 
 
 def _plain_rows(count: int) -> Tensor:
-    return table_rows(torch.zeros(count))
+    return scale_indexes(torch.zeros(count))
 
 
 def encode_with_map(
@@ -146,7 +146,7 @@ def encode_within(model: DiffusionHyperprior, x: Tensor, n_bytes: int) -> bytes:
     return best
 
 
-def calm(x: Tensor) -> Tensor:
+def smoothness_rank(x: Tensor) -> Tensor:
     """(rows, cols) from -1 (the busiest block of a picture) to 1 (the calmest): the rank of its mean
     gradient.
     """
@@ -184,10 +184,12 @@ def shifted(frame: Tensor, down: int, right: int) -> Tensor:
     return wide[..., EDGE + down : EDGE + down + rows, EDGE + right : EDGE + right + cols]
 
 
-def told(model: DiffusionHyperprior, context: Tensor, share: float = 1.0) -> DiffusionHyperprior:
+def conditioned_on(model: DiffusionHyperprior, context: Tensor, share: float = 1.0) -> DiffusionHyperprior:
     """The codec for a frame of which encoder and decoder expect that it looks like ``context``, (1, 3, H, W).
 
     share: how much of the context's latents is taken off, 0 (none: the plain codec) .. 1.
     """
     expected = partial(model.analyse, context)
-    return between(model, lambda y, d: y - share * expected(d), lambda y_hat, d: y_hat + share * expected(d))
+    return with_latent_hooks(
+        model, lambda y, d: y - share * expected(d), lambda y_hat, d: y_hat + share * expected(d)
+    )

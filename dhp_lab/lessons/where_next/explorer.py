@@ -5,7 +5,7 @@ from __future__ import annotations
 from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.data.photos import PHOTOS
 from dhp_lab.lessons.where_next import figures
-from dhp_lab.notebook.sliders import Choice, Explorer, Slider
+from dhp_lab.notebook.sliders import Dropdown, Explorer, Slider
 
 
 def explore(model: DiffusionHyperprior) -> Explorer:
@@ -13,8 +13,8 @@ def explore(model: DiffusionHyperprior) -> Explorer:
     return Explorer(
         figures.LambdaMaps(model).render,
         [
-            Choice("photo", "photo", PHOTOS, "coffee"),
-            Choice("area", "area", list(figures.AREAS)),
+            Dropdown("photo", "photo", PHOTOS, "coffee"),
+            Dropdown("area", "area", list(figures.AREAS)),
             Slider(
                 "lambda_rate",
                 "λ",

@@ -23,7 +23,7 @@ from dhp_lab.data.images import to_pixels
 from dhp_lab.data.photos import PHOTOS, load_photo
 from dhp_lab.lessons.where_next.between import (
     MAP_BLOCK,
-    calm,
+    smoothness_rank,
     decode_with_map,
     encode_with_map,
     encode_within,
@@ -37,7 +37,7 @@ from dhp_lab.notebook.photo_figures import heat, over_photo, photos_figure
 from dhp_lab.notebook.style import BLUE, CHART_DPI, GAP, GREEN, LINE, ORANGE, SKY, style
 
 MIDDLE, CALM = "the middle", "calm blocks"
-AREAS = {MIDDLE: middle, CALM: calm}
+AREAS = {MIDDLE: middle, CALM: smoothness_rank}
 SIDE = 320  # of the explorer's photos, in pixels: 5 x 5 blocks
 SIZE = 3 * SIDE + 2 * GAP, SIDE + 10 + 2 * LINE
 MOST = 4  # octaves of lambda that a map may differ by

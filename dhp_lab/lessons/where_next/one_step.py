@@ -21,11 +21,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dhp_lab.codec.denoising.decoder_state import Known
-from dhp_lab.codec.denoising.sampling import denoise_step
-from dhp_lab.codec.entropy_coding import receive
+from dhp_lab.codec.denoising.decoder_state import DecoderState
+from dhp_lab.codec.denoising.sampling import posterior_step
+from dhp_lab.codec.entropy_coding import decode_latents
 from dhp_lab.codec.model import DiffusionHyperprior
-from dhp_lab.codec.networks.layers import silent
+from dhp_lab.codec.networks.layers import zero_init
 
 WIDTH = 64  # of the student's network
 CROP, BATCH = 12, 4  # latents on a side of a training crop, and crops in a step
@@ -42,39 +42,44 @@ class Drawn:
     variance: Tensor
 
 
-def known_of(model: DiffusionHyperprior, x: Tensor, lambda_rate: float) -> Known:
+def known_of(model: DiffusionHyperprior, x: Tensor, lambda_rate: float) -> DecoderState:
     """What the decoder knows of a picture (1, 3, H, W), from its bytes."""
     coded = model.compress(x, lambda_rate)
-    return receive(model, coded["strings"], coded["shape"]).with_moments()
+    return decode_latents(model, coded["strings"], coded["shape"]).with_moments()
 
 
-def noises_like(known: Known, count: int, seed: int) -> list[Tensor]:
+def noises_like(decoder_state: DecoderState, count: int, seed: int) -> list[Tensor]:
     """``count`` standard normal tensors like the latents: those that ``model.denoise`` draws for this seed,
     one picture a batch.
     """
     generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(known.mean.shape, generator=generator).to(known.mean.device) for _ in range(count)]
+    return [
+        torch.randn(decoder_state.mean.shape, generator=generator).to(decoder_state.mean.device)
+        for _ in range(count)
+    ]
 
 
 @torch.no_grad()
-def draw(model: DiffusionHyperprior, known: Known, noises: Sequence[Tensor]) -> Drawn:
+def draw(model: DiffusionHyperprior, decoder_state: DecoderState, noises: Sequence[Tensor]) -> Drawn:
     """The chain of K = len(noises) + 1 steps with these noises: what ``model.denoise`` does where all latents
     are decoded.
     """
-    levels, u, first = model.noise_levels(known, len(noises) + 1), known.symbols, None
+    levels, u, first = model.noise_levels(decoder_state, len(noises) + 1), decoder_state.symbols, None
     for sigma, lower, noise in zip(levels, [*levels[1:], None], [*noises, None], strict=True):
-        clean, variance = model.denoiser(u, sigma, known)
+        clean, variance = model.denoiser(u, sigma, decoder_state)
         first = first or (clean, variance)
         if noise is not None:
-            u = denoise_step(u, clean, variance, sigma, lower, noise)
+            u = posterior_step(u, clean, variance, sigma, lower, noise)
     return Drawn(clean, *first)
 
 
-def picture(model: DiffusionHyperprior, known: Known, rest: Tensor, size: tuple[int, int]) -> Tensor:
+def picture(
+    model: DiffusionHyperprior, decoder_state: DecoderState, residual: Tensor, size: tuple[int, int]
+) -> Tensor:
     """g_s on latents in steps from their mean: (1, 3, *size) in [0, 1]."""
-    y_hat = (rest + known.mean) * known.log2_delta.exp2().view(-1, 1, 1, 1)
+    y_hat = (residual + decoder_state.mean) * decoder_state.log2_delta.exp2().view(-1, 1, 1, 1)
     with torch.no_grad():
-        return model.synthesise(y_hat, known.log2_delta, size).clamp(0, 1)
+        return model.synthesise(y_hat, decoder_state.log2_delta, size).clamp(0, 1)
 
 
 def fit_weights(drawn: Drawn, noises: Sequence[Tensor]) -> Tensor:
@@ -107,15 +112,15 @@ class Student(nn.Module):
         M = model.config.M
         self.mix = nn.Conv2d(3 * M, WIDTH, 1)
         self.body = nn.Conv2d(WIDTH, WIDTH, 3, padding=1)
-        self.exit = silent(nn.Conv2d(WIDTH, len(weights) * M, 1))
+        self.exit = zero_init(nn.Conv2d(WIDTH, len(weights) * M, 1))
 
-    def forward(self, known: Known, noises: Sequence[Tensor]) -> Tensor:
+    def forward(self, decoder_state: DecoderState, noises: Sequence[Tensor]) -> Tensor:
         """A sample (B, M, h, w) from what the decoder knows and K - 1 noises."""
         model = self.teacher[0]
-        first = draw(model, known, [])  # K = 1: D is asked once
-        scale = known.scale.clamp(0.02, 50)
+        first = draw(model, decoder_state, [])  # K = 1: D is asked once
+        scale = decoder_state.scale.clamp(0.02, 50)
         ratio, told = (
-            (known.symbols / scale).clamp(-5, 5),
+            (decoder_state.symbols / scale).clamp(-5, 5),
             0.5 * first.variance.clamp(min=1e-6).log() - scale.log(),
         )
         h = F.leaky_relu(self.mix(torch.cat([ratio.abs(), told, scale.log2() / 4], 1)), 0.1)
@@ -126,32 +131,34 @@ class Student(nn.Module):
         )
 
 
-def crop_batch(knowns: Sequence[Known], number: int, *, count: int = BATCH, side: int = CROP) -> Known:
+def crop_batch(
+    knowns: Sequence[DecoderState], number: int, *, count: int = BATCH, side: int = CROP
+) -> DecoderState:
     """Batch ``number`` of an endless, reproducible stream of crops, (count, M, side, side), of photos coded
     with one lambda.
     """
     random, parts = np.random.default_rng(number), []
     for _ in range(count):
-        known = knowns[random.integers(len(knowns))]
-        top, left = (int(random.integers(length - side + 1)) for length in known.mean.shape[-2:])
-        parts.append(known.window(slice(top, top + side), slice(left, left + side)))
+        decoder_state = knowns[random.integers(len(knowns))]
+        top, left = (int(random.integers(length - side + 1)) for length in decoder_state.mean.shape[-2:])
+        parts.append(decoder_state.window(slice(top, top + side), slice(left, left + side)))
     fields = ("symbols", "decoded", "mean", "scale", "log2_delta")
     joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in fields}
     moments = tuple(torch.cat([part.moments[i] for part in parts]) for i in (0, 1))
     return replace(parts[0], **joined, moments=moments)
 
 
-def train(student: Student, knowns: Sequence[Known], steps: int, *, lr: float = 1e-3) -> list[float]:
+def train(student: Student, knowns: Sequence[DecoderState], steps: int, *, lr: float = 1e-3) -> list[float]:
     """Teach the student to draw what its teacher draws from the same noises; returns the unexplained share at
     each step.
     """
     model, losses = student.teacher[0], []
     optimiser = torch.optim.AdamW(student.parameters(), lr=lr)
     for step in range(steps):
-        known = crop_batch(knowns, step)
-        noises = noises_like(known, len(student.weights), 1000 + step)
-        drawn = draw(model, known, noises)
-        apart = (student(known, noises) - drawn.sample).square().sum()
+        decoder_state = crop_batch(knowns, step)
+        noises = noises_like(decoder_state, len(student.weights), 1000 + step)
+        drawn = draw(model, decoder_state, noises)
+        apart = (student(decoder_state, noises) - drawn.sample).square().sum()
         loss = apart / (drawn.sample - drawn.mean).square().sum()
         optimiser.param_groups[0]["lr"] = lr * (1 - step / steps)
         optimiser.zero_grad()
