@@ -472,7 +472,7 @@ def test_the_losses_are_weighed_and_those_of_weight_0_are_off(teacher, monkeypat
         descended.append(loss.item())
         optimizer_step(loss, *args, **options)
 
-    monkeypatch.setattr(distillation, "descend", listening)
+    monkeypatch.setattr(distillation, "optimizer_step", listening)
     config = replace(TINY, **dict(zip(LOSSES, weights, strict=True)))
     distil(
         config,

@@ -71,11 +71,14 @@ def _receive_one(
     if model.sends_y and y_bytes is not None:
         reader = _Reader(model, y_bytes, first[0].numel())
         mean, log2_scale, symbols = model.passes.run_passes(*first, log2_delta, reader.symbols_at, exact=True)
-        if y_bytes or not reader.read:  # nothing sent, or nothing to send
-            check_symbols(
-                "y", torch.cat(reader.read) if reader.read else torch.zeros(0, dtype=torch.int32), y_crc
+        if not y_bytes and reader.read:
+            missing = sum(map(len, reader.read))
+            raise BitstreamError(
+                f"y has 0 bytes where {missing} symbols are missing: fetch the file again, or see a preview of z alone"
             )
-            return model.make_decoder_state(symbols, 1.0, mean, log2_scale, log2_delta)
+        found = torch.cat(reader.read) if reader.read else torch.zeros(0, dtype=torch.int32)
+        check_symbols("y", found, y_crc)
+        return model.make_decoder_state(symbols, 1.0, mean, log2_scale, log2_delta)
     return model.make_decoder_state(torch.zeros_like(first[0]), 0.0, *first, log2_delta)
 
 

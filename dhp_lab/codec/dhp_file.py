@@ -1,0 +1,133 @@
+"""Picture <-> .dhp file: the one place where bytes are made of pictures and pictures of bytes.
+
+    data = dhp_file.encode(model, x, lambda_rate=1e-3)          # a whole file, header included
+    x_hat = dhp_file.decode(model, data, steps=1)
+
+``encode_batch`` and ``decode_batch`` do the same for pictures of one size at once. ``codec.bits.bitstream`` is the
+container's format; ``DiffusionHyperprior.compress`` and ``decompress`` code the streams inside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from dhp_lab.codec.bits import bitstream
+from dhp_lab.codec.bits.bitstream import BitstreamError, DhpFile
+from dhp_lab.codec.model import DiffusionHyperprior
+
+
+def encode(model: DiffusionHyperprior, x: Tensor | Image.Image, *, lambda_rate: float = 1e-3) -> bytes:
+    """Encode one picture to the bytes of a .dhp file.
+
+    Args:
+        model: in any mode, on any device.
+        x: (1, 3, H, W) float32 in [0, 1] on any device, or a PIL picture; H and W >= 16.
+        lambda_rate: 1e-6 .. 1e-1, larger = fewer bytes.
+
+    Raises:
+        ValueError: a value out of range, or more than one picture.
+    """
+    x = _as_tensor(x)
+    if len(x) != 1:
+        raise ValueError(f"a file holds one picture, got {len(x)}; encode_batch makes a file of each")
+    return encode_batch(model, x, lambda_rate=lambda_rate)[0]
+
+
+def encode_batch(model: DiffusionHyperprior, x: Tensor, *, lambda_rate: float = 1e-3) -> list[bytes]:
+    """Encode pictures (B, 3, H, W) to a file each. Arguments and errors as for ``encode``."""
+    coded = model.compress(x.to(_device(model)), lambda_rate=lambda_rate)
+    streams = zip(*coded["strings"], strict=True)  # B times (y, z, side)
+    return [
+        bitstream.write(
+            [[y], [z], [side]],
+            coded["shape"],
+            model_id=model.model_id,
+            transmit=model.config.transmit,
+            passes=model.config.passes,
+        )
+        for y, z, side in streams
+    ]
+
+
+def decode(
+    model: DiffusionHyperprior,
+    data: bytes | DhpFile,
+    *,
+    steps: int = 1,
+    gamma: float = 0.0,
+    seed: int = 0,
+    preview: bool = False,
+) -> Tensor:
+    """Decode a .dhp file to its picture, (1, 3, H, W) in [0, 1] on the model's device.
+
+    Args:
+        model: the one that wrote the file.
+        data: the file's bytes, or what ``bitstream.read`` made of them.
+        steps: K, 0 .. 1000: 0 is no diffusion, 1 the posterior mean, more draw a sample.
+        gamma: weight of the posterior mean in a sample, 0 .. 1. seed: of the noise that is drawn.
+        preview: decode z alone, also of a file that was cut off behind it.
+
+    Raises:
+        BitstreamError: foreign, damaged or cut off; written by another model; a header that contradicts its
+            model or its streams. ValueError: steps or gamma out of range.
+    """
+    file = data if isinstance(data, DhpFile) else bitstream.read(data, allow_truncated=preview)
+    return decode_batch(model, [file], steps=steps, gamma=gamma, seed=seed, preview=preview)
+
+
+def decode_batch(
+    model: DiffusionHyperprior,
+    files: Sequence[bytes | DhpFile],
+    *,
+    steps: int = 1,
+    gamma: float = 0.0,
+    seed: int = 0,
+    preview: bool = False,
+) -> Tensor:
+    """Decode files of one size to pictures (B, 3, H, W). Arguments and errors as for ``decode``."""
+    parsed = [
+        file if isinstance(file, DhpFile) else bitstream.read(file, allow_truncated=preview) for file in files
+    ]
+    if len({file.shape for file in parsed}) != 1:
+        raise ValueError(f"the files must hold pictures of one size, got {[file.shape for file in parsed]}")
+    for file in parsed:
+        check_header(model, file)
+        if file.y is None and not preview:
+            raise BitstreamError("y was cut off: copy the file again, or see a preview")
+    y = [None if preview else file.y for file in parsed]
+    strings = [y, [file.z for file in parsed], [file.side for file in parsed]]
+    return model.decompress(strings, parsed[0].shape, steps=steps, gamma=gamma, seed=seed)["x_hat"]
+
+
+def check_header(model: DiffusionHyperprior, file: DhpFile) -> None:
+    """Pass a file whose header fits the model.
+
+    Raises:
+        BitstreamError: another model wrote it, or its number of passes or what it transmits is not the model's.
+    """
+    bitstream.check_model(file, model.model_id)
+    for name, byte, said, own in (
+        ("entropy passes", 5, file.passes, model.config.passes),
+        ("transmit", 4, file.transmit, model.config.transmit),
+    ):
+        if said != own:
+            raise BitstreamError(
+                f"the header contradicts its model: {name} {said} (byte {byte}), the model has {own}; "
+                "write the file again with `dhp compress`"
+            )
+
+
+def _as_tensor(x: Tensor | Image.Image) -> Tensor:
+    if isinstance(x, Tensor):
+        return x
+    pixels = np.asarray(x.convert("RGB"))  # (H, W, 3)
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255
+
+
+def _device(model: DiffusionHyperprior) -> torch.device:
+    return model.log2_spread.device
