@@ -1,4 +1,4 @@
-"""Pictures and latents whose sides must be multiples of a network's stride: pad them before, crop them after."""
+"""Sides that must be multiples of a network's stride: padded before it, cropped after it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     """Repeat the last row and column below and to the right until both sides are multiples of a number.
 
-    Replicate padding adds no edge that the picture does not have, unlike zeros. ``crop_to`` takes it off again.
+    Unlike zeros, replicate padding adds no edge that the picture does not have. ``crop_to`` takes it off.
 
     Args:
         x: (B, C, H, W), H and W at least 1.
