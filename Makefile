@@ -1,5 +1,5 @@
 # make lab         open the lessons in JupyterLab        ARGS="..." is passed on to it
-# make test        unit tests, then every notebook       TESTS="tests/test_checks.py" runs a part, JOBS=1 one at a time
+# make test        unit tests, then every notebook       TESTS="tests/codec" runs a part, JOBS=1 one at a time
 # make notebooks   execute the notebooks in place, to be committed
 # make bench       run every benchmark, and put the tables into benchmarks/README.md
 # make clean       remove .venv and what Python left behind
@@ -48,7 +48,7 @@ test: $(READY)
 notebooks: export DHP_PROFILE := laptop
 notebooks: export HF_HUB_OFFLINE := 1
 notebooks: $(READY)
-	$(PY) tests/execute_notebooks.py $(LESSONS)
+	$(PY) tests/notebooks/execute_notebooks.py $(LESSONS)
 
 # PHOTOS="train eval" also trains and measures the variants of benchmarks/ablation.py, for an hour.
 bench: $(READY)

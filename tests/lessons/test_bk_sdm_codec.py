@@ -32,7 +32,7 @@ from dhp_lab.metrics.pixels import psnr
 
 pytestmark = pytest.mark.usefixtures("in_float32")
 
-FOLDER = Path(__file__).resolve().parents[1] / "data" / "checkpoints" / "scenes-f4"
+FOLDER = Path(__file__).resolve().parents[2] / "data" / "checkpoints" / "scenes-f4"
 START = {"lambda_rate": 1e-2, "steps": 1, "scene": 1}
 
 

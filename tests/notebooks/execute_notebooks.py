@@ -1,6 +1,6 @@
 """Execute notebooks in place and keep only what belongs into the repository (`make notebooks`).
 
-python tests/execute_notebooks.py notebooks/00_start_here.ipynb ...
+python tests/notebooks/execute_notebooks.py notebooks/00_start_here.ipynb ...
 """
 
 import sys

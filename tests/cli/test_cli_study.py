@@ -15,7 +15,7 @@ from dhp_lab.cli import app
 from dhp_lab.data.images import to_pixels
 from dhp_lab.data.scenes import batch
 
-SCENES = Path(__file__).resolve().parents[1] / "data" / "checkpoints" / "scenes-f4"
+SCENES = Path(__file__).resolve().parents[2] / "data" / "checkpoints" / "scenes-f4"
 TRAIN = "--batch_size 2 --epochs 1 --denoiser_epochs 1 --joint_epochs 1 --N 8 --M 16 --diffusion_steps 10 --image_size 64 --device cpu"
 
 

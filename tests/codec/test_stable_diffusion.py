@@ -36,7 +36,7 @@ from dhp_lab.training.codec_objective import Objective
 
 pytestmark = pytest.mark.usefixtures("in_float32")
 
-SCENES = Path(__file__).resolve().parents[1] / "data" / "checkpoints" / "scenes-f4"
+SCENES = Path(__file__).resolve().parents[2] / "data" / "checkpoints" / "scenes-f4"
 N, M = 8, 12
 # the U-Net of BK-SDM-Small as its authors publish it, a sixty-fourth as wide; the VAE and text encoder of
 # Stable Diffusion 1.4 likewise

@@ -13,7 +13,7 @@ from nbclient.exceptions import CellExecutionError
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from notebook_rules import RULES, SECTIONS, WIDGET_STATE, lesson_number
 
-NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 MAX_FOLDER_BYTES = 12_000_000
 
 
@@ -255,7 +255,7 @@ def test_an_error_leaves_the_file_as_it_was(tmp_path):
 def test_a_run_stops_at_the_first_failing_cell(tmp_path):
     path = tmp_path / "a.ipynb"
     nbformat.write(new_notebook(cells=[code("x = 1"), code("assert x == 2"), code("x")]), path)
-    conftest = Path(__file__).with_name("conftest.py")
+    conftest = Path(__file__).parents[1] / "conftest.py"
     command = [
         sys.executable,
         "-m",

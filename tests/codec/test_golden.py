@@ -15,7 +15,7 @@ from dhp_lab.codec.bits.rans import symbol_crc
 from dhp_lab.codec.entropy_coding import SIDE, decode_latents
 from dhp_lab.data.images import to_pixels
 
-sys.path.insert(0, str(Path(__file__).parent / "golden"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "golden"))
 import make
 
 each_file = pytest.mark.parametrize("name", sorted(make.FILES))

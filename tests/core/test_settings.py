@@ -86,7 +86,7 @@ def test_data_dir(monkeypatch, tmp_path):
     monkeypatch.setenv("DHP_DATA", str(tmp_path / "x" / ".." / "sets"))
     assert settings.data_dir() == tmp_path / "sets"
     monkeypatch.delenv("DHP_DATA")
-    assert settings.data_dir() == Path(__file__).resolve().parents[1] / "data"
+    assert settings.data_dir() == Path(__file__).resolve().parents[2] / "data"
 
 
 def test_current_settings_gathers_them(monkeypatch, tmp_path):
