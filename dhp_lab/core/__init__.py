@@ -1,1 +1,1 @@
-"""What everything else stands on: settings, paths, files, weights, the hub, downloads."""
+"""What every other package builds on: settings, paths, files, weights, the hub, downloads."""

@@ -4,6 +4,7 @@ name.
 
 from __future__ import annotations
 
+import urllib.error
 import urllib.request
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
@@ -13,29 +14,32 @@ TIMEOUT = 30  # seconds without a byte
 
 
 class DownloadError(OSError):
-    """A file that could not be fetched or is not the original; the message names the address and what to do."""
+    """A file that could not be fetched, or is not the original; the message names address and remedy."""
 
 
 def fetch(url: str, part: Path, *, limit: int) -> None:
-    """Complete a file from an address, asking only for the bytes that are missing (RFC 9110, section 14).
+    """Complete a file from an address, requesting only the bytes that are missing (RFC 9110, section 14).
 
     Args:
-        url: where it comes from.
-        part: where it is written, and where what came of it before lies.
+        url: where it comes from, https:// or http://.
+        part: where it is written, and where an earlier, interrupted download lies.
         limit: the most bytes that the whole file may have.
 
     Raises:
-        DownloadError: the site cannot be reached, is silent for ``TIMEOUT`` seconds, broke off, or sends more
-            than the limit.
+        DownloadError: the address is of another kind, the site cannot be reached, sends nothing for
+            ``TIMEOUT`` seconds, breaks off, or sends more than the limit.
         OSError: the disk's own trouble.
     """
+    if not url.startswith(("https://", "http://")):
+        raise DownloadError(f"{url} is not an address that starts with https:// or http://")
     have = part.stat().st_size if part.exists() else 0
-    headers = {"User-Agent": "dhp-lab"} | ({"Range": f"bytes={have}-"} if have else {})
+    headers = {"User-Agent": "dhp-lab"}
+    if have:
+        headers["Range"] = f"bytes={have}-"
+    request = urllib.request.Request(url, headers=headers)  # noqa: S310 (http and https only: checked above)
     try:
-        with urllib.request.urlopen(
-            urllib.request.Request(url, headers=headers), timeout=TIMEOUT
-        ) as response:
-            _receive(response, part, have, limit)
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as response:  # noqa: S310 (likewise)
+            _append(response, part, have, limit)
     except urllib.error.HTTPError as error:
         if error.code == 416 and have:  # nothing is left to send, or the part is of something else
             if error.headers.get("Content-Range") != f"bytes */{have}":
@@ -50,8 +54,8 @@ def fetch(url: str, part: Path, *, limit: int) -> None:
         ) from None
 
 
-def _receive(response: HTTPResponse, part: Path, have: int, limit: int) -> None:
-    """Append (answer 206) or write anew (answer 200) what the site sends."""
+def _append(response: HTTPResponse, part: Path, have: int, limit: int) -> None:
+    """Append (status 206) or write anew (status 200) what the site sends."""
     if response.status != 206:
         have = 0
     announced = response.headers.get("Content-Length")

@@ -11,16 +11,26 @@ import torch
 
 
 def environment(device: torch.device) -> dict[str, object]:
-    """Return what times and bytes depend on besides the model: date, processor, threads, versions, memory
-    used.
+    """Return what times and bytes depend on besides the model.
+
+    Args:
+        device: the one that was measured on.
+
+    Returns:
+        date (year-month-day), device (its name), threads of the CPU, peak_memory_mb (of the device, 10**6
+        bytes), versions of Python, torch and Pillow.
     """
-    cuda = device.type == "cuda"
-    peak = torch.cuda.max_memory_allocated(device) / 1e6 if cuda else peak_memory_mb()
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+        peak_mb = torch.cuda.max_memory_allocated(device) / 1e6
+    else:
+        name = cpu_model()
+        peak_mb = peak_memory_mb()
     return {
         "date": strftime("%Y-%m-%d"),
-        "device": torch.cuda.get_device_name(device) if cuda else cpu_model(),
+        "device": name,
         "threads": torch.get_num_threads(),
-        "peak_memory_mb": peak,
+        "peak_memory_mb": peak_mb,
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,
@@ -30,11 +40,13 @@ def environment(device: torch.device) -> dict[str, object]:
 
 
 def cpu_model() -> str:
-    """Return the processor's name as the system tells it."""
+    """Return the number of processors and their name, as the system reports them."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{len(names)} x {names[0]}" if names else platform.processor() or platform.machine()
+    if not names:
+        return platform.processor() or platform.machine()
+    return f"{len(names)} x {names[0]}"
 
 
 def peak_memory_mb() -> float:

@@ -11,6 +11,10 @@ from pathlib import Path
 def write_atomic(path: str | Path, data: bytes) -> None:
     """Write a whole file or nothing.
 
+    Args:
+        path: the file, in a folder that exists.
+        data: all of its bytes.
+
     Raises:
         OSError: the disk's own trouble; the old file, if any, is intact and no part of the new one is left.
     """
@@ -18,7 +22,14 @@ def write_atomic(path: str | Path, data: bytes) -> None:
 
 
 def write_all_atomic(files: dict[Path, bytes]) -> None:
-    """Write several files that belong together: none is put in its place before all are on the disk."""
+    """Write several files that belong together: none is put in its place before all are on the disk.
+
+    Args:
+        files: the bytes of each file by its path; the folders exist.
+
+    Raises:
+        OSError: the disk's own trouble; no part of a file is left beside its place.
+    """
     temporary = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in files}
     try:
         for path, data in files.items():

@@ -9,23 +9,21 @@ from dhp_lab.core.weights import CONFIG, WEIGHTS, CheckpointError
 
 
 def find_checkpoint(name: str | Path, patterns: Sequence[str] = (CONFIG, WEIGHTS)) -> Path:
-    """A checkpoint's folder: the path itself if it is there, else a repository of the Hugging Face hub,
-    "owner/name".
+    """Return a checkpoint's folder: the path itself if it is there, else that of a repository on the Hugging
+    Face hub, which is downloaded.
 
     Args:
-        patterns: of the repository's files that are wanted.
+        name: a folder, or "owner/name" on the hub. A path that is no folder is returned as it is.
+        patterns: of the repository's files that are needed.
 
     Raises:
         CheckpointError: there is no such folder, and the hub has no such repository or cannot be reached.
     """
-    if Path(name).is_dir() or str(name).count("/") != 1 or str(name).startswith((".", "/", "~")):
+    is_repository = str(name).count("/") == 1 and not str(name).startswith((".", "/", "~"))
+    if Path(name).is_dir() or not is_repository:
         return Path(name)
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-    )
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(str(name), allow_patterns=list(patterns)))
@@ -37,7 +35,15 @@ def find_checkpoint(name: str | Path, patterns: Sequence[str] = (CONFIG, WEIGHTS
 
 
 def upload_checkpoint(folder: str | Path, repository: str) -> str:
-    """Upload a checkpoint folder to the Hugging Face hub, where the user is logged in; returns the address."""
+    """Upload a checkpoint's folder to the Hugging Face hub, where the user is logged in.
+
+    Args:
+        folder: with config.json, model.safetensors and, if there is one, README.md.
+        repository: "owner/name"; made where it does not exist.
+
+    Returns:
+        The address of the commit.
+    """
     from huggingface_hub import HfApi
 
     api = HfApi()

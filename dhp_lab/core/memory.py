@@ -1,21 +1,26 @@
-"""What the C library's allocator does with memory that networks free."""
+"""What the C library's allocator does with memory that networks free; no torch."""
 
 from __future__ import annotations
 
 import ctypes
 from functools import cache
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
+MMAP_FROM = 128 << 20  # bytes of a buffer that gets pages of its own, and gives them back when freed
+KEPT = 512 << 20  # bytes of freed memory that the process keeps
+
 
 @cache
-def _keep_freed_memory() -> None:
-    """Let glibc's allocator keep what networks free, up to half a gigabyte, for the next one.
+def keep_freed_memory() -> None:
+    """Let glibc's allocator keep freed memory, up to half a gigabyte, for the next network (`mallopt(3)`).
 
-    It would hand each buffer above 32 MB back to the system, and getting its pages anew takes as long as the
-    networks do. Other allocators stay as they are.
+    By default it returns each buffer above 32 MB to the system, and getting its pages anew takes as long as
+    the networks do. Other allocators stay as they are. A program calls this once, when it starts: the command
+    line, and `settings.current_settings` for a notebook.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # not glibc: musl, macOS, Windows
         return
-    mallopt(-3, 128 << 20)  # M_MMAP_THRESHOLD
-    mallopt(-1, 512 << 20)  # M_TRIM_THRESHOLD
+    mallopt(M_MMAP_THRESHOLD, MMAP_FROM)
+    mallopt(M_TRIM_THRESHOLD, KEPT)

@@ -7,11 +7,15 @@ from pathlib import Path
 
 from dhp_lab.core.weights import WEIGHTS, CheckpointError
 
-DEFAULT = "diffusion-hyperprior"
+ROOT = Path(__file__).resolve().parents[2]  # the clone that the package lies in
+CHECKPOINTS = ROOT / "data" / "checkpoints"
+RESULTS = ROOT / "data" / "results"
+ANCHORS = ROOT / "data" / "anchors" / "kodak_rd.json"
+DEFAULT = "diffusion-hyperprior"  # the checkpoint that programs load when none is named
 
 
 def default_checkpoint() -> Path:
-    """The folder of the shipped checkpoint, data/checkpoints/diffusion-hyperprior beside the package.
+    """Return the folder of the shipped checkpoint, data/checkpoints/diffusion-hyperprior beside the package.
 
     Raises:
         CheckpointError: it is not there.
@@ -22,12 +26,6 @@ def default_checkpoint() -> Path:
             f"the shipped checkpoint is not at {folder}; work in a full clone, or name one with --model_path"
         )
     return folder
-
-
-ROOT = Path(__file__).resolve().parents[2]  # the clone that the package lies in
-CHECKPOINTS = ROOT / "data" / "checkpoints"
-RESULTS = ROOT / "data" / "results"
-ANCHORS = ROOT / "data" / "anchors" / "kodak_rd.json"
 
 
 def data_dir() -> Path:

@@ -11,12 +11,12 @@ import torch
 
 @cache
 def has_fast_bfloat16(device_type: str) -> bool:
-    """Whether convolutions in bfloat16 beat float32 on this device type ("cpu", "cuda", ...)."""
+    """Return whether convolutions in bfloat16 beat float32 on this type of device ("cpu", "cuda", ...)."""
     if device_type == "cpu":
         return bool(torch.cpu._is_avx512_bf16_supported()) or bool(torch.cpu._is_amx_tile_supported())
     return device_type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def autocast(device: torch.device) -> torch.autocast:
-    """A context in which convolutions run in bfloat16 where that is fast, and in their own dtype elsewhere."""
+    """Return a context of mixed precision: convolutions in bfloat16 where that is fast, else in float32."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=has_fast_bfloat16(device.type))

@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 
 def largest_within(encode: Callable[[int], bytes], low: int, high: int, n_bytes: int) -> bytes:
-    """The largest file of at most n_bytes that a codec makes, by bisection over its whole-number settings.
+    """Return the largest file of at most n_bytes that a codec makes, by bisection over integer settings.
 
     Args:
-        encode: setting -> file; a larger setting never gives a smaller file (by more than noise).
+        encode: setting -> file. Files grow with the setting; where a larger setting gives a file that is
+            smaller by a few bytes, the result may be that much below the largest.
         low, high: the range of settings, both included.
         n_bytes: the limit.
 

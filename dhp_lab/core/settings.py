@@ -1,7 +1,7 @@
 """What a run depends on besides its arguments: the profile, the device, the seed and the folder of data.
 
-Two environment variables are read, and nothing else is configured behind the reader's back, but that the
-codec asks glibc to keep freed memory (``codec.tiling``):
+Two environment variables are read. Nothing else is configured behind the reader's back, but that glibc's
+allocator keeps freed memory (``core.memory``):
 
     DHP_PROFILE   ci | laptop | gpu: the same code with other sizes and numbers of steps
     DHP_DATA      the folder where downloaded data sets lie
@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from dhp_lab import __version__
+from dhp_lab.core.memory import keep_freed_memory
 from dhp_lab.core.paths import data_dir
 from dhp_lab.core.precision import has_fast_bfloat16
 
@@ -46,7 +47,9 @@ class Settings:
 
 
 def current_settings(*, device: str | None = None, seed: int = 0) -> Settings:
-    """Read the settings of this run from its environment.
+    """Read the settings of this run from its environment; a notebook calls this first.
+
+    It also lets the allocator keep freed memory, see `keep_freed_memory`.
 
     Args:
         device: as for `choose_device`.
@@ -55,6 +58,7 @@ def current_settings(*, device: str | None = None, seed: int = 0) -> Settings:
     Raises:
         ValueError: DHP_PROFILE names no profile, or the device is not there.
     """
+    keep_freed_memory()
     chosen = choose_device(device)
     return Settings(choose_profile(), chosen, compute_dtype(chosen), data_dir(), seed)
 
@@ -67,7 +71,8 @@ def choose_profile(name: str | None = None) -> str:
         ValueError: there is no such profile.
     """
     source = "profile" if name else "DHP_PROFILE"
-    name = name or os.environ.get("DHP_PROFILE") or ("gpu" if torch.cuda.is_available() else "laptop")
+    default = "gpu" if torch.cuda.is_available() else "laptop"
+    name = name or os.environ.get("DHP_PROFILE") or default
     if name not in PROFILES:
         raise ValueError(f"{source} is {name!r}; choose one of {', '.join(PROFILES)}")
     return name
@@ -83,25 +88,24 @@ def choose_device(name: str | None = None) -> torch.device:
     """Return the device called `name` ("cpu", "cuda", "cuda:1"), or the fastest one when it is None.
 
     Raises:
-        ValueError: the name means no device, or this torch cannot use it here.
+        ValueError: there is no such device, or this torch cannot use it here.
     """
     available = available_devices()
     kind, _, index = (name or available[0]).partition(":")
     if kind not in DEVICES or not (index.isdigit() or index == ""):
         raise ValueError(f"device is {name!r}; choose one of {', '.join(DEVICES)} (or cuda:0, cuda:1, ...)")
-    there = torch.cuda.device_count() if kind == "cuda" else 1
-    if kind not in available or int(index or 0) >= there:
-        raise ValueError(
-            f"device is {name!r}, but torch {torch.__version__} finds only {_list(available)} here"
-        )
+    count = torch.cuda.device_count() if kind == "cuda" else 1
+    if kind not in available or int(index or 0) >= count:
+        found = _describe(available)
+        raise ValueError(f"device is {name!r}, but torch {torch.__version__} finds only {found} here")
     return torch.device(name or kind)
 
 
-def _list(available: tuple[str, ...]) -> str:
+def _describe(available: tuple[str, ...]) -> str:
+    """Return the devices in words: "cuda:0 .. cuda:3, cpu"."""
     count = torch.cuda.device_count()
-    return ", ".join(
-        f"cuda:0 .. cuda:{count - 1}" if kind == "cuda" and count > 1 else kind for kind in available
-    )
+    names = {"cuda": f"cuda:0 .. cuda:{count - 1}" if count > 1 else "cuda", "cpu": "cpu"}
+    return ", ".join(names[kind] for kind in available)
 
 
 def compute_dtype(device: torch.device | str) -> torch.dtype:

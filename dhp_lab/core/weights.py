@@ -12,25 +12,24 @@ HALF_FROM = 4096  # tensors of at least this many numbers are stored in float16,
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that is missing, incomplete or of another kind; the message says which part and what to
-    do.
-    """
+    """A checkpoint that is missing, incomplete or of another kind; the message names part and remedy."""
 
 
 def weights_to_bytes(model: nn.Module) -> bytes:
-    """A safetensors file of a network's parameters and tables, the large ones in float16."""
+    """Return a safetensors file of a network's parameters and tables, the large ones in float16."""
     import torch
     from safetensors.torch import save
 
     tensors = {}
     for name, value in model.state_dict().items():
-        half = value.dtype == torch.float32 and value.numel() >= HALF_FROM
-        tensors[name] = value.detach().cpu().contiguous().to(torch.float16 if half else value.dtype)
+        is_large = value.dtype == torch.float32 and value.numel() >= HALF_FROM
+        dtype = torch.float16 if is_large else value.dtype
+        tensors[name] = value.detach().cpu().contiguous().to(dtype)
     return save(tensors, metadata={"format": "pt"})
 
 
 def weights_from_bytes(data: bytes) -> dict[str, Tensor]:
-    """The inverse of ``weights_to_bytes``, in float32.
+    """Return the tensors of a file that ``weights_to_bytes`` wrote, those in float16 as float32.
 
     Raises:
         ValueError: this is not a safetensors file.

@@ -18,7 +18,7 @@ from dhp_lab.codec.entropy_coding import decode_latents
 from dhp_lab.codec.networks.hyper_transforms import HYPER
 from dhp_lab.codec.networks.lapped import BLOCK
 from dhp_lab.codec.networks.tiling import OVERLAP, TILE, tiled
-from dhp_lab.core import memory, precision
+from dhp_lab.core import precision
 
 SMALL = 7  # side of the tiles in these tests, in latents
 
@@ -91,19 +91,6 @@ def test_tiles_are_bounded_and_a_small_picture_is_one():
     assert seen == [(TILE, TILE)]
     tiled(network, 3 * TILE, TILE + 1, 1)
     assert len(seen) == 1 + 3 * 2 and max(map(max, seen)) <= TILE + 2 * OVERLAP
-
-
-@pytest.mark.parametrize("library", [object(), None])
-def test_an_allocator_without_that_option_is_left_alone(monkeypatch, library):
-    """musl and macOS have no mallopt; on Windows the program itself cannot be opened as a library."""
-
-    def load(name):
-        if library is None:
-            raise TypeError("LoadLibrary() argument 1 must be str, not None")
-        return library
-
-    monkeypatch.setattr(memory.ctypes, "CDLL", load)
-    assert memory._keep_freed_memory.__wrapped__() is None
 
 
 # how far the networks look

@@ -11,8 +11,6 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from dhp_lab.core.memory import _keep_freed_memory
-
 TILE = 128  # largest side of a tile in latents: 2048 pixels
 SMALL_TILE = 32  # where memory is short
 UNIT = 4  # tiles start at whole multiples of this: one hyper-latent stands for 4 x 4 latents
@@ -33,7 +31,6 @@ def tiled(
     Returns:
         (..., scale * rows, scale * cols)
     """
-    _keep_freed_memory()
     if rows <= tile and cols <= tile:
         return network(slice(0, rows), slice(0, cols))
     whole = None
