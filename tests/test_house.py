@@ -1,130 +1,175 @@
-"""The rules of the house: who may import, print or reach the network, how long things are, what is declared."""
+"""The repository keeps every rule of house_rules.py, and every rule is proved on made-up files."""
 
-import ast
-import re
 import subprocess
 import sys
-import tomllib
-from importlib.metadata import packages_distributions
 from pathlib import Path
 
+import nbformat
 import pytest
 import torch
+from house_rules import CODEC, MAX_LINES, NEEDS_NO_TORCH, ROOMS, RULES
+from IPython.core.inputtransformer2 import TransformerManager
 
 import dhp_lab
 from dhp_lab import _torchvision_ops
 
 ROOT = Path(dhp_lab.__file__).resolve().parents[1]
-MODULES = {
-    path.relative_to(ROOT).as_posix(): ast.parse(path.read_text("utf-8"))
-    for path in ROOT.glob("dhp_lab/**/*.py")
+
+
+def code_of(notebook: Path) -> str:
+    """The notebook's code as one Python source; magics become calls."""
+    cells = [cell for cell in nbformat.read(notebook, as_version=4).cells if cell.cell_type == "code"]
+    return "\n".join(TransformerManager().transform_cell(cell.source) for cell in cells)
+
+
+@pytest.fixture(scope="module")
+def repository() -> dict[str, str]:
+    """Every file that a rule looks at."""
+    python = [
+        path for folder in ("dhp_lab", "tests", "benchmarks") for path in ROOT.glob(f"{folder}/**/*.py")
+    ]
+    notebooks = {path: code_of(path) for path in ROOT.glob("notebooks/*.ipynb")}
+    files = {path: path.read_text("utf-8") for path in [*python, ROOT / "pyproject.toml"]} | notebooks
+    return {path.relative_to(ROOT).as_posix(): source for path, source in files.items()}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_repository_keeps(rule, repository):
+    offenders = RULES[rule](repository)
+    assert not offenders, "\n".join([RULES[rule].__doc__, *offenders])
+
+
+def test_every_room_exists():
+    assert [room for room in ROOMS if not (ROOT / "dhp_lab" / room).is_dir()] == []
+    homes = {path.stem for path in (ROOT / "dhp_lab" / "codec").iterdir()} - {"__pycache__"}
+    assert set(CODEC) == homes
+
+
+# A small house that keeps every rule, and below it what breaks each rule alone.
+
+TEXT = '"""A module."""\n'
+PROJECT = """
+[project]
+dependencies = ["numpy>=1.26", "torch", "torchvision"]
+optional-dependencies.lab = ["ipywidgets", "jupyterlab"]
+"""
+HOUSE = {
+    "pyproject.toml": PROJECT,
+    "dhp_lab/__init__.py": TEXT + "__version__ = '1'\nfrom dhp_lab import _torchvision_ops",
+    "dhp_lab/_torchvision_ops.py": TEXT,
+    "dhp_lab/core/settings.py": TEXT + "from dhp_lab import __version__\nimport torch",
+    "dhp_lab/core/hub.py": TEXT + "import urllib.request",
+    "dhp_lab/codec/__init__.py": TEXT
+    + "from importlib import import_module\nimport_module('dhp_lab.codec.model')",
+    "dhp_lab/codec/bits/lambdas.py": TEXT + "import numpy",
+    "dhp_lab/codec/bits/bitstream.py": TEXT + "from dhp_lab.codec.bits import lambdas",
+    "dhp_lab/codec/config.py": TEXT
+    + '''
+@dataclass(frozen=True)
+class CodecConfig:
+    """Numbers."""
+    widths: tuple[int, ...] | None = None
+    kind: Literal["a", "b"] = "a"
+''',
+    "dhp_lab/codec/model.py": TEXT
+    + "from dhp_lab.codec.config import CodecConfig\nfrom dhp_lab.codec.bits import lambdas",
+    "dhp_lab/training/trainer.py": TEXT
+    + "from dhp_lab.codec import Model\n\n\ndef train():\n    '''Train.'''",
+    "dhp_lab/notebook/sliders.py": TEXT + "import ipywidgets",
+    "dhp_lab/lessons/ddpm/figures.py": TEXT + "from dhp_lab.notebook import sliders",
+    "dhp_lab/lessons/ddim/figures.py": TEXT + "def _hidden(): ...",
+    "dhp_lab/cli/app.py": TEXT + "print('done')",
+    "benchmarks/speed.py": TEXT + "import socket\nfrom dhp_lab.cli import app",
+    "notebooks/01_ddpm.ipynb": "from dhp_lab.lessons.ddpm import figures\nfrom dhp_lab.codec import Model",
+    "notebooks/02_ddim.ipynb": "from dhp_lab.lessons.ddim import checks, figures",
 }
-MAX_MODULE_LINES = 350
-MAX_FUNCTION_LINES = 30
-NETWORK = {"ftplib", "http", "httpx", "huggingface_hub", "requests", "socket", "urllib"}
-ONLY_PINNED = {"torchvision", "tensorboard"}  # used through compressai and torch.utils.tensorboard
-
-each_module = pytest.mark.parametrize("module", sorted(MODULES))
 
 
-def imported(tree: ast.AST) -> set[str]:
-    """Return the full names of all imported modules; `from a import b` counts as a and a.b."""
-    names = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "relative import: write the full name, as everywhere else"
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return names
+def add(path: str, code: str) -> dict[str, str]:
+    """A file of the house, or a new one, with more code at its end."""
+    return {path: f"{HOUSE.get(path, TEXT)}\n{code}\n"}
 
 
-def tops(names: set[str]) -> set[str]:
-    return {name.partition(".")[0] for name in names}
+def config(field: str, *, decorator: str = "@dataclass(frozen=True)") -> str:
+    """A configuration with one field."""
+    return f"{decorator}\nclass SomeConfig:\n    'Numbers.'\n    {field}"
 
 
-@each_module
-def test_only_the_sliders_import_widgets(module):
-    assert module == "dhp_lab/notebook/sliders.py" or "ipywidgets" not in tops(imported(MODULES[module]))
+TYPES = "if TYPE_CHECKING:\n    from dhp_lab.training.trainer import train"
+LATER = "def _later():\n    import dhp_lab.training.trainer"
+CIRCLE = (
+    add("dhp_lab/core/hub.py", "from dhp_lab.core import a")
+    | add("dhp_lab/core/a.py", "def _later():\n    import dhp_lab.core.b")
+    | add("dhp_lab/core/b.py", "if TYPE_CHECKING:\n    from dhp_lab.core.hub import find")
+)
+UP = "no_import_of_a_higher_storey"
+BREAKS = [
+    (UP, add("dhp_lab/core/hub.py", "from dhp_lab.notebook.sliders import Slider")),
+    (UP, add("dhp_lab/core/hub.py", "from dhp_lab.notebook import sliders")),
+    (UP, add("dhp_lab/core/hub.py", TYPES)),
+    (UP, add("dhp_lab/core/hub.py", LATER)),
+    (UP, add("dhp_lab/core/hub.py", "from dhp_lab import dhp_file")),
+    (UP, add("dhp_lab/codec/bits/lambdas.py", "from dhp_lab.codec.config import CodecConfig")),
+    (UP, add("dhp_lab/codec/config.py", "from dhp_lab.codec import Model")),
+    (UP, add("dhp_lab/codec/other.py", "")),
+    (UP, add("dhp_lab/attic/boxes.py", "")),
+    ("no_circle", CIRCLE),
+    (
+        "no_lesson_in_another",
+        add("dhp_lab/lessons/ddpm/figures.py", "from dhp_lab.lessons.ddim import figures"),
+    ),
+    ("no_lesson_in_another", add("dhp_lab/lessons/ddpm/figures.py", "from dhp_lab.lessons import ddim")),
+    ("no_lesson_in_another", add("notebooks/01_ddpm.ipynb", "from dhp_lab.lessons.ddim.figures import loss")),
+    ("no_lesson_in_another", {"notebooks/03_more.ipynb": "import dhp_lab.lessons.ddpm.figures"}),
+    ("configurations_are_plain", add("dhp_lab/codec/config.py", config("network: Network"))),
+    ("configurations_are_plain", add("dhp_lab/codec/config.py", config("sizes: tuple[Tensor, ...]"))),
+    ("configurations_are_plain", add("dhp_lab/training/codec_config.py", config("sizes: list[int]"))),
+    ("configurations_are_plain", add("dhp_lab/core/hub.py", config("n: int", decorator="@dataclass"))),
+    ("configurations_are_plain", add("dhp_lab/core/hub.py", "object.__setattr__(config, 'n', 1)")),
+    ("doors_are_few", add("dhp_lab/core/settings.py", "from urllib.request import urlopen")),
+    ("doors_are_few", add("dhp_lab/lessons/ddim/figures.py", "import ipywidgets as widgets")),
+    ("doors_are_few", add("dhp_lab/core/settings.py", "import pickle")),
+    ("doors_are_few", add("dhp_lab/core/settings.py", "torch.load('x.pt')")),
+    ("doors_are_few", add("dhp_lab/core/settings.py", "print('hello')")),
+    ("doors_are_few", add("dhp_lab/core/settings.py", "from . import hub")),
+    ("doors_are_few", add("dhp_lab/core/settings.py", "importlib.import_module(f'dhp_lab.{room}.x')")),
+    ("the_container_needs_no_torch", add("dhp_lab/codec/bits/bitstream.py", "import torch")),
+    (
+        "the_container_needs_no_torch",
+        add("dhp_lab/codec/bits/lambdas.py", "from dhp_lab.core import settings"),
+    ),
+    ("modules_are_short", add("benchmarks/speed.py", "x = 1\n" * MAX_LINES)),
+    ("modules_are_short", add("dhp_lab/core/hub.py", "x  = 1  # fmt:" + " skip")),
+    ("everything_public_has_a_docstring", {"dhp_lab/core/files.py": "x = 1"}),
+    ("everything_public_has_a_docstring", add("dhp_lab/core/hub.py", "def find(): ...")),
+    ("everything_public_has_a_docstring", add("dhp_lab/core/hub.py", "class Checkpoint: ...")),
+    ("dependencies_are_what_is_imported", add("dhp_lab/core/hub.py", "import scipy")),
+    ("dependencies_are_what_is_imported", {"pyproject.toml": PROJECT.replace('"torch"', '"torch", "scipy"')}),
+]
 
 
-@each_module
-def test_only_the_command_line_prints(module):
-    prints = [
-        n.lineno for n in ast.walk(MODULES[module]) if isinstance(n, ast.Name) and n.id == "print"
-    ]
-    assert module.startswith("dhp_lab/cli/") or prints == []
+def test_the_small_house_keeps_every_rule():
+    assert {name: check(HOUSE) for name, check in RULES.items()} == dict.fromkeys(RULES, [])
 
 
-@each_module
-def test_only_downloads_and_checkpoints_reach_the_network(module):
-    assert (
-        module in ("dhp_lab/core/download.py", "dhp_lab/core/hub.py")
-        or not tops(imported(MODULES[module])) & NETWORK
-    )
+@pytest.mark.parametrize(("rule", "files"), BREAKS)
+def test_rule_notices(rule, files):
+    assert {name for name, check in RULES.items() if check(HOUSE | files)} == {rule}
 
 
-@each_module
-def test_nothing_is_unpickled(module):
-    tree = MODULES[module]
-    assert not tops(imported(tree)) & {"pickle", "dill", "cloudpickle", "joblib", "shelve"}
-    loads = [
-        n.lineno
-        for n in ast.walk(tree)
-        if isinstance(n, ast.Attribute) and ast.unparse(n) == "torch.load"
-    ]
-    assert loads == [], "torch.load runs code from the file: use safetensors"
+def test_every_rule_can_fail():
+    assert {rule for rule, _ in BREAKS} == RULES.keys()
 
 
-@each_module
-def test_diffusion_knows_nothing_of_codecs(module):
-    names = imported(MODULES[module])
-    codecs = {name for name in names if name.startswith("dhp_lab.codec") or name.startswith("compressai")}
-    assert not module.startswith("dhp_lab/diffusion/") or codecs == set()
-
-
-@each_module
-def test_modules_and_functions_are_short(module):
-    assert len((ROOT / module).read_text("utf-8").splitlines()) <= MAX_MODULE_LINES
-    functions = [
-        n for n in ast.walk(MODULES[module]) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))
-    ]
-    bodies = {f.name: f.body[1:] if ast.get_docstring(f) else f.body for f in functions}
-    lengths = {name: body[-1].end_lineno - body[0].lineno + 1 for name, body in bodies.items() if body}
-    assert {name: n for name, n in lengths.items() if n > MAX_FUNCTION_LINES} == {}
-
-
-@each_module
-def test_everything_public_has_a_docstring(module):
-    tree = MODULES[module]
-    kinds = (ast.FunctionDef, ast.ClassDef)
-    public = [
-        tree,
-        *(node for node in tree.body if isinstance(node, kinds) and not node.name.startswith("_")),
-    ]
-    assert [getattr(node, "name", "the module") for node in public if not ast.get_docstring(node)] == []
-
-
-def test_dependencies_are_what_is_imported():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    lab = project["optional-dependencies"]["lab"]
-    declared = {re.match(r"[\w-]+", line)[0].replace("_", "-") for line in [*project["dependencies"], *lab]}
-    installed = packages_distributions()
-    modules = (
-        set().union(*(tops(imported(tree)) for tree in MODULES.values()))
-        - sys.stdlib_module_names
-        - {"dhp_lab"}
-    )
-    used = {installed[name][0].lower().replace("_", "-") for name in modules}
-    assert used - declared == set(), "imported, but not in pyproject.toml"
-    assert declared - used - ONLY_PINNED - {"jupyterlab"} == set(), "in pyproject.toml, but never imported"
+# What only a fresh process can show, and the operators that torchvision may miss.
 
 
 @pytest.mark.slow
-def test_torchvision_imports_beside_any_torch():
-    code = """
-import sys, dhp_lab
-assert "torch" not in sys.modules, "import dhp_lab is meant to be quick"
+def test_a_header_is_read_without_torch_and_torchvision_imports_beside_any_torch():
+    modules = [path.removesuffix(".py").replace("/", ".") for path in NEEDS_NO_TORCH]
+    code = f"""
+import sys, dhp_lab, {", ".join(modules)}
+assert "torch" not in sys.modules, "importing these is meant to be quick"
 import compressai.zoo, torchvision.ops
 from diffusers import UNet2DModel
 """
@@ -142,9 +187,8 @@ def test_operators_are_declared_only_when_missing(monkeypatch, loads):
     declared = []
     monkeypatch.setattr(torch.ops, "load_library", load_library)
     monkeypatch.setattr(torch.library, "define", lambda name, schema: declared.append(name))
-    monkeypatch.setattr(
-        sys, "meta_path", [_torchvision_ops, *(f for f in sys.meta_path if f is not _torchvision_ops)]
-    )
+    finders = [_torchvision_ops, *(finder for finder in sys.meta_path if finder is not _torchvision_ops)]
+    monkeypatch.setattr(sys, "meta_path", finders)
     assert _torchvision_ops.find_spec("torch") is None and _torchvision_ops in sys.meta_path
     assert _torchvision_ops.find_spec("torchvision") is None and _torchvision_ops not in sys.meta_path
     assert declared == ([] if loads else ["torchvision::nms", "torchvision::qnms"])
