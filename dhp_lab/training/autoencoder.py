@@ -1,18 +1,18 @@
 """Training of the first stages: reconstruction and a regulariser, on pictures from any function that draws
 them.
 
-    repeat: a batch x;  a gradient step on the loss of ``autoencoders.autoencoder_loss``;  average the weights
+    repeat:  a batch x;  a gradient step on the loss of ``autoencoders.autoencoder_loss``;  EMA of the weights
 
-A code that nobody asks for gets no gradient and stays unused for ever. So at the first step, and then every
-100 steps in the first half of a run, each code that the batch did not use is moved onto one of the batch's
-latents: the random restarts of Dhariwal et al. 2020 (Jukebox). Rombach et al. 2022, appendix G, has the rest.
+A code that is nearest to no latent gets no gradient and stays unused for ever. So at the first step, and then
+every 100 steps in the first half of a run, each code that the batch did not use is moved onto one of the
+batch's latents: the random restarts of Dhariwal et al. 2020 (Jukebox). Rombach et al. 2022, appendix G, has
+the rest.
 
 A run is a function of its configuration and its pictures, whatever the state of torch's global generator.
 """
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from dhp_lab.core.precision import autocast
+from dhp_lab.core.seeding import temporary_seed
 from dhp_lab.latent.autoencoders import (
     Autoencoder,
     VQModel,
@@ -31,13 +32,14 @@ from dhp_lab.latent.autoencoders import (
     scale_factor,
     vq_autoencoder,
 )
-from dhp_lab.training.optimisation import optimizer_step, update_ema
+from dhp_lab.training.optimisation import EMA, optimizer_step
 
 Batches = Callable[[int, int], Tensor]
 """``batches(count, seed)``: (count, 3, H, W) pictures in [0, 1], the same for the same seed."""
 
 Progress = Callable[[int, dict[str, float]], None]
-"""``progress(step, losses)``, called after each step, the first of them 1, with the parts that ``autoencoder_loss`` names."""
+"""``progress(step, losses)``, called after each step, the first of them 1; the losses are those that
+``autoencoder_loss`` names."""
 
 RESTART_EVERY = 100  # steps
 SCALE_PICTURES = 256  # that the scale factor is measured on
@@ -53,8 +55,8 @@ class AutoencoderConfig:
         widths: channels at each size, multiples of 8; None: as many of ``autoencoders.WIDTHS`` as f needs.
         edge_weight, kl_weight, commitment: as for ``autoencoder_loss``, at least 0.
         training_steps, batch_size: at least 1.
-        lr: Adam's peak step size, in (0, 1); see ``lesson_training.lr_share``.
-        average: how much of the averaged weights each step keeps, in [0, 1); less in the first steps.
+        lr: Adam's peak learning rate, in (0, 1); see ``optimisation.lr_factor``.
+        average: the EMA's decay, in [0, 1); less in the first steps, see ``optimisation.EMA``.
         seed: of the first weights, pictures, noise and restarts.
 
     Raises:
@@ -99,46 +101,47 @@ def train_autoencoder(
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> Autoencoder:
-    """Train an autoencoder and return it with its averaged weights, in eval mode, its scaling_factor
-    measured.
+    """Train an autoencoder and return the EMA of its weights, in eval mode, its scaling_factor measured.
 
     Args:
+        config: everything that the run depends on, except its pictures.
         batches: ``batches(count, seed)`` gives the pictures, (count, 3, H, W) in [0, 1].
         device: where to train, and where the result lives.
+        progress: called after each step with its number and losses.
 
     Raises:
         ValueError: pictures that do not fit, or a loss that is not finite.
     """
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(config.seed)  # first weights
+    with temporary_seed(config.seed):  # first weights
         network = config.network().to(device).train()
-    average, generator = (
-        copy.deepcopy(network).eval().requires_grad_(False),
-        torch.Generator().manual_seed(config.seed),
-    )
+    ema = EMA(network, config.average)
+    generator = torch.Generator().manual_seed(config.seed)
     network = network.to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(network.parameters(), lr=config.lr)
     for step in range(1, config.training_steps + 1):
         x = _draw(batches, config.batch_size, generator).to(device, memory_format=torch.channels_last)
         if config.codes and step % RESTART_EVERY == 1 and 2 * step <= config.training_steps + 1:
-            restart_unused([network, average], x, generator=generator)
+            restart_unused([network, ema.average], x, generator=generator)
         losses = _step(config, network, optimizer, x, generator, step)
-        update_ema(average, network, min(config.average, step / (step + 10)))
+        ema.update(network)
         if progress is not None:
             progress(step, losses)
     x = _draw(batches, SCALE_PICTURES, generator).to(device)
-    average.register_to_config(scaling_factor=scale_factor(average, x))
-    return average
+    ema.average.register_to_config(scaling_factor=scale_factor(ema.average, x))
+    return ema.average
 
 
 @torch.no_grad()
 def restart_unused(models: Sequence[VQModel], x: Tensor, *, generator: torch.Generator | None = None) -> int:
-    """Move the codes that no picture needs onto latents of the pictures, drawn at random, and return their
-    number.
+    """Move the codes that no picture uses onto random latents of the pictures (Dhariwal et al. 2020).
 
     Args:
-        models: the first one says which codes and latents; all of them get the new codes.
+        models: the first one determines the unused codes and the latents; all of them get the new codes.
         x: (B, 3, H, W) pictures in [0, 1].
+        generator: of the choice among the latents.
+
+    Returns:
+        The number of codes moved.
     """
     latents = encode(models[0], x).movedim(1, -1).flatten(0, 2)  # (B h w, 4)
     unused = (codebook_use(models[0], x).counts == 0).nonzero()[:, 0]
@@ -149,7 +152,8 @@ def restart_unused(models: Sequence[VQModel], x: Tensor, *, generator: torch.Gen
 
 
 def _draw(batches: Batches, count: int, generator: torch.Generator) -> Tensor:
-    x = batches(count, int(torch.randint(2**31, (), generator=generator)))
+    seed = int(torch.randint(2**31, (), generator=generator))
+    x = batches(count, seed)
     if not isinstance(x, Tensor) or len(x) != count:
         got = f"{len(x)}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
         raise ValueError(

@@ -1,12 +1,12 @@
-"""The lessons' own denoisers: a small U-Net trained on digits, saved beside the schedule that it knows.
+"""The lessons' own denoisers: a small U-Net trained on digits, saved beside its noise schedule.
 
 The loop is the whole of algorithm 1 in Ho et al. 2020; for a network with classes, of algorithm 1 in Ho &
 Salimans 2022:
 
-    repeat: a batch x0, times t, noise eps;  a gradient step on |eps - eps_theta(x_t, t, label)|^2;  average
-        the weights
+    repeat:  a batch x0, times t, noise eps;
+             a gradient step on |eps - eps_theta(x_t, t, label)|^2;  EMA of the weights
 
-| checkpoint            | is told          | made by                                                |
+| checkpoint            | inputs           | made by                                                |
 |-----------------------|------------------|--------------------------------------------------------|
 | `digits`              | x_t, t           | ``train_lessons``, ``dhp train-lessons``               |
 | `digits-conditional`  | x_t, t, label    | the same; a tenth of the labels is dropped in training |
@@ -17,10 +17,10 @@ generator.
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -28,6 +28,7 @@ from torch import Tensor
 
 from dhp_lab.core.files import write_all_atomic
 from dhp_lab.core.paths import CHECKPOINTS
+from dhp_lab.core.seeding import temporary_seed
 from dhp_lab.core.settings import PROFILES, choose_device
 from dhp_lab.core.weights import (
     CONFIG,
@@ -41,7 +42,7 @@ from dhp_lab.diffusion.guidance import drop_labels
 from dhp_lab.diffusion.networks import UNet, UNetConfig
 from dhp_lab.diffusion.process import draw_times, noise_like, simple_loss
 from dhp_lab.diffusion.schedules import NoiseSchedule, cosine, linear
-from dhp_lab.training.optimisation import optimizer_step, update_ema
+from dhp_lab.training.optimisation import EMA, optimizer_step
 
 Progress = Callable[[int, float], None]
 """``progress(step, loss)``, called after each step, the first of them 1."""
@@ -58,10 +59,10 @@ class LessonConfig:
         network: the U-Net's shape; with classes it is trained on labels too.
         schedule: "linear" or "cosine". diffusion_steps: T, at least 1.
         training_steps, batch_size: at least 1.
-        lr: AdamW's peak step size, in (0, 1); see ``lr_share``.
+        lr: AdamW's peak learning rate, in (0, 1); see ``optimisation.lr_factor``.
         weight_decay: AdamW's, at least 0.
         null_probability: share of the labels dropped in training, in [0, 1].
-        average: how much of the averaged weights each step keeps, in [0, 1); less in the first steps.
+        average: the EMA's decay, in [0, 1); less in the first steps, see ``optimisation.EMA``.
         seed: of the first weights, batches, times, noise and dropped labels.
 
     Raises:
@@ -87,7 +88,8 @@ class LessonConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0 < self.lr < 1 or not self.weight_decay >= 0:
             raise ValueError(
-                f"lr must lie in (0, 1) and weight_decay be at least 0, got {self.lr:g} and {self.weight_decay:g}"
+                "lr must lie in (0, 1) and weight_decay be at least 0, "
+                f"got {self.lr:g} and {self.weight_decay:g}"
             )
         if not 0 <= self.null_probability <= 1 or not 0 <= self.average < 1:
             raise ValueError(
@@ -96,7 +98,7 @@ class LessonConfig:
             )
 
     def noise_schedule(self) -> NoiseSchedule:
-        """The schedule of the chain that the network learns to walk back."""
+        """The noise schedule of the chain that the network learns to reverse."""
         return SCHEDULES[self.schedule](self.diffusion_steps)
 
 
@@ -114,9 +116,8 @@ def lesson_config(name: str, profile: str = "gpu") -> LessonConfig:
         ValueError: there is no such denoiser or profile.
     """
     if name not in LESSONS or profile not in PROFILES:
-        raise ValueError(
-            f"choose one of {', '.join(LESSONS)} and one of {', '.join(PROFILES)}; got {name!r} and {profile!r}"
-        )
+        choices = f"one of {', '.join(LESSONS)} and one of {', '.join(PROFILES)}"
+        raise ValueError(f"choose {choices}; got {name!r} and {profile!r}")
     return replace(LESSONS[name], training_steps=TRAINING_STEPS[profile])
 
 
@@ -128,42 +129,63 @@ def train_denoiser(
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> UNet:
-    """Train a U-Net to tell noise from signal, and return it with its averaged weights, in eval mode.
+    """Train a U-Net to estimate the noise in x_t, and return the EMA of its weights, in eval mode.
 
     Args:
+        config: everything that the run depends on, except the data.
         x0: (N, in_channels, H, W) the data, about [-1, 1].
         labels: (N,) whole numbers 0 .. classes - 1; needed exactly if the network has classes.
         device: where to train, and where the result lives.
+        progress: called after each step with its number and loss.
 
     Raises:
         ValueError: data or labels that do not fit, or a loss that is not finite.
     """
     _check_data(config, x0, labels)
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(config.seed)  # first weights, dropout
+    with temporary_seed(config.seed):  # first weights, dropout
         network = UNet(config.network).to(device).train()
-        return _train(config, network, x0.to(device), labels, progress or (lambda step, loss: None))
+        return _train(config, network, x0.to(device), labels, progress)
 
 
 def _train(
-    config: LessonConfig, network: UNet, x0: Tensor, labels: Tensor | None, progress: Progress
+    config: LessonConfig,
+    network: UNet,
+    x0: Tensor,
+    labels: Tensor | None,
+    progress: Progress | None,
 ) -> UNet:
-    average, schedule = copy.deepcopy(network).eval().requires_grad_(False), config.noise_schedule()
+    schedule = config.noise_schedule()
+    ema = EMA(network, config.average)
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=config.weight_decay)
     generator = torch.Generator().manual_seed(config.seed)
     for step in range(1, config.training_steps + 1):
-        chosen = torch.randint(len(x0), (config.batch_size,), generator=generator)
-        x, label = x0[chosen], None if labels is None else labels[chosen]
-        if label is not None:
-            label = drop_labels(
-                label, network.null, probability=config.null_probability, generator=generator
-            ).to(x.device)
-        t, eps = draw_times(schedule, x, generator), noise_like(x, generator)
-        loss = simple_loss(lambda x_t, t: network(x_t, t, label), schedule, x, t, eps)
+        loss = _loss(config, network, schedule, x0, labels, generator)
         optimizer_step(loss, network, optimizer, lr=config.lr, step=step, steps=config.training_steps)
-        update_ema(average, network, min(config.average, step / (step + 10)))
-        progress(step, loss.item())
-    return average
+        ema.update(network)
+        if progress is not None:
+            progress(step, loss.item())
+    return ema.average
+
+
+def _loss(
+    config: LessonConfig,
+    network: UNet,
+    schedule: NoiseSchedule,
+    x0: Tensor,
+    labels: Tensor | None,
+    generator: torch.Generator,
+) -> Tensor:
+    """L_simple of one batch: Ho et al. 2020, eq. 14, with some labels dropped (Ho & Salimans 2022)."""
+    chosen = torch.randint(len(x0), (config.batch_size,), generator=generator)
+    x = x0[chosen]  # (B, C, H, W)
+    label = None
+    if labels is not None:
+        label = drop_labels(
+            labels[chosen], network.null, probability=config.null_probability, generator=generator
+        ).to(x.device)
+    t = draw_times(schedule, x, generator)
+    eps = noise_like(x, generator)
+    return simple_loss(lambda x_t, t: network(x_t, t, label), schedule, x, t, eps)
 
 
 def save_denoiser(folder: str | Path, network: UNet, config: LessonConfig) -> None:
@@ -180,34 +202,33 @@ def save_denoiser(folder: str | Path, network: UNet, config: LessonConfig) -> No
 
 
 def load_denoiser(folder: str | Path, *, device: torch.device | str = "cpu") -> tuple[UNet, LessonConfig]:
-    """A network that ``save_denoiser`` wrote, in eval mode, and how it was trained:
-    ``config.noise_schedule()`` is its chain.
+    """Read a network that ``save_denoiser`` wrote.
 
     Args:
         folder: a path, or the name of a shipped denoiser: "digits", "digits-conditional".
+        device: where the network lives.
+
+    Returns:
+        The network in eval mode, and how it was trained; ``config.noise_schedule()`` is its noise schedule.
 
     Raises:
         CheckpointError: a file is missing, damaged or of another kind.
     """
     folder = CHECKPOINTS / folder if str(folder) in LESSONS else Path(folder)
     try:
-        found, tensors = (
-            json.loads((folder / CONFIG).read_bytes()),
-            weights_from_bytes((folder / WEIGHTS).read_bytes()),
-        )
+        settings = json.loads((folder / CONFIG).read_bytes())
+        tensors = weights_from_bytes((folder / WEIGHTS).read_bytes())
     except OSError as error:
         reason = f"{error.strerror}: {error.filename}"
         raise CheckpointError(f"no checkpoint at {folder}: {reason}; make it by dhp train-lessons") from None
     except ValueError as error:
         raise CheckpointError(f"the checkpoint at {folder} is damaged: {error}; fetch it again") from None
-    if not isinstance(found, dict) or found.pop("model", None) != "UNet":
+    if not isinstance(settings, dict) or settings.pop("model", None) != "UNet":
         raise CheckpointError(f"{folder / CONFIG} does not describe a UNet")
     try:
-        shape = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in found.pop("network").items()
-        }
-        config = LessonConfig(UNetConfig(**shape), **found)
+        shape = settings.pop("network").items()
+        shape = {name: tuple(value) if isinstance(value, list) else value for name, value in shape}
+        config = LessonConfig(UNetConfig(**shape), **settings)
         network = UNet(config.network)
         network.load_state_dict(tensors)
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -235,16 +256,15 @@ def train_lessons(
     Returns:
         The folders written.
     """
-    digits, where, written = load_digits(), choose_device(device), []
+    digits = load_digits()
+    where = choose_device(device)
+    written = []
     for name in LESSONS:
         config = lesson_config(name, profile)
         labels = digits.train_labels if config.network.classes else None
-        tell = None if progress is None else lambda step, loss, name=name: progress(name, step, loss)
-        save_denoiser(
-            Path(folder) / name,
-            train_denoiser(config, digits.train, labels, device=where, progress=tell),
-            config,
-        )
+        report = None if progress is None else partial(progress, name)
+        network = train_denoiser(config, digits.train, labels, device=where, progress=report)
+        save_denoiser(Path(folder) / name, network, config)
         written.append(Path(folder) / name)
     return written
 

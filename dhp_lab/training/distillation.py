@@ -1,10 +1,15 @@
-"""Distillation of a U-Net with blocks removed from its teacher: task, output and feature losses (Kim et al.
-2023, eq. 2-4).
+"""Distillation of a U-Net with blocks removed from its teacher: task, output and feature losses.
+
+    L = w_task |target - S|^2 + w_output |T - S|^2 + w_feature sum_l |T_l - S_l|^2
+
+Kim et al. 2023, eq. 2-4. S and T are the outputs of student and teacher, S_l and T_l the features at the end
+of stage l.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,9 +23,10 @@ from torch.nn.functional import mse_loss
 from dhp_lab.core.precision import autocast
 from dhp_lab.diffusion.guidance import drop_labels
 from dhp_lab.diffusion.process import draw_times, noise_like, q_sample, v_from_eps
-from dhp_lab.latent.pipeline import EMPTY, LatentDiffusion, V_PREDICTION
+from dhp_lab.latent.folder import V_PREDICTION
+from dhp_lab.latent.pipeline import EMPTY, LatentDiffusion
 from dhp_lab.training.latent_diffusion import scaled_latents
-from dhp_lab.training.optimisation import optimizer_step, update_ema
+from dhp_lab.training.optimisation import EMA, optimizer_step
 
 LOSSES = ("task", "output", "feature")
 
@@ -32,10 +38,10 @@ class DistilConfig:
     Attributes:
         task, output, feature: weights of the three losses, at least 0; a loss of weight 0 is off, and one is
             on.
-        scenes, training_steps, batch_size: at least 1. lr: AdamW's peak step size, in (0, 1); the paper's is
-            5e-5.
+        scenes, training_steps, batch_size: at least 1.
+        lr: AdamW's peak learning rate, in (0, 1); the paper's is 5e-5.
         null_probability: share of the captions dropped, in [0, 1]; guidance needs it.
-        average: how much of the averaged weights each step keeps, in [0, 1). seed: of all that is random.
+        average: the EMA's decay, in [0, 1), see ``optimisation.EMA``. seed: of all that is random.
 
     Raises:
         ValueError: a value outside its range, or no loss at all.
@@ -54,7 +60,7 @@ class DistilConfig:
 
     def __post_init__(self) -> None:
         weights = [getattr(self, name) for name in LOSSES]
-        if not all(0 <= weight < float("inf") for weight in weights) or not any(weights):
+        if not all(0 <= weight < math.inf for weight in weights) or not any(weights):
             raise ValueError(
                 f"task, output and feature must be finite and at least 0, one of them above, got {weights}"
             )
@@ -76,36 +82,55 @@ def distillation_losses(
     context: Tensor,
     target: Tensor,
 ) -> dict[str, Tensor]:
-    """The losses "task", "output" and "feature", () each, with a gradient to the student alone: Kim et al.
-    2023.
+    """The unweighted losses "task", "output" and "feature": Kim et al. 2023, eq. 2-4.
 
     Args:
-        z_t: (B, C, h, w) noisy latents at times t (B,), 1 .. T. context: (B, L, D).
+        teacher: the full U-Net; it gets no gradient.
+        student: made from it by ``smaller_unet``.
+        z_t: (B, C, h, w) noisy latents.
+        t: (B,) their times, 1 .. T.
+        context: (B, L, D) the captions' vectors.
         target: (B, C, h, w) what was drawn, in the terms the U-Nets are trained in: eps or v.
+
+    Returns:
+        Each loss, ().
 
     Raises:
         ValueError: features of different shapes: the student was not made from this teacher.
     """
-    with (
-        torch.no_grad(),
-        autocast(z_t.device),
-        _watched(stage_ends(teacher, len(student.down_blocks))) as asked,
-    ):
-        told = teacher(z_t, t - 1, encoder_hidden_states=context).sample.float()
-    with autocast(z_t.device), _watched(stage_ends(student, len(student.down_blocks))) as given:
-        found = student(z_t, t - 1, encoder_hidden_states=context).sample.float()
-    shapes = [tuple(a.shape) for a in given], [tuple(b.shape) for b in asked]
-    if shapes[0] != shapes[1]:
+    stages = len(student.down_blocks)
+    with torch.no_grad():
+        teacher_output, teacher_features = _forward(teacher, stages, z_t, t, context)
+    output, features = _forward(student, stages, z_t, t, context)
+    shapes = [tuple(feature.shape) for feature in features]
+    teacher_shapes = [tuple(feature.shape) for feature in teacher_features]
+    if shapes != teacher_shapes:
         raise ValueError(
-            f"the student's stages end in {shapes[0]}, the teacher's in {shapes[1]}; make it by smaller_unet"
+            f"the student's stages end in {shapes}, the teacher's in {teacher_shapes}; "
+            "make it by smaller_unet"
         )
-    features = torch.stack([mse_loss(a.float(), b.float()) for a, b in zip(given, asked, strict=True)]).sum()
-    return {"task": mse_loss(found, target), "output": mse_loss(found, told), "feature": features}
+    pairs = zip(features, teacher_features, strict=True)
+    return {
+        "task": mse_loss(output, target),
+        "output": mse_loss(output, teacher_output),
+        "feature": torch.stack([mse_loss(ours.float(), theirs.float()) for ours, theirs in pairs]).sum(),
+    }
+
+
+def _forward(
+    unet: UNet2DConditionModel, stages: int, z_t: Tensor, t: Tensor, context: Tensor
+) -> tuple[Tensor, list[Tensor]]:
+    """The U-Net's output (B, C, h, w) in float32, and what its first and last ``stages`` stages end in."""
+    with autocast(z_t.device), _outputs_of(stage_ends(unet, stages)) as features:
+        output = unet(z_t, t - 1, encoder_hidden_states=context).sample.float()
+    return output, features
 
 
 def stage_ends(unet: UNet2DConditionModel, stages: int) -> list[nn.Module]:
-    """What ends the first down stages and the last up stages; the innermost down stage ends before it is made
-    smaller.
+    """The modules that end the first down stages and the last up stages.
+
+    The innermost down stage ends in front of its downsampling, which the innermost stage of a smaller U-Net
+    lacks.
     """
     *outer, inner = unet.down_blocks[:stages]
     layers = getattr(inner, "attentions", None) or inner.resnets
@@ -113,17 +138,16 @@ def stage_ends(unet: UNet2DConditionModel, stages: int) -> list[nn.Module]:
 
 
 @contextmanager
-def _watched(modules: Iterable[nn.Module]) -> Iterator[list[Tensor]]:
-    """A list that fills with what the modules return, the first of several, in the order in which they run."""
-    found: list[Tensor] = []
-    hooks = [
-        module.register_forward_hook(
-            lambda module, given, out: found.append(out if isinstance(out, Tensor) else out[0])
-        )
-        for module in modules
-    ]
+def _outputs_of(modules: Iterable[nn.Module]) -> Iterator[list[Tensor]]:
+    """A list that fills with the modules' outputs, the first of several, in the order in which they run."""
+    outputs: list[Tensor] = []
+
+    def keep(module: nn.Module, inputs: tuple, output: Tensor | tuple[Tensor, ...]) -> None:
+        outputs.append(output if isinstance(output, Tensor) else output[0])
+
+    hooks = [module.register_forward_hook(keep) for module in modules]
     try:
-        yield found
+        yield outputs
     finally:
         for hook in hooks:
             hook.remove()
@@ -136,35 +160,41 @@ def distil(
     *,
     progress: Callable[[int, dict[str, float]], None] | None = None,
 ) -> LatentDiffusion:
-    """Train a smaller U-Net on scenes beside its teacher; return the teacher's pipeline with its averaged
-    weights, in eval mode.
+    """Train a smaller U-Net on scenes beside its teacher.
 
     A run is a function of its arguments, whatever the state of torch's global generator. First stage and text
     encoder are the teacher's, and stay as they are, as do ``teacher`` and ``student``.
 
     Args:
+        config: everything that the run depends on, except teacher and student.
+        teacher: a pipeline trained on captioned scenes.
         student: made from ``teacher.unet`` by ``smaller_unet``.
         progress: ``progress(step, losses)``, called after each step, the first of them 1; all three losses,
-            not weighted.
+            unweighted.
+
+    Returns:
+        The teacher's pipeline with the EMA of the student's weights as its U-Net, in eval mode.
 
     Raises:
         ValueError: a student that does not fit, or a loss that is not finite.
     """
     z, captions = scaled_latents(teacher.vae, config.scenes, seed=config.seed)
-    tokens = teacher.tokens([*captions, EMPTY])  # (N + 1, L), the last says nothing
+    tokens = teacher.tokens([*captions, EMPTY])  # (N + 1, L), the last is the empty caption
     network = copy.deepcopy(student).eval().requires_grad_(True)  # eval: no dropout
     network.set_attn_processor(AttnProcessor())  # on a CPU faster to train; the same result
-    average = copy.deepcopy(network).requires_grad_(False)
+    ema = EMA(network, config.average)
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=1e-4)
     generator = torch.Generator().manual_seed(config.seed)
     for step in range(1, config.training_steps + 1):
-        losses = distillation_losses(teacher.unet, network, *_batch(config, teacher, z, tokens, generator))
-        loss = sum(getattr(config, name) * losses[name] for name in LOSSES if getattr(config, name))
+        batch = _batch(config, teacher, z, tokens, generator)
+        losses = distillation_losses(teacher.unet, network, *batch)
+        weights = {name: getattr(config, name) for name in LOSSES}
+        loss = sum(weight * losses[name] for name, weight in weights.items() if weight)
         optimizer_step(loss, network, optimizer, lr=config.lr, step=step, steps=config.training_steps)
-        update_ema(average, network, min(config.average, step / (step + 10)))
+        ema.update(network)
         if progress is not None:
             progress(step, {name: value.item() for name, value in losses.items()})
-    return replace(teacher, unet=average)
+    return replace(teacher, unet=ema.average)
 
 
 @torch.no_grad()
@@ -177,9 +207,11 @@ def _batch(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Noisy latents, their times, the captions' vectors, and what was drawn in the teacher's terms."""
     chosen = torch.randint(len(z), (config.batch_size,), generator=generator)
-    asked = drop_labels(chosen, len(z), probability=config.null_probability, generator=generator)
-    context = teacher.text_encoder(tokens[asked]).last_hidden_state  # (B, L, D)
+    captions = drop_labels(chosen, len(z), probability=config.null_probability, generator=generator)
+    context = teacher.text_encoder(tokens[captions]).last_hidden_state  # (B, L, D)
     z0 = z[chosen].contiguous(memory_format=torch.channels_last)
-    t, eps = draw_times(teacher.schedule, z0, generator), noise_like(z0, generator)
+    t = draw_times(teacher.schedule, z0, generator)
+    eps = noise_like(z0, generator)
+    z_t = q_sample(teacher.schedule, z0, t, eps)
     target = v_from_eps(teacher.schedule, z0, t, eps) if teacher.prediction == V_PREDICTION else eps
-    return q_sample(teacher.schedule, z0, t, eps), t, context, target
+    return z_t, t, context, target

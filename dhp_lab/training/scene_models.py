@@ -1,10 +1,9 @@
-"""The shipped models of captioned scenes: how each was trained, where it lies, and the one command that makes
-them all.
+"""The shipped models of captioned scenes: how each was trained, where it lies, and one command for all.
 
-| checkpoint                  | is                                                                    |
-|-----------------------------|-----------------------------------------------------------------------|
+| checkpoint                  | is                                                                           |
+|-----------------------------|------------------------------------------------------------------------------|
 | `scenes-f4`, `scenes-f8`    | latent diffusion on latents of 16 x 16 and of 8 x 8, with their first stages |
-| `scenes-vq`                 | a VQ-reg first stage with f = 4, beside the KL-reg one in `scenes-f4` |
+| `scenes-vq`                 | a VQ-reg first stage with f = 4, beside the KL-reg one in `scenes-f4`        |
 
 With f = 4 the second stage is trained in two rounds: the first learns where things lie, which is decided at
 high noise, and little of what they are; in the second, high noise counts less.
@@ -17,12 +16,14 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import torch
 from diffusers import AutoencoderKL, VQModel
+from torch import Tensor
 
 from dhp_lab.core.paths import CHECKPOINTS
 from dhp_lab.core.settings import PROFILES, choose_device
 from dhp_lab.data.scenes import batch, parse
-from dhp_lab.latent.autoencoders import load_autoencoder, save_autoencoder
+from dhp_lab.latent.autoencoders import Autoencoder, load_autoencoder, save_autoencoder
 from dhp_lab.latent.pipeline import LatentDiffusion
 from dhp_lab.training.autoencoder import AutoencoderConfig, train_autoencoder
 from dhp_lab.training.latent_diffusion import LatentConfig, train_latent_diffusion
@@ -30,11 +31,17 @@ from dhp_lab.training.latent_diffusion import LatentConfig, train_latent_diffusi
 Progress = Callable[[str, int, float], None]
 """``progress(name, step, loss)``, called after each step, the first of them 1."""
 
+Report = Callable[[int, float], None]
+"""The same of one model: ``report(step, loss)``."""
+
 
 @dataclass(frozen=True)
 class SceneConfig:
-    """How a shipped model is trained: its first stage, and the rounds of its second one, each going on from
-    the one before.
+    """How a shipped model is trained.
+
+    Attributes:
+        first: its first stage.
+        second: the rounds of its second stage, each starting from the one before; () for a first stage alone.
     """
 
     first: AutoencoderConfig
@@ -42,7 +49,7 @@ class SceneConfig:
 
     @property
     def training_steps(self) -> int:
-        """Of both stages together."""
+        """The gradient steps of both stages together."""
         return self.first.training_steps + sum(one.training_steps for one in self.second)
 
 
@@ -59,7 +66,7 @@ SCENE_MODELS = {
 }
 
 SHORT = {"ci": (10, 8, 128), "laptop": (120, 100, 1024)}
-"""What profiles other than "gpu" take in place of the above: steps of the first and of the second stage, and scenes."""
+"""Steps of the first stage, steps of the second, and scenes, in the profiles other than "gpu"."""
 
 
 def scene_config(name: str, profile: str = "gpu") -> SceneConfig:
@@ -69,8 +76,8 @@ def scene_config(name: str, profile: str = "gpu") -> SceneConfig:
         ValueError: there is no such model or profile.
     """
     if name not in SCENE_MODELS or profile not in PROFILES:
-        known = f"{', '.join(SCENE_MODELS)} and one of {', '.join(PROFILES)}"
-        raise ValueError(f"choose one of {known}; got {name!r} and {profile!r}")
+        choices = f"one of {', '.join(SCENE_MODELS)} and one of {', '.join(PROFILES)}"
+        raise ValueError(f"choose {choices}; got {name!r} and {profile!r}")
     config = SCENE_MODELS[name]
     if profile not in SHORT:
         return config
@@ -80,11 +87,14 @@ def scene_config(name: str, profile: str = "gpu") -> SceneConfig:
 
 
 def load_scenes(f: int = 4) -> LatentDiffusion:
-    """The shipped latent diffusion model with f = 4 or 8, in eval mode; it refuses captions outside the
-    grammar.
+    """The shipped latent diffusion model, in eval mode; it refuses captions outside the grammar.
+
+    Args:
+        f: 4 or 8, how many pixels a latent spans in each direction.
 
     Raises:
-        ValueError: there is no such f. CheckpointError: a part of the folder is missing or damaged.
+        ValueError: there is no such f.
+        CheckpointError: a part of the folder is missing or damaged.
     """
     if (name := f"scenes-f{f}") not in SCENE_MODELS:
         raise ValueError(f"f must be 4 or 8, got {f!r}")
@@ -111,9 +121,11 @@ def train_scenes(
     """Train shipped models on scenes, each saved in a folder of its name as soon as it stands.
 
     Args:
-        folder: receives scenes-f4/, scenes-f8/ and scenes-vq/. names: some of these.
-        profile: "gpu" makes what is shipped; "laptop" and "ci" train for less. device: as for
-            ``settings.choose_device``.
+        folder: receives scenes-f4/, scenes-f8/ and scenes-vq/.
+        names: some of these.
+        profile: "gpu" makes what is shipped; "laptop" and "ci" train for less.
+        device: as for ``settings.choose_device``.
+        progress: called after each step with the model's name, the step and its loss.
 
     Returns:
         The folders written.
@@ -121,35 +133,43 @@ def train_scenes(
     Raises:
         ValueError: a name or profile that is not there.
     """
-    configs, where, written = {name: scene_config(name, profile) for name in names}, choose_device(device), []
-    tell = progress or (lambda name, step, loss: None)
+    configs = {name: scene_config(name, profile) for name in names}
+    where = choose_device(device)
+    written = []
     for name, config in configs.items():
-        first = train_autoencoder(
-            config.first,
-            lambda count, seed: batch(count, seed)[0],
-            device=where,
-            progress=lambda step, losses, name=name: tell(name, step, losses["loss"]),
-        )
-        if not config.second:
-            save_autoencoder(Path(folder) / name, first)
+        report = partial(progress or _no_progress, name)
+        first = _train_first_stage(config.first, where, report)
+        if config.second:
+            model = _train_rounds(config, first, report)
+            model.save(Path(folder) / name, training=asdict(config))
         else:
-            _train_rounds(config, first, partial(tell, name)).save(
-                Path(folder) / name, training=asdict(config)
-            )
+            save_autoencoder(Path(folder) / name, first)
         written.append(Path(folder) / name)
     return written
 
 
-def _train_rounds(
-    config: SceneConfig, first: AutoencoderKL, tell: Callable[[int, float], None]
-) -> LatentDiffusion:
-    before, model = config.first.training_steps, None
+def _no_progress(name: str, step: int, loss: float) -> None:
+    pass
+
+
+def _train_first_stage(config: AutoencoderConfig, device: torch.device, report: Report) -> Autoencoder:
+    def pictures(count: int, seed: int) -> Tensor:
+        return batch(count, seed)[0]
+
+    def report_loss(step: int, losses: dict[str, float]) -> None:
+        report(step, losses["loss"])
+
+    return train_autoencoder(config, pictures, device=device, progress=report_loss)
+
+
+def _train_rounds(config: SceneConfig, first: AutoencoderKL, report: Report) -> LatentDiffusion:
+    steps_before = config.first.training_steps
+    model = None
     for one in config.second:
-        model = train_latent_diffusion(
-            one,
-            first,
-            start=model,
-            progress=lambda step, loss, before=before: tell(before + step, loss),
-        )
-        before += one.training_steps
+
+        def report_step(step: int, loss: float, before: int = steps_before) -> None:
+            report(before + step, loss)
+
+        model = train_latent_diffusion(one, first, start=model, progress=report_step)
+        steps_before += one.training_steps
     return model
