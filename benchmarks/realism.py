@@ -45,6 +45,7 @@ import torch
 from saving import save
 from torch import Tensor, nn
 
+from dhp_lab.codec import dhp_file
 from dhp_lab.codec.bits.bitstream import read
 from dhp_lab.codec.entropy_coding import decode_latents
 from dhp_lab.codec.model import DiffusionHyperprior
@@ -54,7 +55,6 @@ from dhp_lab.core.paths import default_checkpoint
 from dhp_lab.core.settings import choose_device
 from dhp_lab.data.images import Picture, load_pictures
 from dhp_lab.data.photos import PHOTOS, load_photo
-from dhp_lab.evaluation.evaluate import Coder
 from dhp_lab.metrics import feature_networks as metric_networks
 from dhp_lab.metrics.feature_distances import frechet_distance, kernel_distance
 from dhp_lab.metrics.generative import BATCH, lpips
@@ -163,8 +163,8 @@ def off(
     """How far our blends are from what `decompress` makes of the file, in 8-bit levels, at the most."""
     worst = 0.0
     for (k, gamma), x_hat in ways.items():
-        coder = Coder(model, (k,), gamma or 0.0, options.seed, choose_device(options.device))
-        worst = max(worst, 255 * (round_to_8_bits(coder.decode([data], k)) - x_hat).abs().max().item())
+        whole = dhp_file.decode(model, data, steps=k, gamma=gamma or 0.0, seed=options.seed).float().cpu()
+        worst = max(worst, 255 * (round_to_8_bits(whole) - x_hat).abs().max().item())
     return worst
 
 
@@ -189,13 +189,13 @@ def measure_all(options: argparse.Namespace) -> dict[str, object]:
     device, notes = choose_device(options.device), []
     networks = networks_at_hand(options.networks, notes)
     model = DiffusionHyperprior.from_pretrained(options.model_path).to(device)
-    coder, worst, names = Coder(model, options.steps, 0.0, options.seed, device), 0.0, []
+    worst, names = 0.0, []
     figures, features, real = defaultdict(list), defaultdict(list), []
     for name, x in pictures_of(options.data_path):
         if "fid" in networks:
             real.append(seen(x, options.patch))
         for lambda_rate in options.lambda_rates:
-            (data,) = coder.encode(x, lambda_rate)
+            data = dhp_file.encode(model, x, lambda_rate=lambda_rate)
             ways = dict(decodings(model, data, options))
             if not names:
                 worst = max(worst, off(model, data, {way: ways[way] for way in list(ways)[-2:]}, options))

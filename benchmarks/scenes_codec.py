@@ -33,11 +33,11 @@ from realism import listed
 from saving import save
 from torch import Tensor
 
+from dhp_lab.codec import dhp_file
 from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.core.environment import environment
 from dhp_lab.core.settings import choose_device
 from dhp_lab.data.scenes import batch, caption_accuracy
-from dhp_lab.evaluation.evaluate import Coder
 from dhp_lab.metrics.pixels import gradient_energy_ratio, psnr, round_to_8_bits
 from dhp_lab.metrics.rd_curves import bd_rate
 
@@ -60,20 +60,14 @@ def curve(folder: Path, steps: tuple[int, ...], options: argparse.Namespace) -> 
     device = choose_device(options.device)
     model = DiffusionHyperprior.from_pretrained(folder).to(device)
     x, captions = batch(options.count, options.seed)
-    coder, rows = Coder(model, steps, 0.0, 0, device), []
+    rows = []
     for rate in options.lambda_rates:
-        files = coder.encode(x, rate)
+        files = dhp_file.encode_batch(model, x, lambda_rate=rate)
         size = mean(len(data) for data in files)
         for k in steps:
-            rows.append(
-                {
-                    "lambda_rate": rate,
-                    "K": k,
-                    "bytes": size,
-                    "bpp": 8 * size / x[0, 0].numel(),
-                    **judged(coder.decode(files, k).cpu(), x, captions),
-                }
-            )
+            x_hat = dhp_file.decode_batch(model, files, steps=k).float().cpu()
+            row = {"lambda_rate": rate, "K": k, "bytes": size, "bpp": 8 * size / x[0, 0].numel()}
+            rows.append(row | judged(x_hat, x, captions))
     return rows
 
 

@@ -40,6 +40,7 @@ from realism import judge, listed, pictures_of
 from saving import save
 from torch import Tensor
 
+from dhp_lab.codec import dhp_file
 from dhp_lab.codec.bits.lambdas import CODE_MAX, LAMBDA_MAX, lambda_code, lambda_of
 from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.core.environment import environment
@@ -47,7 +48,6 @@ from dhp_lab.core.paths import default_checkpoint
 from dhp_lab.core.settings import choose_device
 from dhp_lab.core.weights import CheckpointError
 from dhp_lab.data.images import MIN_SIDE
-from dhp_lab.evaluation.evaluate import Coder
 from dhp_lab.metrics.pixels import round_to_8_bits
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -72,17 +72,17 @@ def load(folder: Path, transmit: str, device: torch.device) -> DiffusionHyperpri
     return model
 
 
-def largest_that_fits(coder: Coder, x: Tensor, n_bytes: int) -> tuple[bytes, float]:
+def largest_that_fits(model: DiffusionHyperprior, x: Tensor, n_bytes: int) -> tuple[bytes, float]:
     """Return the largest file of x with at most `n_bytes`, and its lambda; where none fits, the smallest.
 
     Files shrink as lambda grows, but for a few bytes: lambdas are halved between, down to a 64th of an
     octave.
     """
     low, high = lambda_code(FINEST), CODE_MAX  # too fine, and what is taken
-    data = coder.encode(x, lambda_of(high))[0]
+    data = dhp_file.encode(model, x, lambda_rate=lambda_of(high))
     while high - low > 32 and len(data) <= n_bytes:
         middle = (low + high) // 2
-        tried = coder.encode(x, lambda_of(middle))[0]
+        tried = dhp_file.encode(model, x, lambda_rate=lambda_of(middle))
         if len(tried) <= n_bytes:
             high, data = middle, tried
         else:
@@ -90,7 +90,7 @@ def largest_that_fits(coder: Coder, x: Tensor, n_bytes: int) -> tuple[bytes, flo
     return data, lambda_of(high)
 
 
-def shrunk_that_fits(coder: Coder, x: Tensor, n_bytes: int) -> tuple[bytes, Tensor]:
+def shrunk_that_fits(model: DiffusionHyperprior, x: Tensor, n_bytes: int) -> tuple[bytes, Tensor]:
     """Return the file of the largest shrunk copy of x with at most `n_bytes`, and its picture (K = 1)
     enlarged to x's size.
 
@@ -100,11 +100,11 @@ def shrunk_that_fits(coder: Coder, x: Tensor, n_bytes: int) -> tuple[bytes, Tens
     size, scale, data = x.shape[-2:], SHRINK, b""
     while not data or len(data) > n_bytes and scale * min(size) > MIN_SIDE:
         sides = [max(MIN_SIDE, round(scale * side)) for side in size]
-        data = coder.encode(
-            F.interpolate(x, size=sides, mode="bicubic", antialias=True).clamp(0, 1), LAMBDA_MAX
-        )[0]
+        small = F.interpolate(x, size=sides, mode="bicubic", antialias=True).clamp(0, 1)
+        data = dhp_file.encode(model, small, lambda_rate=LAMBDA_MAX)
         scale *= SHRINK
-    return data, F.interpolate(coder.decode([data], 1), size=size, mode="bicubic").clamp(0, 1)
+    x_hat = dhp_file.decode(model, data, steps=1).float().cpu()
+    return data, F.interpolate(x_hat, size=size, mode="bicubic").clamp(0, 1)
 
 
 def measure_all(options: argparse.Namespace) -> dict[str, object]:
@@ -112,19 +112,16 @@ def measure_all(options: argparse.Namespace) -> dict[str, object]:
     device, names, figures, facts = choose_device(options.device), [], defaultdict(list), defaultdict(list)
     models = {"z": load(options.z_model_path, "z", device), "z+y": load(options.model_path, "z+y", device)}
     steps = {"z": options.z_steps, "z+y": options.steps}
-    coders = {
-        transmit: Coder(model, steps[transmit], 0.0, options.seed, device)
-        for transmit, model in models.items()
-    }
     for name, x in pictures_of(options.data_path):
         for rate in options.lambda_rates:
-            files = {"z": coders["z"].encode(x, rate)[0]}
-            files["z+y"], found = largest_that_fits(coders["z+y"], x, len(files["z"]))
-            for transmit, coder in coders.items():
-                for k in coder.steps:
-                    x_hat = round_to_8_bits(coder.decode([files[transmit]], k))
+            files = {"z": dhp_file.encode(models["z"], x, lambda_rate=rate)}
+            files["z+y"], found = largest_that_fits(models["z+y"], x, len(files["z"]))
+            for transmit, model in models.items():
+                for k in steps[transmit]:
+                    x_hat = dhp_file.decode(model, files[transmit], steps=k, seed=options.seed).float().cpu()
+                    x_hat = round_to_8_bits(x_hat)
                     figures[rate, transmit, k].append(judge(x_hat, x, len(files[transmit]), set()))
-            files["shrunk"], x_hat = shrunk_that_fits(coders["z+y"], x, len(files["z"]))
+            files["shrunk"], x_hat = shrunk_that_fits(models["z+y"], x, len(files["z"]))
             figures[rate, "shrunk", 1].append(judge(round_to_8_bits(x_hat), x, len(files["shrunk"]), set()))
             facts[rate].append(
                 {

@@ -24,13 +24,12 @@ from oracles import largest
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from dhp_lab.codec import DiffusionHyperprior, create_bk_sdm_compression_model
+from dhp_lab.codec import DiffusionHyperprior, create_bk_sdm_compression_model, dhp_file
 from dhp_lab.codec.create import with_settings
 from dhp_lab.codec.stable_diffusion.config import FOLDER, StableDiffusionConfig
 from dhp_lab.codec.stable_diffusion.networks import Frozen
 from dhp_lab.core.weights import CheckpointError
 from dhp_lab.data.scenes import batch
-from dhp_lab.evaluation.evaluate import Coder
 from dhp_lab.metrics.pixels import psnr
 from dhp_lab.training.codec_objective import Objective
 
@@ -474,7 +473,6 @@ def test_on_the_shipped_folder_the_u_net_repairs_what_rounding_broke():
 def test_the_shipped_codec_of_scenes(lambda_rate, bytes_at_most, gain):
     model = DiffusionHyperprior.from_pretrained(SCENES.with_name("scenes-codec"))
     x, _ = batch(8, seed=99)
-    coder = Coder(model, (0, 1), 0.0, 0, torch.device("cpu"))
-    files = coder.encode(x, lambda_rate)
-    plain, asked = (psnr(coder.decode(files, k), x).mean().item() for k in (0, 1))
+    files = dhp_file.encode_batch(model, x, lambda_rate=lambda_rate)
+    plain, asked = (psnr(dhp_file.decode_batch(model, files, steps=k), x).mean().item() for k in (0, 1))
     assert sum(map(len, files)) / len(files) < bytes_at_most and asked > plain + gain

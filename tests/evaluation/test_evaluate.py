@@ -2,6 +2,7 @@
 known exactly.
 """
 
+import itertools
 import json
 import math
 import resource
@@ -20,10 +21,10 @@ from dhp_lab.codec.bits.bitstream import HEADER_BYTES
 from dhp_lab.codec.bits.lambdas import lambda_code, lambda_of
 from dhp_lab.core.environment import cpu_model, peak_memory_mb
 from dhp_lab.data.images import batches, load_pictures, save_image
-from dhp_lab.evaluation import evaluate as evaluation
 from dhp_lab.evaluation import report
 from dhp_lab.evaluation.classical import CODECS, decode, encode, find_codec, sweep
-from dhp_lab.evaluation.evaluate import EvaluationConfig, evaluate, run
+from dhp_lab.evaluation.config import CLASSICAL_CODECS, DEFAULT_LAMBDA_RATES, EvaluationConfig
+from dhp_lab.evaluation.evaluate import evaluate, run
 from dhp_lab.evaluation.measurements import Measurement, average
 from dhp_lab.metrics.pixels import decibel, ms_ssim, psnr
 from dhp_lab.metrics.rd_curves import bd_rate
@@ -40,6 +41,7 @@ def photo(height=176, width=192, shift=0):
 @dataclass(frozen=True)
 class FakeConfig:
     transmit: str = "z+y"
+    passes: int = 1
 
 
 class FakeModel:
@@ -48,7 +50,7 @@ class FakeModel:
     """
 
     model_id, config = b"fake-mdl", FakeConfig()
-    file_fields = {"model_id": b"fake-mdl"}
+    log2_spread = torch.zeros(())  # on the model's device
 
     def __init__(self):
         self.calls = []
@@ -114,9 +116,9 @@ def test_points_are_means_over_pictures():
 
 
 def test_average_keeps_codecs_and_settings_apart():
-    row = lambda codec, n_bytes, time: Measurement(
-        codec, 1, "p", 10, 20, n_bytes, 30.0, None, 1.0, time, time
-    )
+    def row(codec, n_bytes, time):
+        return Measurement(codec, 1, "p", 10, 20, n_bytes, 30.0, None, 1.0, time, time)
+
     first, second = average([row("a", 100, 1.0), row("b", 50, 1.0), row("a", 200, 2.0), row("a", 600, 9.0)])
     assert (first.codec, first.bpp, first.encode_seconds, first.ms_ssim) == ("a", 12.0, 2.0, None)
     assert (second.codec, second.bpp, second.pictures) == ("b", 2.0, 1)
@@ -139,22 +141,24 @@ def test_batches_hold_consecutive_pictures_of_one_size():
 
 def test_batch_size_changes_no_figure():
     pictures = [(name, photo(shift=shift)) for name, shift in (("a", 0), ("b", 20), ("c", 40))]
-    one, model = (evaluate(m := FakeModel(), pictures, lambda_rates=(1e-3,), codecs=(), batch_size=1), m)
-    assert {size for size, _ in model.calls} == {1}
-    three, model = (evaluate(m := FakeModel(), pictures, lambda_rates=(1e-3,), codecs=(), batch_size=4), m)
-    assert {size for size, _ in model.calls} == {3}
-    figures = lambda result: sorted(
-        (r.codec, r.picture, r.n_bytes, r.psnr, r.texture) for r in result.measurements
-    )
-    assert figures(one) == figures(three)
+    found = {}
+    for batch_size, coded_together in ((1, 1), (4, 3)):
+        model = FakeModel()
+        result = evaluate(model, pictures, lambda_rates=(1e-3,), codecs=(), batch_size=batch_size)
+        assert {size for size, _ in model.calls} == {coded_together}
+        rows = [(r.codec, r.picture, r.n_bytes, r.psnr, r.texture) for r in result.measurements]
+        found[batch_size] = sorted(rows)
+    assert found[1] == found[4]
 
 
 def test_bd_rates_are_those_of_the_averaged_curves():
     x = photo()
     result = evaluate(FakeModel(), [("a", x)], lambda_rates=LAMBDAS, steps=(0, 1), codecs=("jpeg",))
-    curve = lambda codec: tuple(
-        zip(*((p.bpp, p.psnr) for p in result.points if p.codec == codec), strict=True)
-    )
+
+    def curve(codec):
+        own = [point for point in result.points if point.codec == codec]
+        return tuple(point.bpp for point in own), tuple(point.psnr for point in own)
+
     found = {(one.test, one.anchor, one.metric): one for one in result.comparisons}
     pairs = [("dhp K=0", "JPEG"), ("dhp K=1", "JPEG"), ("dhp K=1", "dhp K=0")]
     assert set(found) == {(*pair, metric) for pair in pairs for metric in ("PSNR", "MS-SSIM")}
@@ -225,9 +229,9 @@ def test_run_writes_one_json_with_everything(tmp_path, fake_checkpoint):
     save_image(photo(), folder / "a.png")
     (folder / "b.png").write_text("not a picture")
     config = EvaluationConfig(
-        tmp_path / "model",
-        folder,
-        tmp_path / "out",
+        data_path=folder,
+        model_path=tmp_path / "model",
+        output_dir=tmp_path / "out",
         steps=(0, 2),
         lambda_rates=LAMBDAS,
         save_samples=True,
@@ -239,7 +243,8 @@ def test_run_writes_one_json_with_everything(tmp_path, fake_checkpoint):
     assert str(tmp_path) not in text
     assert stored["about"]["command"] == (
         "dhp evaluate --model_path model --data_path 'my photos' --output_dir out --steps 0,2 "
-        "--lambda_rates 0.01,0.003,0.001,0.0006 --gamma 0.0 --seed 0 --batch_size 4 --device cpu --codecs jpeg --save_samples"
+        "--lambda_rates 0.01,0.003,0.001,0.0006 --gamma 0.0 --seed 0 --batch_size 4 --device cpu "
+        "--codecs jpeg --save_samples"
     )
     assert stored["about"]["pictures_from"] == "my photos"
     assert stored["about"]["model_id"] == b"fake-mdl".hex()
@@ -265,9 +270,11 @@ def test_samples_are_the_pictures_that_were_measured(tmp_path):
         codecs=(),
         save_samples=tmp_path,
     )
-    read = lambda name: (
-        torch.from_numpy(skimage.io.imread(tmp_path / name)).permute(2, 0, 1)[None].float() / 255
-    )
+
+    def read(name):
+        pixels = torch.from_numpy(skimage.io.imread(tmp_path / name))  # (H, W, 3)
+        return pixels.permute(2, 0, 1)[None].float() / 255
+
     assert torch.equal(read("in_a.png"), photo())
     assert (read("in_a_lambda0.01_K0.png") - expected_row(photo(), 1e-2, 0)[1]).abs().max() < 1e-6
 
@@ -279,9 +286,10 @@ def test_json_of_identical_pictures_has_no_infinity():
 
 
 def test_published_curves_join_only_for_kodak():
-    row = lambda number, height=512: Measurement(
-        "dhp K=0", 1.0, f"kodim{number:02d}.png", height, 768, 9, 30.0, 0.9, 1.0, 0.1, 0.1
-    )
+    def row(number, height=512):
+        name = f"kodim{number:02d}.png"
+        return Measurement("dhp K=0", 1.0, name, height, 768, 9, 30.0, 0.9, 1.0, 0.1, 0.1)
+
     kodak = [row(number) for number in range(1, 25)]
     assert report.is_kodak(kodak)
     assert not report.is_kodak(kodak[:23])
@@ -294,7 +302,7 @@ def test_published_anchors_are_ordered_as_the_papers_say():
     """The newer codec saves bits: JPEG, scale hyperprior (Balle 2018), mean-scale (Minnen 2018), VTM."""
     curves = report.published_curves()
     names = ["jpeg", "bmshj2018-hyperprior", "mbt2018-mean", "vtm"]
-    for older, newer in zip(names, names[1:]):
+    for older, newer in itertools.pairwise(names):
         found = bd_rate(curves[f"{older} (published)"]["PSNR"], curves[f"{newer} (published)"]["PSNR"])
         assert found.percent < -5
     sources = json.loads(report.ANCHORS.read_text())
@@ -305,12 +313,16 @@ def test_published_anchors_are_ordered_as_the_papers_say():
 # codecs
 
 
+def test_the_names_that_need_no_torch_are_those_of_the_codecs():
+    assert tuple(CODECS) == CLASSICAL_CODECS
+
+
 @pytest.mark.parametrize("key", CODECS)
 def test_classical_codec_sweeps_a_monotonic_curve(key):
     x = photo(256, 256)
     rows = list(sweep(find_codec(key), "astronaut", x))
     assert [row.setting for row in rows] == list(CODECS[key].settings)
-    assert all(a.n_bytes < b.n_bytes and a.psnr < b.psnr for a, b in zip(rows, rows[1:]))
+    assert all(a.n_bytes < b.n_bytes and a.psnr < b.psnr for a, b in itertools.pairwise(rows))
     first = encode(CODECS[key], x, CODECS[key].settings[0])
     assert rows[0].n_bytes == len(first)
     assert rows[0].psnr == pytest.approx(psnr(decode(first), x).item(), abs=1e-9)
@@ -350,7 +362,9 @@ def test_without_a_model_the_classical_codecs_are_measured():
 
 
 def test_decibel_of_the_means_not_mean_of_the_decibels():
-    row = lambda similarity: Measurement("c", 1.0, "p", 200, 200, 9, 30.0, similarity, 1.0, 0.1, 0.1)
+    def row(similarity):
+        return Measurement("c", 1.0, "p", 200, 200, 9, 30.0, similarity, 1.0, 0.1, 0.1)
+
     (curve,) = report.curves_of(average([row(0.9), row(0.99)])).values()
     assert curve["MS-SSIM"][1] == [pytest.approx(decibel(0.945))]
 
@@ -365,9 +379,9 @@ def test_peak_memory_lies_between_what_is_held_now_and_what_getrusage_says():
 
 
 def test_default_lambdas_are_evenly_spaced():
-    ratios = np.diff(np.log(evaluation.DEFAULT_LAMBDA_RATES))
+    ratios = np.diff(np.log(DEFAULT_LAMBDA_RATES))
     assert len(ratios) == 8
-    assert evaluation.DEFAULT_LAMBDA_RATES[0] == 2.3e-2 and evaluation.DEFAULT_LAMBDA_RATES[-1] == 3e-5
+    assert DEFAULT_LAMBDA_RATES[0] == 2.3e-2 and DEFAULT_LAMBDA_RATES[-1] == 3e-5
     assert np.abs(ratios - ratios.mean()).max() < 0.02
 
 
@@ -386,7 +400,7 @@ def test_the_real_codec_through_real_files():
     model = create_diffusion_hyperprior_model(N=8, M=192).eval()
     pictures = [("a", photo(176, 192)), ("b", photo(176, 192, shift=64))]
     result = evaluate(model, pictures, lambda_rates=(1e-2, 1e-3, 1e-4, 1e-5), steps=(0,), codecs=())
-    assert all(a.bpp < b.bpp and a.psnr < b.psnr for a, b in zip(result.points, result.points[1:]))
+    assert all(a.bpp < b.bpp and a.psnr < b.psnr for a, b in itertools.pairwise(result.points))
     assert result.points[-1].psnr > 30
     row = next(row for row in result.measurements if (row.picture, row.setting) == ("b", 1e-3))
     coded = model.compress(pictures[1][1], lambda_rate=1e-3)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import io
 import json
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,12 +15,13 @@ import torch
 from models import untrained
 from PIL import Image
 
+from dhp_lab.codec import dhp_file
 from dhp_lab.codec.bits import bitstream
 from dhp_lab.codec.bits.bitstream import BitstreamError
 from dhp_lab.data.images import to_pixels, to_tensor
 from dhp_lab.data.photos import load_photo
 from dhp_lab.evaluation import classical
-from dhp_lab.evaluation.evaluate import Coder, evaluate
+from dhp_lab.evaluation.evaluate import evaluate
 from dhp_lab.evaluation.measurements import Point
 from dhp_lab.evaluation.report import to_json
 from dhp_lab.lessons.evaluation import failures, measured_photo
@@ -344,13 +346,11 @@ def test_png_size_is_that_of_a_file(tmp_path):
 
 
 def test_no_spoiled_file_decodes(model):
-    coder = Coder(model, (1,), 0.0, 0, torch.device("cpu"))
-    data = coder.encode(load_photo("coffee", SIDE), 1e-3)[0]
+    data = dhp_file.encode(model, load_photo("coffee", SIDE), lambda_rate=1e-3)
+    decode = partial(dhp_file.decode, model)
     spoiled = failures.spoiled(data)
     assert data not in spoiled.values() and len(set(spoiled.values())) == len(spoiled) == 7
-    found = {
-        what: failures.outcome(lambda file: coder.decode([file], 1), file) for what, file in spoiled.items()
-    }
+    found = {what: failures.outcome(decode, file) for what, file in spoiled.items()}
     words = (
         "truncated header",
         "truncated file",
@@ -362,7 +362,7 @@ def test_no_spoiled_file_decodes(model):
     )
     for (what, message), word in zip(found.items(), words, strict=True):
         assert word in message, what
-    assert failures.outcome(lambda file: coder.decode([file], 1), data) == "decoded"
+    assert failures.outcome(decode, data) == "decoded"
 
 
 def test_other_errors_are_not_hidden():
@@ -426,11 +426,11 @@ def test_every_panel_shows_what_its_title_says(photos, model):
 
 def test_the_curves_are_measured(photos, model):
     curves = photos.curves("coffee")
-    coder, x = Coder(model, (1,), 0.0, 0, torch.device("cpu")), load_photo("coffee", SIDE)
-    data = coder.encode(x, measured_photo.CURVE_RATES[2])[0]
+    x = load_photo("coffee", SIDE)
+    data = dhp_file.encode(model, x, lambda_rate=measured_photo.CURVE_RATES[2])
     rates, qualities = curves["ours, K = 1"]
     assert rates[2] == 8 * len(data) / SIDE**2 and qualities[2] == pytest.approx(
-        psnr(coder.decode([data], 1), x).item()
+        psnr(dhp_file.decode(model, data), x).item()
     )
     assert rates == sorted(rates) and len(curves["JPEG"][0]) == len(classical.CODECS["jpeg"].settings)
 

@@ -11,11 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from dhp_lab.codec import dhp_file
 from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.data.images import to_pixels
 from dhp_lab.data.photos import PHOTOS
 from dhp_lab.evaluation import classical
-from dhp_lab.evaluation.evaluate import Coder
 from dhp_lab.metrics.pixels import (
     MS_SSIM_MIN_SIDE,
     bits_per_pixel,
@@ -96,19 +96,16 @@ class MeasuredPhoto:
         )
 
     def _decode(self, photo: str, lambda_rate: float, steps: int, gamma: float, seed: int) -> Tensor:
-        device = self.model.log2_spread.device
-        return Coder(self.model, (steps,), gamma, seed, device).decode(
-            [self.files.encode(photo, lambda_rate)[0]], steps
-        )
+        data = self.files.encode(photo, lambda_rate)[0]
+        return dhp_file.decode(self.model, data, steps=steps, gamma=gamma, seed=seed).float().cpu()
 
     def _curves(self, photo: str) -> dict[str, Curve]:
         """(bits per pixel, PSNR) of ours with K = 1, and of JPEG."""
         x, jpeg = self.files.photo(photo)[0], classical.find_codec("jpeg")
-        coder = Coder(self.model, (1,), 0.0, 0, self.model.log2_spread.device)
-        ours = [coder.encode(x, lambda_rate)[0] for lambda_rate in CURVE_RATES]
+        ours = [dhp_file.encode(self.model, x, lambda_rate=lambda_rate) for lambda_rate in CURVE_RATES]
         theirs = [classical.encode(jpeg, x, quality) for quality in jpeg.settings]
         decoded = {
-            "ours, K = 1": [(d, coder.decode([d], 1)) for d in ours],
+            "ours, K = 1": [(d, dhp_file.decode(self.model, d).float().cpu()) for d in ours],
             "JPEG": [(d, classical.decode(d)) for d in theirs],
         }
         return {
