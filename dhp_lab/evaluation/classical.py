@@ -23,6 +23,7 @@ from time import perf_counter
 from PIL import Image, features
 from torch import Tensor
 
+from dhp_lab.core.search import largest_within
 from dhp_lab.data.images import to_pixels, to_tensor
 from dhp_lab.evaluation.measurements import Measurement, measure
 from dhp_lab.metrics.pixels import RAW_BITS_PER_PIXEL
@@ -106,6 +107,17 @@ def decode(data: bytes) -> Tensor:
     """Decompress a file of any format that Pillow reads into a picture (1, 3, H, W) in [0, 1]."""
     with Image.open(io.BytesIO(data)) as image:
         return to_tensor(image.convert("RGB"))
+
+
+def jpeg_within(x: Tensor, n_bytes: int) -> bytes:
+    """Return the best JPEG file of at most n_bytes, or the smallest there is where none is that small.
+
+    Args:
+        x: (1, 3, H, W) in [0, 1].
+        n_bytes: the limit; all qualities from 1 to 100 are candidates.
+    """
+    jpeg = find_codec("jpeg")
+    return largest_within(lambda quality: encode(jpeg, x, quality), 1, 100, n_bytes)
 
 
 def sweep(codec: ClassicalCodec, picture: str, x: Tensor) -> Iterator[Measurement]:

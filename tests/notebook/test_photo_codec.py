@@ -19,7 +19,7 @@ from dhp_lab.evaluation import classical
 from dhp_lab.lessons.start_here.explorer import CodecExplorer
 from dhp_lab.metrics.pixels import psnr
 from dhp_lab.notebook.html import Rendered
-from dhp_lab.notebook.photo_codec import DETAIL, WHOLE, PhotoCodec, jpeg_within
+from dhp_lab.notebook.photo_codec import DETAIL, WHOLE, PhotoCodec
 from dhp_lab.notebook.sliders import Dropdown, Explorer, Slider
 
 SIDE = 64
@@ -171,10 +171,10 @@ def test_jpeg_within_is_the_best_that_fits():
     x = load_photo("chelsea", SIDE)
     sizes = [len(classical.encode(classical.find_codec("jpeg"), x, quality)) for quality in range(1, 101)]
     for budget in (sizes[10], sizes[49] - 1, sizes[90] + 3, max(sizes) + 100):
-        data = jpeg_within(x, budget)
+        data = classical.jpeg_within(x, budget)
         assert len(data) <= budget
         assert len(data) == max(size for size in sizes if size <= budget)
-    assert len(jpeg_within(x, 1)) == min(sizes)
+    assert len(classical.jpeg_within(x, 1)) == min(sizes)
 
 
 # The codec's figures
