@@ -10,6 +10,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dhp_lab.codec.config import CodecConfig
+from dhp_lab.codec.stable_diffusion.config import StableDiffusionConfig
 from dhp_lab.core.files import write_all_atomic
 from dhp_lab.core.hub import find_checkpoint
 from dhp_lab.core.weights import (
@@ -21,20 +23,20 @@ from dhp_lab.core.weights import (
 )
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
-    from dhp_lab.codec.config import CodecConfig
-    from dhp_lab.codec.model import DiffusionHyperprior
+    from dhp_lab.codec.parts import CodecParts
 
 PLACE = re.compile(rb'\n *"bk_sdm_path": [^\n]*')  # in CONFIG, as it is written
 
 RENAMED = {  # the heads of tensors' names in checkpoints of earlier versions
     "denoiser.trust": "denoiser.posterior_weight",
     "denoiser.doubt.": "denoiser.log_variance_head.",
+    "passes.later.": "context.networks.",
 }
 
 
-def save_model(folder: str | Path, model: DiffusionHyperprior) -> None:
+def save_model(folder: str | Path, config: CodecConfig, model: nn.Module) -> None:
     """Write config.json and model.safetensors (weights and probability tables) to a folder, made if need be.
 
     Raises:
@@ -42,13 +44,12 @@ def save_model(folder: str | Path, model: DiffusionHyperprior) -> None:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    config = json.dumps(model.config.stored(folder), indent=2) + "\n"
-    write_all_atomic({folder / WEIGHTS: weights_to_bytes(model), folder / CONFIG: config.encode()})
+    text = json.dumps(config.to_dict(folder), indent=2) + "\n"
+    write_all_atomic({folder / WEIGHTS: weights_to_bytes(model), folder / CONFIG: text.encode()})
 
 
 def read_checkpoint(folder: str | Path) -> tuple[dict, dict[str, Tensor], bytes]:
-    """The configuration, the tensors in float32, and the model id (first 8 bytes of the sha256 of both
-    files).
+    """The configuration's values, the tensors in float32 under today's names, and the model id.
 
     Raises:
         CheckpointError: a file is missing or cannot be read.
@@ -64,11 +65,8 @@ def read_checkpoint(folder: str | Path) -> tuple[dict, dict[str, Tensor], bytes]
         raise CheckpointError(f"the checkpoint at {folder} is damaged: {error}; fetch it again") from None
     if not isinstance(config, dict):
         raise CheckpointError(f"{folder / CONFIG} does not describe a codec")
-    return (
-        config,
-        {current_name(name): value for name, value in tensors.items()},
-        model_id(config_bytes, weights),
-    )
+    renamed = {current_name(name): value for name, value in tensors.items()}
+    return config, renamed, model_id(config_bytes, weights)
 
 
 def current_name(name: str) -> str:
@@ -82,25 +80,53 @@ def current_name(name: str) -> str:
 def model_id(config: bytes, weights: bytes) -> bytes:
     """The 8 bytes by which a file names its model: the head of sha256(config.json + model.safetensors).
 
-    Where borrowed networks lie does not count: ``parts`` says which they are.
+    Where borrowed networks lie does not count: ``parts`` holds a digest of their weights.
     """
     return hashlib.sha256(PLACE.sub(b"", config) + weights).digest()[:8]
 
 
+def load_codec(folder: str | Path) -> tuple[CodecConfig, CodecParts, dict[str, Tensor], bytes]:
+    """Everything that a model is made of: configuration, parts, tensors under today's names, model id.
+
+    Raises:
+        CheckpointError: a file is missing, damaged, or of another kind of model.
+    """
+    values, tensors, identity = read_checkpoint(folder)
+    try:
+        config = read_config(values, find_checkpoint(folder))
+        return config, load_parts(config), tensors, identity
+    except CheckpointError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise misfit(folder, error) from None
+
+
+def misfit(folder: str | Path, error: Exception) -> CheckpointError:
+    """The error of a checkpoint whose configuration or tensors do not fit this version."""
+    return CheckpointError(f"the checkpoint at {folder} does not fit this version of dhp_lab: {error}")
+
+
 def read_config(values: dict[str, object], folder: Path) -> CodecConfig:
-    """The inverse of ``CodecConfig.stored`` for any kind of codec.
+    """The inverse of ``to_dict`` for any kind of codec.
 
     Raises:
         TypeError, ValueError: values that no codec has.
     """
-    from dhp_lab.codec.config import CodecConfig
+    settings = {name: value for name, value in values.items() if name != "model"}
+    for kind in (CodecConfig, StableDiffusionConfig):
+        if values.get("model") == kind.kind:
+            return kind.from_dict(settings, folder)
+    raise ValueError(f"config.json does not describe a codec but {values.get('model')!r}")
 
-    values = dict(values)
-    kind = values.pop("model", None)
-    if kind == CodecConfig.kind:
-        return CodecConfig(**values)
-    from dhp_lab.codec.stable_diffusion.config import StableDiffusionConfig
 
-    if kind == StableDiffusionConfig.kind:
-        return StableDiffusionConfig.read(values, folder)
-    raise ValueError(f"config.json does not describe a codec but {kind!r}")
+def load_parts(config: CodecConfig) -> CodecParts:
+    """The parts that a configuration stands for. Errors as for ``native_parts`` and
+    ``stable_diffusion_parts``.
+    """
+    if isinstance(config, StableDiffusionConfig):  # its imports take seconds: only where they are needed
+        from dhp_lab.codec.stable_diffusion.parts import stable_diffusion_parts
+
+        return stable_diffusion_parts(config)
+    from dhp_lab.codec.parts import native_parts
+
+    return native_parts(config)

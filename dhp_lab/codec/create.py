@@ -1,5 +1,5 @@
-"""Creators of untrained codecs, native or around the parts of a Stable Diffusion folder, and a trained one
-with other settings.
+"""Creators of untrained codecs, native or around a Stable Diffusion folder, and a trained one with other
+settings.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from dhp_lab.codec.checkpoint import load_parts
 from dhp_lab.codec.config import CodecConfig
 from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.codec.networks.gain import START
-from dhp_lab.codec.stable_diffusion.config import PARTS, StableDiffusionConfig
-from dhp_lab.core.hub import find_checkpoint
-from dhp_lab.latent.pipeline import EMPTY, LatentDiffusion
+from dhp_lab.codec.stable_diffusion.config import StableDiffusionConfig
+
+PROBE = 16  # side, in latents, of the picture on which the cost of an error in y is measured
 
 
 def create_diffusion_hyperprior_model(
@@ -28,8 +29,8 @@ def create_diffusion_hyperprior_model(
     passes: int = 1,
     dead_zone: float = 0.0,
 ) -> DiffusionHyperprior:
-    """An untrained codec that already is a lapped-transform codec; see ``CodecConfig`` for the arguments and
-    errors.
+    """An untrained codec, which already is a lapped-transform codec. Arguments and errors as for
+    ``CodecConfig``.
     """
     model = DiffusionHyperprior(CodecConfig(N, M, diffusion_steps, schedule, transmit, passes, dead_zone))
     model.update()
@@ -37,8 +38,8 @@ def create_diffusion_hyperprior_model(
 
 
 def with_settings(model: DiffusionHyperprior, **settings: object) -> DiffusionHyperprior:
-    """The same codec with other settings: what it has learnt stays, what is new to it (later passes) starts
-    at nothing.
+    """The same codec with other settings: trained parts are kept, new ones (later passes) get their
+    initialisation.
 
     Args:
         settings: transmit, passes, dead_zone as in ``CodecConfig``; None leaves one as it is.
@@ -50,19 +51,16 @@ def with_settings(model: DiffusionHyperprior, **settings: object) -> DiffusionHy
     config = replace(model.config, **{name: value for name, value in settings.items() if value is not None})
     if config == model.config:
         return model
-    if config.passes != model.config.passes and min(config.passes, model.config.passes) > 1:
+    passes = model.config.passes
+    if config.passes != passes and min(config.passes, passes) > 1:
         raise ValueError(
-            f"a model of {model.config.passes} passes cannot be made one of {config.passes}; start from one of 1"
+            f"a model of {passes} passes cannot be made one of {config.passes}; start from one of 1"
         )
-    other = DiffusionHyperprior(config)
+    other = DiffusionHyperprior(config, load_parts(config))
     wanted = other.state_dict()
-    other.load_state_dict(
-        wanted | {name: tensor for name, tensor in model.state_dict().items() if name in wanted}
-    )
+    kept = {name: tensor for name, tensor in model.state_dict().items() if name in wanted}
+    other.load_state_dict(wanted | kept)
     return other.to(model.log2_spread.device, memory_format=torch.channels_last).train(model.training)
-
-
-PROBE = 16  # side, in latents, of the picture that tells what an error of y costs
 
 
 def create_bk_sdm_compression_model(
@@ -76,52 +74,50 @@ def create_bk_sdm_compression_model(
     passes: int = 1,
     dead_zone: float = 0.0,
 ) -> DiffusionHyperprior:
-    """An untrained hyperprior around the parts of a Stable Diffusion folder; see ``StableDiffusionConfig``.
+    """An untrained hyperprior around the parts of a Stable Diffusion folder.
 
     Its steps Delta start where they would be best if the VAE were linear: an error of y of variance v costs c
     v of MSE, which is measured here, and Delta^2 = 6 lambda C / (ln 2 c f^2) balances c Delta^2/12 against
-    -lambda log2(Delta) C / f^2.
+    -lambda log2(Delta) C / f^2. Arguments and errors as for ``StableDiffusionConfig`` and
+    ``stable_diffusion_parts``.
     """
-    context = (
-        empty_prompt(find_checkpoint(bk_sdm_path, PARTS)) if use_pretrained_unet else torch.zeros(1, 1, 1)
+    context = empty_prompt(bk_sdm_path) if use_pretrained_unet else torch.zeros(1, 1, 1)
+    config = StableDiffusionConfig(
+        N=N,
+        M=M,
+        diffusion_steps=diffusion_steps,
+        transmit=transmit,
+        passes=passes,
+        dead_zone=dead_zone,
+        bk_sdm_path=str(bk_sdm_path),
+        use_pretrained_vae=use_pretrained_vae,
+        use_pretrained_unet=use_pretrained_unet,
+        tokens=context.shape[1],
     )
-    model = DiffusionHyperprior(
-        StableDiffusionConfig(
-            tokens=context.shape[1],
-            N=N,
-            M=M,
-            diffusion_steps=diffusion_steps,
-            transmit=transmit,
-            passes=passes,
-            dead_zone=dead_zone,
-            bk_sdm_path=str(bk_sdm_path),
-            use_pretrained_vae=use_pretrained_vae,
-            use_pretrained_unet=use_pretrained_unet,
-        )
-    )
+    parts = load_parts(config)
+    model = DiffusionHyperprior(replace(config, parts=parts.digest), parts)
     with torch.no_grad():
         if use_pretrained_unet:
             model.denoiser.context.copy_(context)
-        best = 6 * model.M / (math.log(2) * _cost(model) * model.block**2)
+        best = 6 * model.M / (math.log(2) * _error_cost(model) * model.block**2)
         model.gain.knots += 0.5 * math.log2(best) - math.log2(START)
     model.update()
     return model.to(memory_format=torch.channels_last)
 
 
 @torch.no_grad()
-def empty_prompt(folder: Path) -> Tensor:
-    """(1, L, D): what the text encoder of a folder makes of the prompt that says nothing. Errors as for
-    ``LatentDiffusion.load``.
-    """
-    return LatentDiffusion.load(folder).context([EMPTY])
+def empty_prompt(folder: str | Path) -> Tensor:
+    """(1, L, D): a folder's text encoder on the empty prompt. Errors as for ``LatentDiffusion.load``."""
+    from dhp_lab.codec.stable_diffusion.parts import find_pipeline
+    from dhp_lab.latent.pipeline import EMPTY, LatentDiffusion
+
+    return LatentDiffusion.load(find_pipeline(folder)).context([EMPTY])
 
 
-def _cost(model: DiffusionHyperprior) -> float:
-    """c: the MSE of a picture for an error in y of variance 1, measured at a tenth of that on latents of unit
-    variance.
-    """
-    draw = torch.Generator().manual_seed(0)
-    y, noise = (torch.randn(1, model.M, PROBE, PROBE, generator=draw) for _ in range(2))
+def _error_cost(model: DiffusionHyperprior) -> float:
+    """c: the MSE of a picture for an error in y of variance 1, measured at a hundredth of it on unit latents."""
+    generator = torch.Generator().manual_seed(0)
+    y, noise = (torch.randn(1, model.M, PROBE, PROBE, generator=generator) for _ in range(2))
     size, zero = (model.block * PROBE,) * 2, torch.zeros(1)
-    clean, off = (model.synthesise(latents, zero, size) for latents in (y, y + 0.1 * noise))
-    return 100 * (off - clean).square().mean().item()
+    clean, noisy = (model.synthesise(latents, zero, size) for latents in (y, y + 0.1 * noise))
+    return 100 * (noisy - clean).square().mean().item()

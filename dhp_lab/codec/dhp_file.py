@@ -3,8 +3,8 @@
     data = dhp_file.encode(model, x, lambda_rate=1e-3)          # a whole file, header included
     x_hat = dhp_file.decode(model, data, steps=1)
 
-``encode_batch`` and ``decode_batch`` do the same for pictures of one size at once. ``codec.bits.bitstream`` is the
-container's format; ``DiffusionHyperprior.compress`` and ``decompress`` code the streams inside it.
+``encode_batch`` and ``decode_batch`` do the same for pictures of one size at once. ``codec.bits.bitstream``
+is the container's format; ``DiffusionHyperprior.compress`` and ``decompress`` code the streams inside it.
 """
 
 from __future__ import annotations
@@ -108,7 +108,8 @@ def check_header(model: DiffusionHyperprior, file: DhpFile) -> None:
     """Pass a file whose header fits the model.
 
     Raises:
-        BitstreamError: another model wrote it, or its number of passes or what it transmits is not the model's.
+        BitstreamError: another model wrote it, or its number of passes or what it transmits is not the
+            model's.
     """
     bitstream.check_model(file, model.model_id)
     for name, byte, said, own in (

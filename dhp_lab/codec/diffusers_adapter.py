@@ -7,7 +7,7 @@ whole timesteps from 0, where ours counts times from 1:
 
     betas = model.noise_schedule.betas.numpy()
     scheduler = DDIMScheduler(len(betas), trained_betas=betas, prediction_type="sample", clip_sample=False)
-    view = DenoiserView(model, known)
+    view = DenoiserView(model, decode_latents(model, strings, shape))
     for timestep in scheduler.timesteps:
         sample = scheduler.step(view(sample, timestep).sample, timestep, sample).prev_sample
     y_hat = view.latents(sample)
@@ -24,19 +24,16 @@ from dhp_lab.codec.model import DiffusionHyperprior
 
 
 class DenoiserView(nn.Module):
-    """D for one decode: what the decoder knows is fixed, the noisy sample and the timestep are the
-    scheduler's.
+    """D for one decode: the decoder's state is fixed, the noisy sample and the timestep are the scheduler's.
 
     Args:
-        model: the codec. known: from ``model.receive`` or ``model.known``.
+        model: the codec. decoder_state: from ``decode_latents`` or ``model.decoder_state``.
     """
 
     def __init__(self, model: DiffusionHyperprior, decoder_state: DecoderState) -> None:
         super().__init__()
         self.model, self.decoder_state = model, decoder_state
-        self.unit = (
-            decoder_state.log2_delta.exp2().view(-1, 1, 1, 1) / model.latent_scale
-        )  # a quantiser step, scaled
+        self.unit = decoder_state.delta / model.latent_scale  # a quantiser step in the scheduler's unit
 
     def forward(self, sample: Tensor, timestep: int | Tensor) -> UNet2DOutput:
         """Predict the clean sample (prediction_type "sample").
@@ -47,15 +44,13 @@ class DenoiserView(nn.Module):
         Raises:
             ValueError: a timestep out of range.
         """
-        t, schedule = int(timestep) + 1, self.model.noise_schedule
+        t, schedule, state = int(timestep) + 1, self.model.noise_schedule, self.decoder_state
         root = schedule.alpha_bar(t).sqrt().item()
-        sigma = (schedule.sigma(t).item() / self.unit).expand_as(self.decoder_state.decoded)
-        sigma = torch.where(self.decoder_state.decoded > 0, sigma.clamp(max=SIGMA_Q), sigma)
-        clean, _ = self.model.denoiser(sample / root / self.unit, sigma, self.decoder_state)
+        sigma = (schedule.sigma(t).item() / self.unit).expand_as(state.decoded)
+        sigma = torch.where(state.decoded > 0, sigma.clamp(max=SIGMA_Q), sigma)
+        clean, _ = self.model.denoiser(sample / root / self.unit, sigma, state)
         return UNet2DOutput(sample=clean * self.unit)
 
     def latents(self, sample: Tensor) -> Tensor:
         """A clean sample as latents for g_s, (B, M, h, w)."""
-        return (sample / self.unit + self.decoder_state.mean) * self.decoder_state.log2_delta.exp2().view(
-            -1, 1, 1, 1
-        )
+        return (sample / self.unit + self.decoder_state.mean) * self.decoder_state.delta

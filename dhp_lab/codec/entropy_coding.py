@@ -1,7 +1,8 @@
 """A model's latents as byte strings, and back: [y, z, side], each a list with a string for each picture.
 
 z      symbols of z in the order of their memory, with the factorised prior's tables
-y      symbols of y pass by pass (``context``), within a pass in the order of their memory; silent ones are left out
+y      symbols of y pass by pass (``networks.context``), within a pass channel by channel; those whose scale is so
+       small that nothing is coded are left out
 side   lambda code, CRC32 of z's symbols, CRC32 of y's symbols: 10 bytes, big-endian
 """
 
@@ -9,115 +10,145 @@ from __future__ import annotations
 
 import math
 import struct
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from dhp_lab.codec.bits.bitstream import BitstreamError
 from dhp_lab.codec.bits.lambdas import CODE_MAX, CODE_MIN, FRACTION_BITS
-from dhp_lab.codec.bits.rans import RansDecoder, check_symbols, rans_encode, symbol_crc, rans_decode
+from dhp_lab.codec.bits.rans import RansDecoder, check_symbols, rans_decode, rans_encode, symbol_crc
 from dhp_lab.codec.bits.scales import scale_indexes
 from dhp_lab.codec.denoising.decoder_state import DecoderState
 from dhp_lab.codec.hyperprior import Hyperprior, Latents
-from dhp_lab.codec.networks.context import LatentGroup, coding_order
+from dhp_lab.codec.networks.context import Gaussian, coding_order
 from dhp_lab.codec.networks.hyper_transforms import HYPER
 
 SIDE = struct.Struct(">HII")
 
 
+class Side(NamedTuple):
+    """The side string of one picture: lambda code, CRC32 of z's symbols, CRC32 of y's symbols (0 where not
+    sent).
+    """
+
+    code: int
+    z_crc: int
+    y_crc: int
+
+
 def encode_latents(model: Hyperprior, latents: Latents, code: int) -> list[list[bytes]]:
-    """The entropy coder: ``latents`` as ``model.encode`` makes them for this lambda code -> [y, z, side]."""
-    order, strings = coding_order(model.passes.count, *latents.y.shape[1:]), [[], [], []]
-    for i in range(len(latents.y)):
-        z_symbols, y = (
-            latents.z_symbols[i].int(),
-            [whole[i : i + 1].cpu() for whole in (latents.symbols, latents.log2_scale)],
-        )
-        sent = [(part.take(y[0]).mT, *_sent(part.take(y[1]))) for part in order]
-        symbols = torch.cat([symbols[at].int() for symbols, at, _ in sent])
-        indexes = torch.cat([indexes for _, _, indexes in sent])
-        strings[0].append(rans_encode(symbols, indexes, model.gaussian_conditional) if model.sends_y else b"")
-        strings[1].append(
-            rans_encode(z_symbols.flatten(), _channel_rows(z_symbols.shape), model.entropy_bottleneck)
-        )
-        strings[2].append(SIDE.pack(code, symbol_crc(z_symbols), symbol_crc(symbols) if model.sends_y else 0))
-    return strings
+    """The entropy coder.
+
+    Args:
+        latents: as ``model.encode`` makes them for this lambda code.
+
+    Returns:
+        [y, z, side], a string of each for each picture.
+    """
+    pictures = [_encode_one(model, latents, i, code) for i in range(len(latents.y))]
+    return [list(strings) for strings in zip(*pictures, strict=True)]
+
+
+def _encode_one(model: Hyperprior, latents: Latents, i: int, code: int) -> tuple[bytes, bytes, bytes]:
+    z_symbols = latents.z_symbols[i].int()
+    z = rans_encode(z_symbols.flatten(), _channel_rows(z_symbols.shape), model.z_tables)
+    if not model.sends_y:
+        return b"", z, SIDE.pack(code, symbol_crc(z_symbols), 0)
+    symbols, indexes = _in_coding_order(model, latents.symbols[i : i + 1], latents.log2_scale[i : i + 1])
+    y = rans_encode(symbols, indexes, model.y_tables)
+    return y, z, SIDE.pack(code, symbol_crc(z_symbols), symbol_crc(symbols))
+
+
+def _in_coding_order(model: Hyperprior, symbols: Tensor, log2_scale: Tensor) -> tuple[Tensor, Tensor]:
+    """The symbols (n,) of one picture that are coded, pass by pass, and the rows of the tables for them."""
+    symbols, log2_scale = symbols.cpu(), log2_scale.cpu()
+    found, rows = [], []
+    for group in coding_order(model.context.count, *symbols.shape[1:]):
+        coded, indexes = _coded(group.gather(log2_scale))
+        found.append(group.gather(symbols).mT[coded].int())
+        rows.append(indexes)
+    return torch.cat(found), torch.cat(rows)
 
 
 @torch.no_grad()
 def decode_latents(model: Hyperprior, strings: list, shape: tuple[int, int]) -> DecoderState:
-    """The entropy decoder: byte strings -> what the decoder knows. Arguments and errors as for
+    """The entropy decoder: byte strings to what the decoder holds. Arguments and errors as for
     ``model.decompress``.
     """
-    parts = [_receive_one(model, *one, shape) for one in zip(*strings, strict=True)]
+    states = [_decode_one(model, *picture, shape) for picture in zip(*strings, strict=True)]
     fields = ("symbols", "decoded", "mean", "scale", "log2_delta")
     return DecoderState(
-        *(torch.cat([getattr(part, name) for part in parts]) for name in fields), parts[0].std
+        *(torch.cat([getattr(one, name) for one in states]) for name in fields), states[0].std
     )
 
 
-def _receive_one(
-    model: Hyperprior, y_bytes: bytes | None, z_bytes: bytes, side: bytes, shape: tuple[int, int]
+def _decode_one(
+    model: Hyperprior, y_bytes: bytes | None, z_bytes: bytes, side_bytes: bytes, shape: tuple[int, int]
 ) -> DecoderState:
-    device, size = model.log2_spread.device, tuple(math.ceil(length / model.block) for length in shape)
+    device, side = model.log2_spread.device, _read_side(side_bytes)
+    size = tuple(math.ceil(length / model.block) for length in shape)
     z_shape = (model.N, *(math.ceil(length / HYPER) for length in size))
-    code, z_crc, y_crc = _read_side(side)
-    z_symbols = rans_decode(z_bytes, _channel_rows(z_shape), model.entropy_bottleneck).view(1, *z_shape)
-    check_symbols("z", z_symbols, z_crc)
-    first = model.predict(z_symbols.to(device), [code], size)
-    log2_delta = torch.tensor(
-        [model.gain.fixed_point(code) / 2**FRACTION_BITS], dtype=torch.float32, device=device
+    z_symbols = rans_decode(z_bytes, _channel_rows(z_shape), model.z_tables).view(1, *z_shape)
+    check_symbols("z", z_symbols, side.z_crc)
+    first = model.predict(z_symbols.to(device), [side.code], size)
+    log2_delta = torch.tensor([model.gain.fixed_point(side.code) / 2**FRACTION_BITS], device=device)
+    if not model.sends_y or y_bytes is None:
+        return model.make_decoder_state(torch.zeros_like(first.mean), first, log2_delta, decoded=False)
+    symbols, coded_with = _decode_y(model, y_bytes, first, log2_delta, side.y_crc)
+    return model.make_decoder_state(symbols, coded_with, log2_delta, decoded=True)
+
+
+def _decode_y(
+    model: Hyperprior, y_bytes: bytes, first: Gaussian, log2_delta: Tensor, crc: int
+) -> tuple[Tensor, Gaussian]:
+    """Symbols of y (1, M, h, w), and the mean and scale that they were coded with."""
+    decoder = RansDecoder(y_bytes, first.mean.numel(), model.y_tables)
+    mean, log2_scale, symbols = (
+        torch.empty_like(first.mean, memory_format=torch.channels_last) for _ in range(3)
     )
-    if model.sends_y and y_bytes is not None:
-        reader = _Reader(model, y_bytes, first[0].numel())
-        mean, log2_scale, symbols = model.passes.run_passes(*first, log2_delta, reader.symbols_at, exact=True)
-        if not y_bytes and reader.read:
-            missing = sum(map(len, reader.read))
-            raise BitstreamError(
-                f"y has 0 bytes where {missing} symbols are missing: fetch the file again, or see a preview of z alone"
-            )
-        found = torch.cat(reader.read) if reader.read else torch.zeros(0, dtype=torch.int32)
-        check_symbols("y", found, y_crc)
-        return model.make_decoder_state(symbols, 1.0, mean, log2_scale, log2_delta)
-    return model.make_decoder_state(torch.zeros_like(first[0]), 0.0, *first, log2_delta)
-
-
-class _Reader:
-    """Takes the symbols of y from their string, pass by pass."""
-
-    def __init__(self, model: Hyperprior, y_bytes: bytes, most: int) -> None:
-        self.unpacker = RansDecoder(y_bytes, most, model.gaussian_conditional)
-        self.read: list[Tensor] = []
-
-    def symbols_at(self, part: LatentGroup, mean: Tensor, log2_scale: Tensor) -> Tensor:
-        symbols = torch.zeros(log2_scale.mT.shape)  # (1, C, n)
-        at, indexes = _sent(log2_scale.cpu())
+    seen, read = model.context.nothing_seen(first), [torch.zeros(0, dtype=torch.int32)]
+    for group in model.context.groups(first):
+        gaussian, shift = model.context.predict(group, first, seen, log2_delta, exact=True)
+        coded, indexes = _coded(gaussian.log2_scale.cpu())
+        values = torch.zeros(coded.shape)  # (1, C, n)
         if len(indexes):
-            self.read.append(self.unpacker.take(indexes))
-            symbols[at] = self.read[-1].float()
-        return symbols.mT.to(mean.device)
+            read.append(decoder.decode(indexes))
+            values[coded] = read[-1].float()
+        values = values.mT.to(first.mean.device)  # (1, n, C)
+        model.context.observe(group, first, seen, values, shift)
+        for whole, part in ((mean, gaussian.mean), (log2_scale, gaussian.log2_scale), (symbols, values)):
+            group.scatter(whole, part)
+    found = torch.cat(read)
+    if len(found) and not y_bytes:
+        raise BitstreamError(
+            f"y has 0 bytes where {len(found)} symbols are missing: fetch the file again, or see a preview of z alone"
+        )
+    check_symbols("y", found, crc)
+    return symbols, Gaussian(mean, log2_scale)
 
 
 def _channel_rows(shape: tuple[int, int, int]) -> Tensor:
+    """Rows of z's tables for symbols (N, h, w) in the order of their memory: a row for each channel."""
     return torch.arange(shape[0], dtype=torch.int32).repeat_interleave(shape[1] * shape[2])
 
 
-def _sent(log2_scale: Tensor) -> tuple[Tensor, Tensor]:
-    """Of a pass's scales (1, n, C): where the entropy coder says something, bool (1, C, n), and rows of its
-    table there.
+def _coded(log2_scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Of a pass's scales (1, n, C): where symbols are coded, bool (1, C, n), and the rows of the tables
+    there.
     """
     indexes = scale_indexes(log2_scale).mT.contiguous()
     return indexes > 0, indexes[indexes > 0]
 
 
-def _read_side(side: bytes) -> tuple[int, int, int]:
-    if len(side) != SIDE.size:
+def _read_side(data: bytes) -> Side:
+    if len(data) != SIDE.size:
         raise BitstreamError(
-            f"the side information holds {len(side)} bytes, not {SIDE.size}; the stream is damaged"
+            f"the side string holds {len(data)} bytes, not {SIDE.size}; the stream is damaged"
         )
-    code, z_crc, y_crc = SIDE.unpack(side)
-    if not CODE_MIN <= code <= CODE_MAX:
+    side = Side(*SIDE.unpack(data))
+    if not CODE_MIN <= side.code <= CODE_MAX:
         raise BitstreamError(
-            f"the lambda code is {code}, not in {CODE_MIN} .. {CODE_MAX}; the stream is damaged"
+            f"the lambda code is {side.code}, not in {CODE_MIN} .. {CODE_MAX}; the stream is damaged"
         )
-    return code, z_crc, y_crc
+    return side

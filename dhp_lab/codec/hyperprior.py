@@ -12,8 +12,9 @@ every rate.
 | q            | ``Latents.symbols``             | as y                                               |
 | mu, sigma    | ``Latents.mean``, ``.scale``    | as y, in quantiser steps                           |
 
-Where there are later passes (``context``) they correct mean and scale; a dead zone (``entropy.bin_width``)
-widens the bins.
+A context model (``networks.context``) corrects mean and scale in later passes; dead-zone quantisation widens
+the bins (``scales.bin_width``). There are two ways through: ``encode`` is what files are made of, in exact
+arithmetic where the decoder must agree; ``training_latents`` is differentiable.
 """
 
 from __future__ import annotations
@@ -26,41 +27,51 @@ from compressai.models import CompressionModel
 from torch import Tensor, nn
 
 from dhp_lab.codec.bits.lambdas import FRACTION_BITS, lambda_code
+from dhp_lab.codec.bits.rans import CoderTables, coder_tables
 from dhp_lab.codec.bits.scales import SCALES, bin_width, is_coded, log2_scale_in_steps
 from dhp_lab.codec.config import CodecConfig
 from dhp_lab.codec.denoising.decoder_state import DecoderState
-from dhp_lab.codec.networks.context import LatentGroup, ContextModel
-from dhp_lab.codec.networks.exact import ACTIVATION_BITS
+from dhp_lab.codec.networks.context import ContextModel, Gaussian
+from dhp_lab.codec.networks.exact import ACTIVATION_BITS, ExactNetwork
 from dhp_lab.codec.networks.gain import GainCurve
 from dhp_lab.codec.networks.hyper_transforms import HYPER, HyperAnalysis, HyperSynthesis
-from dhp_lab.codec.networks.layers import _pad, round_through
+from dhp_lab.codec.networks.layers import round_through
 from dhp_lab.codec.networks.tiling import tiled
+from dhp_lab.codec.parts import CodecParts
+from dhp_lab.core.tensors import crop_to, pad_to_multiple
 
 
 @dataclass(frozen=True)
 class Latents:
-    """A batch of pictures as the encoder sees it; see the table in the module's docstring."""
+    """A batch of pictures as the encoder sees it; see the table in the module's docstring.
+
+    Attributes:
+        first: mean and log2(scale) that h_s predicts. mean, log2_scale: those that latents are coded with.
+        residual: y/Delta - mean. symbols, z_symbols: whole numbers (with a straight-through gradient in
+            training).
+        std: (M,) the channels' spread in latent units. z_likelihood: of z's symbols, None from ``encode``.
+    """
 
     y: Tensor
     z: Tensor
-    first: tuple[Tensor, Tensor]
+    z_symbols: Tensor
+    symbols: Tensor
+    first: Gaussian
     mean: Tensor
     log2_scale: Tensor
     residual: Tensor
-    symbols: Tensor
-    z_symbols: Tensor
     log2_delta: Tensor
     std: Tensor
-    z_likelihood: Tensor | None
+    z_likelihood: Tensor
 
     @property
     def scale(self) -> Tensor:
-        """The standard deviation that each latent was coded with, in quantiser steps."""
+        """The standard deviation that each latent is coded with, in quantiser steps."""
         return scale_from_log2(self.log2_scale)
 
 
 def scale_from_log2(log2_scale: Tensor) -> Tensor:
-    """2^octaves, kept within 2^-20 .. 2^20."""
+    """2^log2_scale, kept within 2^-20 .. 2^20."""
     return log2_scale.clamp(-20, 20).exp2()
 
 
@@ -68,22 +79,25 @@ class Hyperprior(CompressionModel):
     """Transforms, gain curve, entropy models: everything but the diffusion. See ``DiffusionHyperprior``.
 
     Args:
-        config: what it is made of. ``N`` is the number of z's channels, ``M`` here that of y's.
+        config: its settings. parts: the transforms, and the numbers that go with them.
     """
 
-    def __init__(self, config: CodecConfig) -> None:
+    def __init__(self, config: CodecConfig, parts: CodecParts) -> None:
         super().__init__()
-        self.N, self.M, self.block, self.tile = config.N, config.channels, config.block, config.tile
+        self.N, self.M, self.block, self.tile = config.N, parts.channels, parts.block, parts.tile
         self.sends_y, self.dead_zone = config.transmit == "z+y", config.dead_zone
         self._tables_stale = False  # whether training has moved on since the last update
-        self.g_a, self.g_s = config.transforms()
-        hyper = config.N, config.channels, config.hyper_width
-        self.h_a, self.h_s = HyperAnalysis(*hyper), HyperSynthesis(*hyper)
-        self.passes = ContextModel(config.N, config.channels, config.passes)
+        self._coder_tables: dict[str, CoderTables] = {}
+        self.g_a, self.g_s = parts.g_a, parts.g_s
+        self.h_a = HyperAnalysis(config.N, parts.channels, parts.hyper_width)
+        self.h_s = HyperSynthesis(config.N, parts.channels, parts.hyper_width)
+        self.context = ContextModel(config.N, parts.channels, config.passes)
         self.gain = GainCurve()
-        self.log2_spread = nn.Parameter(config.log2_spread())
+        self.log2_spread = nn.Parameter(parts.log2_spread)
         self.entropy_bottleneck = EntropyBottleneck(config.N)
         self.gaussian_conditional = GaussianConditional(SCALES, scale_bound=SCALES[0])
+
+    # transforms, on pictures of any size
 
     def step_size(self, lambda_rate: float) -> float:
         """Delta: the quantiser step that a trade-off stands for, in latent units.
@@ -94,172 +108,250 @@ class Hyperprior(CompressionModel):
         return 2.0 ** (self.gain.fixed_point(lambda_code(lambda_rate)) / 2**FRACTION_BITS)
 
     def analyse(self, x: Tensor, log2_delta: Tensor, tile: int | None = None) -> Tensor:
-        """g_a on pictures of any size: (B, 3, H, W) -> y (B, M, ceil(H/block), ceil(W/block)); tile: largest
-        side, in latents.
-        """
-        x, block = _pad(x, self.block), self.block
-        std, rows, cols = self.log2_spread.exp2(), x.shape[-2] // block, x.shape[-1] // block
+        """g_a on pictures of any size.
 
-        def part(r: slice, c: slice) -> Tensor:
-            window = x[..., block * r.start : block * r.stop, block * c.start : block * c.stop]
+        Args:
+            x: (B, 3, H, W) in [0, 1]. log2_delta: (B,). tile: largest side of a tile, in latents.
+
+        Returns:
+            y (B, M, ceil(H/block), ceil(W/block)).
+        """
+        block, std = self.block, self.log2_spread.exp2()
+        x = pad_to_multiple(x, block)
+
+        def part(rows: slice, cols: slice) -> Tensor:
+            window = x[..., block * rows.start : block * rows.stop, block * cols.start : block * cols.stop]
             return self.g_a(window.contiguous(memory_format=torch.channels_last), log2_delta, std)
 
-        return tiled(part, rows, cols, 1, tile or self.tile)
+        height, width = x.shape[-2:]
+        return tiled(part, height // block, width // block, 1, tile or self.tile)
 
     def synthesise(
         self, y_hat: Tensor, log2_delta: Tensor, size: tuple[int, int], tile: int | None = None
     ) -> Tensor:
-        """g_s: latents -> picture (B, 3, *size), about [0, 1]."""
+        """g_s: latents -> picture (B, 3, *size), about [0, 1]. Arguments as for ``analyse``."""
         std = self.log2_spread.exp2()
-        whole = tiled(
-            lambda r, c: self.g_s(y_hat[..., r, c], log2_delta, std),
-            *y_hat.shape[-2:],
-            self.block,
-            tile or self.tile,
-        )
-        return whole[..., : size[0], : size[1]]
+
+        def part(rows: slice, cols: slice) -> Tensor:
+            return self.g_s(y_hat[..., rows, cols], log2_delta, std)
+
+        return crop_to(tiled(part, *y_hat.shape[-2:], self.block, tile or self.tile), size)
 
     def hyper_analyse(self, y: Tensor, log2_delta: Tensor) -> Tensor:
         """h_a: y -> z (B, N, ceil(h/4), ceil(w/4))."""
-        steps = y / log2_delta.exp2().view(-1, 1, 1, 1)
-        return self.h_a(_pad(steps, HYPER).contiguous(memory_format=torch.channels_last), log2_delta)
+        steps = pad_to_multiple(_in_steps(y, log2_delta), HYPER)
+        return self.h_a(steps.contiguous(memory_format=torch.channels_last), log2_delta)
+
+    # the entropy model of y
 
     def medians(self) -> Tensor:
-        """(1, N, 1, 1) float64 centres of z's bins, in whole multiples of 2^-10 so that every device adds the
+        """(1, N, 1, 1) float64 centres of z's bins, whole multiples of 2^-10 so that every device adds the
         same.
         """
         medians = self.entropy_bottleneck._get_medians().detach().double().view(1, -1, 1, 1)
         return torch.round(medians * 2**ACTIVATION_BITS) / 2**ACTIVATION_BITS
 
-    def predict(self, z_symbols: Tensor, codes: list[int], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """What z says of y, the same on every device as far as the entropy decoder looks.
+    def predict(self, z_symbols: Tensor, codes: list[int], size: tuple[int, int]) -> Gaussian:
+        """Mean and scale that z predicts of y: the scale is the same on every device.
 
         Args:
             z_symbols: (B, N, h/4, w/4) whole numbers. codes: B lambda codes. size: (h, w) of y.
 
         Returns:
-            mean (B, M, h, w) float32 in quantiser steps, and octaves likewise: log2 of the scale in steps,
-            exact.
+            mean (B, M, h, w) float32 in quantiser steps, and log2 of the scale in steps likewise, exact.
         """
         fixed = [self.gain.fixed_point(code) for code in codes]
         log2_delta = torch.tensor(fixed, dtype=torch.float64, device=z_symbols.device) / 2**FRACTION_BITS
         z_hat = z_symbols.double() + self.medians()
 
-        def part(r: slice, c: slice) -> Tensor:
-            window = z_hat[
-                ..., r.start // HYPER : -(-r.stop // HYPER), c.start // HYPER : -(-c.stop // HYPER)
-            ]
-            mean, log2_scale = self.h_s.exact(window, log2_delta)[
-                ..., : r.stop - r.start, : c.stop - c.start
-            ].chunk(2, 1)
-            log2_scale = [
-                log2_scale_in_steps(log2_scale[i : i + 1], self.log2_spread, fixed[i])
-                for i in range(len(fixed))
-            ]
-            return torch.cat(
-                [mean.float() * self._unit(log2_delta.float()).exp2(), torch.cat(log2_scale).float()], 1
-            )
+        def part(rows: slice, cols: slice) -> Tensor:
+            of_z = [slice(side.start // HYPER, -(-side.stop // HYPER)) for side in (rows, cols)]
+            out = self.h_s.exact(z_hat[..., of_z[0], of_z[1]], log2_delta)
+            out = crop_to(out, (rows.stop - rows.start, cols.stop - cols.start))
+            mean, log2_scale = out.chunk(2, 1)
+            mean = mean.float() * self._log2_spread_in_steps(log2_delta.float()).exp2()
+            pairs = zip(log2_scale.split(1), fixed, strict=True)
+            in_steps = [log2_scale_in_steps(one, self.log2_spread, delta) for one, delta in pairs]
+            return torch.cat([mean, torch.cat(in_steps).float()], 1)
 
-        return tiled(part, *size, 1).chunk(2, 1)
+        return Gaussian(*tiled(part, *size, 1, self.tile).chunk(2, 1))
 
-    def _unit(self, log2_delta: Tensor) -> Tensor:
+    def _log2_spread_in_steps(self, log2_delta: Tensor) -> Tensor:
         """(B, M, 1, 1) log2 of the channels' spread in quantiser steps."""
         return self.log2_spread.view(-1, 1, 1) - log2_delta.view(-1, 1, 1, 1)
 
-    def latents(self, x: Tensor, lambda_rate: Tensor) -> Latents:
-        """Encode pictures with a trade-off each, (B,): differentiable, with training's stand-in for rounding."""
-        self._tables_stale = True
-        return self._latents(x, self.gain(lambda_rate), None)
+    def normalised_residual(self, residual: Tensor, log2_scale: Tensor) -> Tensor:
+        """y/Delta - mean, in units of the width of the symbols' bins."""
+        return residual / bin_width(scale_from_log2(log2_scale.detach()), self.dead_zone)
+
+    def _quantise(self, residual: Tensor, log2_scale: Tensor) -> Tensor:
+        """The symbols of residuals: rounded, and 0 where the scale is so small that nothing is coded."""
+        return self.normalised_residual(residual, log2_scale).round() * is_coded(log2_scale)
+
+    # pictures to latents, for files and in training
 
     def encode(self, x: Tensor, codes: list[int]) -> Latents:
-        """Encode pictures with a lambda code each: the numbers that the entropy coder sends. For eval mode."""
-        return self._latents(
-            x, x.new_tensor([self.gain.fixed_point(code) / 2**FRACTION_BITS for code in codes]), codes
+        """Encode pictures with a lambda code each: the numbers that the entropy coder writes. For eval mode."""
+        fixed = [self.gain.fixed_point(code) / 2**FRACTION_BITS for code in codes]
+        log2_delta = x.new_tensor(fixed)
+        y = self.analyse(x, log2_delta)
+        z = self.hyper_analyse(y, log2_delta)
+        z_symbols = torch.round(z - self.medians().float())
+        first = self.predict(z_symbols, codes, y.shape[-2:])
+        steps = _in_steps(y, log2_delta)
+        mean, log2_scale, symbols = (
+            torch.empty_like(t, memory_format=torch.channels_last) for t in (y, y, y)
         )
+        seen = self.context.nothing_seen(first)
+        for group in self.context.groups(first):
+            gaussian, shift = self.context.predict(group, first, seen, log2_delta, exact=True)
+            coded = self._quantise(group.gather(steps) - gaussian.mean, gaussian.log2_scale)
+            self.context.observe(group, first, seen, coded, shift)
+            for whole, values in ((mean, gaussian.mean), (log2_scale, gaussian.log2_scale), (symbols, coded)):
+                group.scatter(whole, values)
+        return self._latents(y, z, z_symbols, symbols, first, Gaussian(mean, log2_scale), log2_delta)
 
-    def _latents(self, x: Tensor, log2_delta: Tensor, codes: list[int] | None) -> Latents:
+    def training_latents(self, x: Tensor, lambda_rate: Tensor) -> Latents:
+        """Encode pictures with a trade-off each, (B,): differentiable, rounding with the straight-through
+        gradient.
+        """
+        self._tables_stale = True
+        log2_delta = self.gain(lambda_rate)
         y = self.analyse(x, log2_delta)
         z = self.hyper_analyse(y, log2_delta)
         medians = self.medians().float()
         z_symbols = round_through(z - medians)
-        z_likelihood = self.entropy_bottleneck(z)[1]
-        if codes is None:
-            out = self.h_s(z_symbols + medians, log2_delta)[..., : y.shape[-2], : y.shape[-1]]
-            mean, log2_scale = out.chunk(2, 1)
-            first = mean * self._unit(log2_delta).exp2(), log2_scale + self._unit(log2_delta)
-        else:
-            first = self.predict(z_symbols, codes, y.shape[-2:])
-        steps = y / log2_delta.exp2().view(-1, 1, 1, 1)
-
-        def symbols_at(part: LatentGroup, mean: Tensor, log2_scale: Tensor) -> Tensor:
-            residual = part.take(steps) - mean
-            symbols = self.normalised_residual(residual, log2_scale).round() * is_coded(log2_scale)
-            return residual + (symbols - residual).detach() if codes is None else symbols
-
-        mean, log2_scale, symbols = self.passes.run_passes(
-            *first, log2_delta, symbols_at, exact=codes is not None
+        predicted = crop_to(self.h_s(z_symbols + medians, log2_delta), y.shape[-2:])
+        mean, log2_scale = predicted.chunk(2, 1)
+        spread = self._log2_spread_in_steps(log2_delta)
+        first = Gaussian(mean * spread.exp2(), log2_scale + spread)
+        steps = _in_steps(y, log2_delta)
+        mean, log2_scale, symbols = (
+            torch.empty_like(t, memory_format=torch.channels_last) for t in (y, y, y)
         )
+        seen = self.context.nothing_seen(first)
+        for group in self.context.groups(first):
+            gaussian, shift = self.context.predict(group, first, seen, log2_delta, exact=False)
+            residual = group.gather(steps) - gaussian.mean
+            rounded = self._quantise(residual.detach(), gaussian.log2_scale)
+            self.context.observe(group, first, seen, rounded, shift)
+            coded = residual + (rounded - residual).detach()
+            for whole, values in ((mean, gaussian.mean), (log2_scale, gaussian.log2_scale), (symbols, coded)):
+                group.scatter(whole, values)
+        return self._latents(y, z, z_symbols, symbols, first, Gaussian(mean, log2_scale), log2_delta)
+
+    def _latents(
+        self,
+        y: Tensor,
+        z: Tensor,
+        z_symbols: Tensor,
+        symbols: Tensor,
+        first: Gaussian,
+        coded_with: Gaussian,
+        log2_delta: Tensor,
+    ) -> Latents:
         return Latents(
-            y,
-            z,
-            first,
-            mean,
-            log2_scale,
-            steps - mean,
-            symbols,
-            z_symbols,
-            log2_delta,
-            self.log2_spread.exp2(),
-            z_likelihood,
+            y=y,
+            z=z,
+            z_symbols=z_symbols,
+            symbols=symbols,
+            first=first,
+            mean=coded_with.mean,
+            log2_scale=coded_with.log2_scale,
+            residual=_in_steps(y, log2_delta) - coded_with.mean,
+            log2_delta=log2_delta,
+            std=self.log2_spread.exp2(),
+            z_likelihood=self.entropy_bottleneck(z)[1],
         )
 
     def likelihoods(self, latents: Latents) -> dict[str, Tensor]:
         """Probabilities of y's and z's symbols; the bits they add up to are an estimate of the file's."""
         if not self.sends_y:
             return {"y": torch.ones_like(latents.y), "z": latents.z_likelihood}
-        coded = self.normalised_residual(latents.residual, latents.log2_scale)
-        at = coded + torch.rand_like(coded) - 0.5 if self.training else latents.symbols
-        y = self.gaussian_conditional._likelihood(at, latents.scale)
+        values = latents.symbols
+        if self.training:  # additive uniform noise, the proxy of rounding (Ballé et al. 2017)
+            values = self.normalised_residual(latents.residual, latents.log2_scale)
+            values = values + torch.rand_like(values) - 0.5
+        y = self.gaussian_conditional._likelihood(values, latents.scale)
         return {"y": self.gaussian_conditional.likelihood_lower_bound(y), "z": latents.z_likelihood}
 
-    def normalised_residual(self, residual: Tensor, log2_scale: Tensor) -> Tensor:
-        """y/Delta - mean, counted in the widths of the symbols' bins."""
-        return residual / bin_width(scale_from_log2(log2_scale.detach()), self.dead_zone)
+    # what the decoder holds
 
     def decoder_state(self, latents: Latents, decoded: bool | None = None) -> DecoderState:
         """What the decoder of these latents holds; ``decoded=False`` leaves it z alone."""
         if self.sends_y if decoded is None else decoded:
-            return self.make_decoder_state(
-                latents.symbols, 1.0, latents.mean, latents.log2_scale, latents.log2_delta
-            )
-        return self.make_decoder_state(
-            torch.zeros_like(latents.symbols), 0.0, *latents.first, latents.log2_delta
-        )
+            coded_with = Gaussian(latents.mean, latents.log2_scale)
+            return self.make_decoder_state(latents.symbols, coded_with, latents.log2_delta, decoded=True)
+        nothing = torch.zeros_like(latents.symbols)
+        return self.make_decoder_state(nothing, latents.first, latents.log2_delta, decoded=False)
 
     def make_decoder_state(
-        self, symbols: Tensor, decoded: float, mean: Tensor, log2_scale: Tensor, log2_delta: Tensor
+        self, symbols: Tensor, gaussian: Gaussian, log2_delta: Tensor, *, decoded: bool
     ) -> DecoderState:
-        """A ``DecoderState`` of latents that are all decoded, 1.0, or all not, 0.0."""
-        mask = torch.full_like(symbols[:, :1], decoded)
-        return DecoderState(
-            symbols, mask, mean, scale_from_log2(log2_scale), log2_delta, self.log2_spread.exp2()
-        )
+        """The ``DecoderState`` of latents that are all decoded, or all not."""
+        mask = torch.full_like(symbols[:, :1], float(decoded))
+        scale = scale_from_log2(gaussian.log2_scale)
+        return DecoderState(symbols, mask, gaussian.mean, scale, log2_delta, self.log2_spread.exp2())
+
+    # probability tables
+
+    @property
+    def y_tables(self) -> CoderTables:
+        """The entropy coder's tables of y, one row for each scale. ValueError without ``update``."""
+        return self._tables("y", self.gaussian_conditional)
+
+    @property
+    def z_tables(self) -> CoderTables:
+        """The entropy coder's tables of z, one row for each channel. ValueError without ``update``."""
+        return self._tables("z", self.entropy_bottleneck)
+
+    def _tables(self, name: str, model: nn.Module) -> CoderTables:
+        if name not in self._coder_tables:
+            self._coder_tables[name] = coder_tables(model)
+        return self._coder_tables[name]
 
     def load_state_dict(self, state_dict: dict[str, Tensor], strict: bool = True):
         """As in torch; probability tables of any size are taken over as they are stored."""
         for tables in (self.entropy_bottleneck, self.gaussian_conditional):
             for name in ("_quantized_cdf", "_offset", "_cdf_length"):
                 setattr(tables, name, torch.IntTensor().to(self.log2_spread.device))
-        self._tables_stale = False
+        self._tables_stale, self._coder_tables = False, {}
         return super().load_state_dict(state_dict, strict)
 
     def update(self, scale_table=None, force: bool = False, update_quantiles: bool = False) -> bool:
-        """Make the probability tables, as CompressAI's ``update`` does; the Gaussian ones never depend on the
+        """Make the probability tables, as CompressAI's ``update`` does, and drop copies made of earlier
         weights.
+
+        The Gaussian tables never depend on the weights.
         """
         changed = self.gaussian_conditional.update_scale_table(SCALES, force=force)
         force, self._tables_stale = force or self._tables_stale, False
+        self._coder_tables = {}
+        for module in self.modules():
+            if isinstance(module, ExactNetwork):
+                module.refresh()
         return self.entropy_bottleneck.update(force=force, update_quantiles=update_quantiles) or changed
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """The parameters that training treats alike: "transforms", "lapped" (the linear filters), "context".
+
+        The quantiles of z are found by bisection in ``update`` and never trained.
+        """
+        lapped = [part.lapped for part in (self.g_a, self.g_s) if hasattr(part, "lapped")]
+        context = list(self.context.parameters())
+        apart = {id(p) for p in (*lapped, *context, self.entropy_bottleneck.quantiles)}
+        modules = (self.g_a, self.g_s, self.h_a, self.h_s, self.gain, self.entropy_bottleneck)
+        transforms = [self.log2_spread, *(p for module in modules for p in module.parameters())]
+        return {
+            "transforms": [p for p in transforms if id(p) not in apart],
+            "lapped": lapped,
+            "context": context,
+        }
+
+
+def _in_steps(y: Tensor, log2_delta: Tensor) -> Tensor:
+    """y / Delta: latents (B, M, h, w) in quantiser steps."""
+    return y / log2_delta.exp2().view(-1, 1, 1, 1)
 
 
 def check_pictures(x: Tensor) -> None:

@@ -30,10 +30,11 @@ import struct
 import zlib
 from dataclasses import dataclass
 
+from dhp_lab.codec.bits.lambdas import CODE_MAX, CODE_MIN, lambda_of
+
 MAGIC = b"DHP"
 VERSION = 1
 MIN_SIDE = 16  # pixels
-CODE_MIN, CODE_MAX = 140, 34157  # lambda 1e-6 and 1e-1
 TRANSMIT = ("z+y", "z")  # by the value of flag bit 0
 
 _FIELDS = struct.Struct(">3s3B2I8s10s3I")  # all but the header's own CRC
@@ -84,7 +85,7 @@ class DhpFile:
     @property
     def lambda_rate(self) -> float:
         """The trade-off that the file was written with, 1e-6 .. 1e-1."""
-        return min(max(2.0 ** (int.from_bytes(self.side[:2], "big") / 2048 - 20), 1e-6), 1e-1)
+        return lambda_of(int.from_bytes(self.side[:2], "big"))
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -33,13 +33,13 @@ def log2_scale_in_steps(log2_scale: Tensor, log2_spread: Tensor, log2_delta: int
 
 
 def bin_width(scale: Tensor, dead_zone: float) -> Tensor:
-    r"""Width of the symbols' bins in quantiser steps, 1 .. 1 + dead_zone: q = round(rest / width).
+    r"""Width of the symbols' bins in quantiser steps, 1 .. 1 + dead_zone: q = round(residual / width).
 
     A symbol one smaller saves about (2|q| - 1) / (2 ln 2 (scale^2 + 1/12)) bits, the logarithm of a Gaussian
-    smoothed by a bin, and costs Delta^2/3 (2 (|rest| - |q|) + 1) of MSE * pixels; with Delta^2 = 26 lambda
-    (``rate``) both are worth the same where |rest| = (|q| - 1/2) (1 + 1 / (1 + 12 scale^2)). That is
-    dead_zone = 1, where a decoder would not notice; the value used is smaller (cf. Sullivan 1996, "Efficient
-    scalar quantization of exponential and Laplacian random variables").
+    smoothed by a bin, and costs Delta^2/3 (2 (|residual| - |q|) + 1) of MSE * pixels; with Delta^2 = 26
+    lambda (``networks.gain``) both are worth the same where |residual| = (|q| - 1/2) (1 + 1 / (1 + 12
+    scale^2)). That is dead_zone = 1, where a decoder would not notice; the value used is smaller (cf.
+    Sullivan 1996, "Efficient scalar quantization of exponential and Laplacian random variables").
 
     Args:
         scale: of the symbols, any shape, in quantiser steps. dead_zone: 0 (plain rounding) .. 1.
@@ -48,16 +48,13 @@ def bin_width(scale: Tensor, dead_zone: float) -> Tensor:
 
 
 def scale_indexes(log2_scale: Tensor) -> Tensor:
-    """Rows of the probability table for scales of 2^octaves steps, int32 in 0 .. LEVELS - 1; the nearest,
-    ties go up.
+    """Rows of the probability table for scales of 2^log2_scale steps, int32 in 0 .. LEVELS - 1; nearest, ties
+    go up.
     """
-    return (
-        torch.floor((log2_scale.detach().double() - LOG2_SCALE_MIN) * PER_OCTAVE + 0.5)
-        .clamp(0, LEVELS - 1)
-        .int()
-    )
+    nearest = torch.floor((log2_scale.detach().double() - LOG2_SCALE_MIN) * PER_OCTAVE + 0.5)
+    return nearest.clamp(0, LEVELS - 1).int()
 
 
 def is_coded(log2_scale: Tensor) -> Tensor:
-    """Whether the coder says anything of latents with these scales: where ``scale_indexes`` is above 0, bool."""
+    """Whether symbols with these scales are coded, bool: where ``scale_indexes`` is above 0."""
     return log2_scale.detach() >= LOG2_SCALE_MIN + 0.5 / PER_OCTAVE

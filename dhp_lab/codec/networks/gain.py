@@ -45,21 +45,16 @@ def quantisation_sigma(delta: float | Tensor) -> float | Tensor:
 
 
 class GainCurve(nn.Module):
-    """log2(Delta) as a function of lambda: learnt knots, two octaves of lambda apart, joined by straight
-    lines.
-    """
+    """log2(Delta) as a function of lambda: learnt knots, two octaves of lambda apart, interpolated linearly."""
 
     def __init__(self) -> None:
         super().__init__()
-        log2_scale = (
-            torch.arange(CODE_MAX // KNOT_CODES + 2) * (KNOT_CODES / CODES_PER_OCTAVE) - OCTAVE_OFFSET
-        )
-        self.knots = nn.Parameter(math.log2(START) + 0.5 * log2_scale)
+        count = CODE_MAX // KNOT_CODES + 2
+        log2_lambda = torch.arange(count) * (KNOT_CODES / CODES_PER_OCTAVE) - OCTAVE_OFFSET
+        self.knots = nn.Parameter(math.log2(START) + 0.5 * log2_lambda)
 
     def forward(self, lambda_rate: Tensor) -> Tensor:
-        """log2(Delta) for training. lambda_rate: (B,) in [1e-6, 1e-1]; returns (B,), differentiable in the
-        knots.
-        """
+        """log2(Delta) for training, (B,), differentiable in the knots; lambda_rate: (B,) in [1e-6, 1e-1]."""
         place = (lambda_rate.log2() + OCTAVE_OFFSET) * (CODES_PER_OCTAVE / KNOT_CODES)
         low = place.floor().long().clamp(0, len(self.knots) - 2)
         return torch.lerp(self.knots[low], self.knots[low + 1], (place - low).to(self.knots.dtype))
@@ -72,7 +67,6 @@ class GainCurve(nn.Module):
         """
         lambda_of(code)
         low, part = divmod(code, KNOT_CODES)
-        left, right = (
-            round(float(k) * 2**FRACTION_BITS) for k in self.knots[low : low + 2].detach().double().cpu()
-        )
+        knots = self.knots[low : low + 2].detach().double().tolist()
+        left, right = (round(knot * 2**FRACTION_BITS) for knot in knots)
         return left + (right - left) * part // KNOT_CODES

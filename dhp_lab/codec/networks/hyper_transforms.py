@@ -1,4 +1,8 @@
-"""h_a and h_s: latents to hyper-latents z, and z to mean and log2(scale) of the latents."""
+"""h_a and h_s: latents to hyper-latents z, and z to mean and log2(scale) of the latents (Ballé et al. 2018,
+fig. 4).
+
+y / Delta --h_a--> z (N, H/64, W/64) --entropy bottleneck--> z_hat --h_s--> mean, log2(scale) of y
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dhp_lab.codec.networks.exact import ACTIVATION_BITS, ACTIVATION_LIMIT, exact_conv
+from dhp_lab.codec.networks.exact import ACTIVATION_BITS, ACTIVATION_LIMIT, ExactNetwork, exact_conv
 from dhp_lab.codec.networks.layers import delta_plane, zero_init
 from dhp_lab.core.precision import autocast
 
@@ -31,46 +35,41 @@ class HyperAnalysis(nn.Module):
         return h.float()
 
 
-class HyperSynthesis(nn.Module):
-    """h_s: z_hat (B, N, h/4, w/4) -> mean and log2(scale) of the latents, (B, 2 M, h, w), in units of the
-    channel's spread.
+class HyperSynthesis(ExactNetwork):
+    """h_s: z_hat (B, N, h/4, w/4) -> mean and log2(scale) of the latents, (B, 2 M, h, w).
 
-    ``forward`` is the float network that training sees; ``exact`` is the same network in whole numbers.
+    Both in units of the channel's spread. ``forward`` is the float network that training sees; ``exact`` is
+    the same network in fixed point.
     """
 
     def __init__(self, N: int, M: int, width: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(
-            [
-                nn.Conv2d(N + 1, 4 * N, 3, padding=1),  # then shuffled to h/2
-                nn.Conv2d(N, 4 * N, 3, padding=1),  # then shuffled to h
-                nn.Conv2d(N, width, 3, padding=1),
-                zero_init(nn.Conv2d(width, 2 * M, 1)),
-            ]
-        )
+        to_half = nn.Conv2d(N + 1, 4 * N, 3, padding=1)  # then shuffled to h/2
+        to_full = nn.Conv2d(N, 4 * N, 3, padding=1)  # then shuffled to h
+        hidden = nn.Conv2d(N, width, 3, padding=1)
+        exit_ = zero_init(nn.Conv2d(width, 2 * M, 1))
+        self.layers = nn.ModuleList([to_half, to_full, hidden, exit_])
 
     def forward(self, z_hat: Tensor, log2_delta: Tensor) -> Tensor:
         """log2_delta: (B,)."""
+        to_half, to_full, hidden, exit_ = self.layers
         h = torch.cat([z_hat, delta_plane(log2_delta, z_hat)], 1)
-        for i, layer in enumerate(self.layers[:-1]):
-            h = layer(h)
-            h = F.relu(F.pixel_shuffle(h, 2) if i < 2 else h)
-        return self.layers[-1](h)
+        h = F.relu(F.pixel_shuffle(to_half(h), 2))  # (B, N, h/2, w/2)
+        h = F.relu(F.pixel_shuffle(to_full(h), 2))  # (B, N, h, w)
+        return exit_(F.relu(hidden(h)))
 
     @torch.no_grad()
     def exact(self, z_hat: Tensor, log2_delta: Tensor) -> Tensor:
-        """The same for z_hat in whole multiples of 2^-10 and log2_delta of 2^-16, both float64; result
-        likewise (2^-10).
+        """The same for z_hat in multiples of 2^-10 and log2_delta of 2^-16, both float64; result of 2^-10.
 
         Raises:
             ValueError: a weight of 8 or more in absolute value, which the fixed point cannot hold.
         """
+        to_half, to_full, hidden, exit_ = (self.exact_weights(layer) for layer in self.layers)
         plane = torch.floor(delta_plane(log2_delta, z_hat) * 2**ACTIVATION_BITS)
-        h = torch.cat([torch.round(z_hat * 2**ACTIVATION_BITS), plane], 1).clamp(
-            -ACTIVATION_LIMIT, ACTIVATION_LIMIT
-        )
-        for i, layer in enumerate(self.layers):
-            h = exact_conv(h, layer)
-            if i < 3:
-                h = F.relu(F.pixel_shuffle(h, 2) if i < 2 else h)
+        h = torch.cat([torch.round(z_hat * 2**ACTIVATION_BITS), plane], 1)
+        h = h.clamp(-ACTIVATION_LIMIT, ACTIVATION_LIMIT)
+        h = F.relu(F.pixel_shuffle(exact_conv(h, to_half), 2))
+        h = F.relu(F.pixel_shuffle(exact_conv(h, to_full), 2))
+        h = exact_conv(F.relu(exact_conv(h, hidden)), exit_)
         return h / 2**ACTIVATION_BITS

@@ -11,12 +11,6 @@ def round_through(x: Tensor) -> Tensor:
     return x + (x.round() - x).detach()
 
 
-def _pad(x: Tensor, unit: int) -> Tensor:
-    """Repeat the last row and column until both sides are multiples of ``unit``."""
-    rows, cols = (-side % unit for side in x.shape[-2:])
-    return F.pad(x, (0, cols, 0, rows), mode="replicate") if rows or cols else x
-
-
 class ResidualBlock(nn.Module):
     """x + conv(act(conv(act(x)))), the second convolution starting near zero (He et al. 2016)."""
 
@@ -32,7 +26,8 @@ class ResidualBlock(nn.Module):
         return x + self.conv2(F.leaky_relu(h, 0.1))
 
 
-def _blocks(width: int, count: int) -> nn.Sequential:
+def residual_blocks(width: int, count: int) -> nn.Sequential:
+    """``count`` residual blocks in a row."""
     return nn.Sequential(*(ResidualBlock(width) for _ in range(count)))
 
 
@@ -43,13 +38,17 @@ def zero_init(conv: nn.Conv2d) -> nn.Conv2d:
     return conv
 
 
+def scaled_log2_delta(log2_delta: Tensor) -> Tensor:
+    """log2(Delta) as the networks take it: Delta = 2^-7.5 .. 2^0.5 becomes -1 .. 1."""
+    return (log2_delta + 3.5) / 4
+
+
 def delta_plane(log2_delta: Tensor, like: Tensor) -> Tensor:
-    """log2(Delta) (B,) as one more input channel (B, 1, h, w), roughly in [-1, 1]."""
-    return ((log2_delta + 3.5) / 4).to(like.dtype).view(-1, 1, 1, 1).expand(-1, 1, *like.shape[-2:])
+    """``scaled_log2_delta`` of (B,) as one more input channel (B, 1, h, w)."""
+    values = scaled_log2_delta(log2_delta).to(like.dtype)
+    return values.view(-1, 1, 1, 1).expand(-1, 1, *like.shape[-2:])
 
 
 def widths(N: int) -> tuple[int, int, int]:
-    """Channels of the networks at 1/4, 1/8 and 1/16 of the picture's sides: 3N/4, N, 3N/2, whole multiples of
-    4.
-    """
+    """Channels of the networks at 1/4, 1/8 and 1/16 of the picture's sides: 3N/4, N, 3N/2, multiples of 4."""
     return tuple(max(4, 4 * round(N * share / 4)) for share in (0.75, 1.0, 1.5))
