@@ -22,8 +22,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from compressai.entropy_models import EntropyBottleneck, GaussianConditional
-from compressai.models import CompressionModel
 from torch import Tensor, nn
 
 from dhp_lab.codec.bits.lambdas import FRACTION_BITS, lambda_code
@@ -38,6 +36,7 @@ from dhp_lab.codec.networks.hyper_transforms import HYPER, HyperAnalysis, HyperS
 from dhp_lab.codec.networks.layers import round_through
 from dhp_lab.codec.networks.tiling import tiled
 from dhp_lab.codec.parts import CodecParts
+from dhp_lab.core.compressai_imports import CompressionModel, EntropyBottleneck, GaussianConditional
 from dhp_lab.core.tensors import crop_to, pad_to_multiple
 
 
@@ -264,14 +263,19 @@ class Hyperprior(CompressionModel):
             z_likelihood=self.entropy_bottleneck(z)[1],
         )
 
-    def likelihoods(self, latents: Latents) -> dict[str, Tensor]:
-        """Probabilities of y's and z's symbols; the bits they add up to are an estimate of the file's."""
+    def likelihoods(self, latents: Latents, noise: Tensor | None = None) -> dict[str, Tensor]:
+        """Probabilities of y's and z's symbols; the bits they add up to are an estimate of the file's.
+
+        Args:
+            noise: for training, uniform in [-1/2, 1/2], as y: the proxy of rounding (Ballé et al. 2017) in
+                the place of symbols; None, in train mode, draws it from torch's own generator, as CompressAI does.
+        """
         if not self.sends_y:
             return {"y": torch.ones_like(latents.y), "z": latents.z_likelihood}
         values = latents.symbols
-        if self.training:  # additive uniform noise, the proxy of rounding (Ballé et al. 2017)
-            values = self.normalised_residual(latents.residual, latents.log2_scale)
-            values = values + torch.rand_like(values) - 0.5
+        if self.training:
+            noise = torch.rand_like(values) - 0.5 if noise is None else noise
+            values = self.normalised_residual(latents.residual, latents.log2_scale) + noise
         y = self.gaussian_conditional._likelihood(values, latents.scale)
         return {"y": self.gaussian_conditional.likelihood_lower_bound(y), "z": latents.z_likelihood}
 

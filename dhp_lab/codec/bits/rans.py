@@ -23,11 +23,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from compressai import ans
-from compressai.entropy_models import EntropyModel
 from torch import Tensor
 
 from dhp_lab.codec.bits.bitstream import BitstreamError
+from dhp_lab.core.compressai_imports import EntropyModel, ans
 
 SYMBOL_LIMIT = 2**26  # the coder's escape for large symbols breaks at 2^27
 FEWEST = 4  # the coder writes beyond its memory with fewer symbols: zeros follow, never read

@@ -22,16 +22,19 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from compressai import ans
-from compressai.entropy_models import EntropyBottleneck, GaussianConditional
-from compressai.entropy_models.entropy_models import pmf_to_quantized_cdf
 from torch import Tensor, nn
 
-from dhp_lab.codec.bits.rans import rans_encode, rans_decode
+from dhp_lab.codec.bits.rans import rans_decode, rans_encode
 from dhp_lab.codec.bits.scales import LEVELS, LOG2_SCALE_MIN, PER_OCTAVE, SCALES
 from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.codec.networks.hyper_transforms import HYPER
 from dhp_lab.codec.networks.layers import zero_init
+from dhp_lab.core.compressai_imports import (
+    EntropyBottleneck,
+    GaussianConditional,
+    ans,
+    pmf_to_quantized_cdf,
+)
 
 PRECISION = 16  # a table's frequencies add up to 2^16
 SPREAD_MIN = 0.05  # steps; a channel may be all zeros in the photos that a model is fitted to
