@@ -1,5 +1,6 @@
-"""Small grey pictures, drawn pixel for pixel, as all lessons on digits show them: ink on paper, -1 white and
-1 black.
+"""Small grey pictures, drawn pixel for pixel, as all lessons on digits show them: ink on paper.
+
+-1 is white and 1 is black.
 
 | function        | what it gives                                                                          |
 |-----------------|----------------------------------------------------------------------------------------|
@@ -15,18 +16,15 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from dhp_lab.notebook.style import CSS_DPI
+from dhp_lab.notebook.style import fill_figure, pixel_figure
 
-PAPER, INK, KNOWN = (
-    np.array([255, 255, 255]),
-    np.array([20, 20, 20]),
-    np.array([186, 220, 245]),
-)  # colours of pixels
-MISSING = (
-    np.array([236, 226, 214]),
-    np.array([222, 208, 190]),
-)  # the two of a pixel that is not there, in stripes
-GAP, LABEL, TITLE = 6, 150, 22  # CSS pixels between pictures, left of rows, above them
+PAPER = np.array([255, 255, 255])
+INK = np.array([20, 20, 20])
+KNOWN = np.array([186, 220, 245])  # paper of a known pixel
+MISSING = np.array([236, 226, 214]), np.array([222, 208, 190])  # stripes of a pixel that is not there
+GAP = 6  # CSS pixels between pictures
+LABEL = 150  # CSS pixels left of rows
+TITLE = 22  # CSS pixels above columns
 
 
 def sheet(
@@ -39,6 +37,7 @@ def sheet(
             is clipped.
         per_row: pictures in a row, all by default; the rest goes on below.
         known: boolean (H, W): these pixels are drawn on blue paper.
+        zoom: 1 or more.
 
     Returns:
         (rows, columns, 3) uint8.
@@ -71,9 +70,10 @@ def digits_figure(
     inch.
 
     Args:
-        rows: pictures by label, and ``known``, as for ``sheet``; a row may be shorter than another.
+        rows: pictures by label, as for ``sheet``; a row may be shorter than another.
         titles: above the columns of the first row, if any.
         per_row: pictures side by side; all of a row by default, else it goes on below.
+        known, zoom: as for ``sheet``.
         label: width of the labels in dots; no room is kept for them if they are all empty.
 
     Raises:
@@ -86,27 +86,28 @@ def digits_figure(
     width = left + max(drawn.shape[1] for drawn in sheets.values())
     height = top + sum(len(drawn) + GAP for drawn in sheets.values()) - GAP
     canvas = np.full((height, width, 3), 255, np.uint8)
-    figure = Figure(figsize=((width + 0.01) / CSS_DPI, (height + 0.01) / CSS_DPI), dpi=CSS_DPI)
+    figure = pixel_figure(width, height)
+    picture_width = next(iter(rows.values())).shape[-1] * zoom
     for column, title in enumerate(titles):
-        wide = next(iter(rows.values())).shape[-1] * zoom
-        middle = left + column * (wide + GAP) + wide / 2
+        middle = left + column * (picture_width + GAP) + picture_width / 2
         figure.text(middle / width, 1 - (top - 5) / height, title, fontsize=9.5, ha="center", va="bottom")
     for name, drawn in sheets.items():
         canvas[top : top + len(drawn), left : left + drawn.shape[1]] = drawn
-        figure.text(0, 1 - (top + len(drawn) / 2) / height, name, fontsize=9.5, va="center", linespacing=1.3)
+        middle = 1 - (top + len(drawn) / 2) / height
+        figure.text(0, middle, name, fontsize=9.5, va="center", linespacing=1.3)
         top += len(drawn) + GAP
-    axes = figure.add_axes([0, 0, 1, 1], zorder=-1)
-    axes.imshow(canvas, interpolation="none", aspect="auto")
-    axes.set_axis_off()
+    fill_figure(figure, canvas)
     return figure
 
 
 def _coloured(picture: Tensor, known: Tensor | None, zoom: int) -> np.ndarray:
     """(H, W) as (zoom H, zoom W, 3) uint8."""
-    values = np.kron(picture.detach().cpu().double().clamp(-1, 1).numpy(), np.ones((zoom, zoom)))[..., None]
+    values = picture.detach().cpu().double().clamp(-1, 1).numpy()
+    values = np.kron(values, np.ones((zoom, zoom)))[..., None]  # (zoom H, zoom W, 1)
     paper = PAPER
     if known is not None:
-        paper = np.where(np.kron(known.cpu().numpy(), np.ones((zoom, zoom), bool))[..., None], KNOWN, PAPER)
+        there = np.kron(known.cpu().numpy(), np.ones((zoom, zoom), bool))[..., None]
+        paper = np.where(there, KNOWN, PAPER)
     rows, cols = np.indices(values.shape[:2])
     stripes = np.where(((rows + cols) // 4 % 2 == 0)[..., None], *MISSING)
     ink = np.nan_to_num((values + 1) / 2)

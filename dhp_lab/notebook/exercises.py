@@ -1,4 +1,4 @@
-"""What a check is: it tries a reader's function on cases and says what is wrong with it.
+"""Exercises that check themselves: a check tries a reader's function on cases and reports what is wrong.
 
 A check is written as a generator of cases, and `@exercise` turns it into a `Check`:
 
@@ -24,6 +24,7 @@ import numpy as np
 REGISTRY: dict[str, Check] = {}
 NOT_ATTEMPTED, WRONG, CORRECT = "not attempted yet", "wrong", "correct"
 COLOURS = {NOT_ATTEMPTED: "#57606a", WRONG: "#b35900", CORRECT: "#1a7f37"}
+SHOWN_IN_FULL = 8  # numbers of an array that a message lists
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Case:
         arguments: the function's arguments by name; they are passed by position, in this order.
         expected: what it should return: a number, an array, a string, or a tuple of these.
         hint: what to think of when this case fails.
-        tolerance: the largest error allowed, as a share of the largest magnitude in `expected`.
+        tolerance: the largest error allowed, as a fraction of the largest magnitude in `expected`.
     """
 
     arguments: dict[str, Any]
@@ -45,8 +46,12 @@ class Case:
 
 @dataclass(frozen=True, repr=False)
 class CheckResult:
-    """What a check found: `status` is NOT_ATTEMPTED, WRONG or CORRECT, and `message` says more in plain
-    words.
+    """What a check found.
+
+    Attributes:
+        exercise: the exercise's name.
+        status: NOT_ATTEMPTED, WRONG or CORRECT.
+        message: the task, or the failing case with its hint; empty where the answer is correct.
     """
 
     exercise: str
@@ -67,7 +72,14 @@ class CheckResult:
 
 @dataclass(frozen=True)
 class Check:
-    """The check of one exercise; call it with the reader's function."""
+    """The check of one exercise; call it with the reader's function.
+
+    Attributes:
+        name: of the exercise.
+        lesson: the folder of the lesson it belongs to.
+        task: what the function should return.
+        cases: gives the cases anew at each call.
+    """
 
     name: str
     lesson: str
@@ -77,46 +89,56 @@ class Check:
     def __call__(self, answer: Callable) -> CheckResult:
         """Try `answer` on every case and stop at the first that fails."""
         if not callable(answer):
-            message = (
-                f"Give the check your function itself, without calling it: checks.{self.name}(my_function)"
-            )
-            return CheckResult(self.name, WRONG, message)
+            message = "Give the check your function itself, without calling it: "
+            return CheckResult(self.name, WRONG, f"{message}checks.{self.name}(my_function)")
         for number, case in enumerate(self.cases()):
             try:
-                with np.errstate(all="ignore"):
-                    got = answer(*copy.deepcopy(list(case.arguments.values())))
-            except NotImplementedError:
-                got = None
+                result = _call(answer, case)
             except Exception as error:  # the reader's own mistake, whatever it is, is the thing to report
                 return self._wrong(case, f"your function raised {type(error).__name__}: {error}")
-            if got is None and number == 0:
+            if result is None and number == 0:
                 return CheckResult(self.name, NOT_ATTEMPTED, f"The task: {self.task}")
-            if not _equal(got, case.expected, case.tolerance):
-                return self._wrong(case, f"your function returned {_show(got)}")
+            if not _equal(result, case.expected, case.tolerance):
+                return self._wrong(case, f"your function returned {_show(result)}")
         return CheckResult(self.name, CORRECT)
 
     def _wrong(self, case: Case, what: str) -> CheckResult:
         inputs = ", ".join(f"{name}={_show(value)}" for name, value in case.arguments.items())
-        message = f"For {inputs}\n{what}\nexpected: {_show(case.expected)}"
-        return CheckResult(self.name, WRONG, message + (f"\nHint: {case.hint}" if case.hint else ""))
+        lines = [f"For {inputs}", what, f"expected: {_show(case.expected)}"]
+        if case.hint:
+            lines.append(f"Hint: {case.hint}")
+        return CheckResult(self.name, WRONG, "\n".join(lines))
 
 
 def exercise(cases: Callable[[], Iterator[Case]]) -> Check:
-    """Turn a generator of cases into a registered `Check` of the lesson in whose folder it stands; its
-    docstring is the task.
+    """Turn a generator of cases into a registered `Check` of the lesson in whose folder it stands.
+
+    Args:
+        cases: its name is the exercise's, its docstring the task.
 
     Raises:
         ValueError: an exercise of this name exists already.
     """
-    if cases.__name__ in REGISTRY:
-        raise ValueError(f"there is an exercise {cases.__name__!r} already; choose another name")
+    name = cases.__name__
+    if name in REGISTRY:
+        raise ValueError(f"there is an exercise {name!r} already; choose another name")
     folder = cases.__module__.split(".")[-2:][0]
-    REGISTRY[cases.__name__] = Check(cases.__name__, folder, cases.__doc__.strip(), cases)
-    return REGISTRY[cases.__name__]
+    REGISTRY[name] = Check(name, folder, cases.__doc__.strip(), cases)
+    return REGISTRY[name]
+
+
+def _call(answer: Callable, case: Case) -> Any:
+    """What the reader's function returns; None where it raises NotImplementedError, as a stub may."""
+    arguments = copy.deepcopy(list(case.arguments.values()))
+    try:
+        with np.errstate(all="ignore"):
+            return answer(*arguments)
+    except NotImplementedError:
+        return None
 
 
 def _numbers(value: Any) -> np.ndarray | None:
-    """Return the value as an array of numbers, or None when it is not made of numbers."""
+    """The value as an array of numbers, or None when it is not made of numbers."""
     if hasattr(value, "detach"):  # a torch tensor, of any dtype, on any device
         value = value.detach().tolist()
     try:
@@ -126,13 +148,16 @@ def _numbers(value: Any) -> np.ndarray | None:
     return array if array.dtype.kind in "buifc" else None
 
 
-def _equal(got: Any, expected: Any, tolerance: float) -> bool:
+def _equal(result: Any, expected: Any, tolerance: float) -> bool:
+    """Whether a result is what was expected: of the same shape, and each number within the tolerance."""
     if isinstance(expected, tuple):
-        parts = isinstance(got, (tuple, list)) and len(got) == len(expected)
-        return parts and all(_equal(g, e, tolerance) for g, e in zip(got, expected))
-    array, target = _numbers(got), _numbers(expected)
+        if not isinstance(result, (tuple, list)) or len(result) != len(expected):
+            return False
+        pairs = zip(result, expected, strict=True)
+        return all(_equal(one, other, tolerance) for one, other in pairs)
+    array, target = _numbers(result), _numbers(expected)
     if target is None:
-        return type(got) is type(expected) and got == expected
+        return type(result) is type(expected) and result == expected
     if array is None or array.shape != target.shape:
         return False
     kind = complex if "c" in (array.dtype.kind, target.dtype.kind) else float
@@ -142,13 +167,15 @@ def _equal(got: Any, expected: Any, tolerance: float) -> bool:
 
 
 def _show(value: Any) -> str:
-    """Return a short text for a number, an array or anything else."""
+    """A short text for a number, an array or anything else."""
     array = _numbers(value)
+    if array is None and isinstance(value, tuple):
+        return f"({', '.join(map(_show, value))})"
     if array is None:
-        return repr(value) if not isinstance(value, tuple) else f"({', '.join(map(_show, value))})"
+        return repr(value)
     if array.ndim == 0:
         return f"{array.item():.6g}"
     kind = str(getattr(value, "dtype", type(value).__name__)).removeprefix("torch.")
-    if array.size <= 8:
+    if array.size <= SHOWN_IN_FULL:
         return f"{array.round(5).tolist()} ({kind})"
     return f"{kind} of shape {array.shape} from {array.min():.5g} to {array.max():.5g}"

@@ -1,14 +1,15 @@
-"""Arrays in, matplotlib figures out, and how a notebook shows them with alternative text.
+"""Photos, files and maps as matplotlib figures; photos are drawn pixel for pixel.
 
-No figure touches pyplot, so none is kept, shown twice or changed by another. Photos are drawn pixel for
-pixel: what a figure of them shows at 96 dots an inch are the values of the array.
+No figure touches pyplot, so none is kept, shown twice or changed by another. What a figure of photos shows at
+96 dots an inch are the values of the array.
 
-| function              | what it gives                                                           |
-|-----------------------|-------------------------------------------------------------------------|
-| `photos_figure`       | pictures beside each other, or details of them enlarged                 |
-| `file_figure`         | the parts of a file as lengths of one bar                               |
-| `noise_level_figure`  | lambda -> Delta -> sigma_q -> t*, one panel for each arrow              |
-| `figure_html`         | a figure as HTML, `table_html` rows as HTML                             |
+| function        | what it gives                                                                 |
+|-----------------|-------------------------------------------------------------------------------|
+| `photos_figure` | pictures beside each other, or details of them enlarged                       |
+| `busiest`       | the rectangle of a photo that has most detail                                 |
+| `file_figure`   | the parts of a file as lengths of one bar                                     |
+| `heat`          | a map of numbers as colours                                                   |
+| `over_photo`    | such colours over a grey version of a photo                                   |
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ from dhp_lab.codec.networks.lapped import BLOCK
 from dhp_lab.notebook.style import (
     BLUE,
     CHART_DPI,
-    CSS_DPI,
     GAP,
     GREEN,
     GREY,
@@ -31,20 +31,33 @@ from dhp_lab.notebook.style import (
     MIN_WIDTH,
     ORANGE,
     SKY,
+    enlarged,
+    pixel_figure,
+    place_picture,
+    place_title,
     style,
 )
 
+LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+PART_COLOURS = (GREY, ORANGE, BLUE, GREEN, SKY)  # of a file
+
 
 def busiest(pixels: np.ndarray, height: int, width: int) -> tuple[slice, slice]:
-    """Rows and columns of the height x width rectangle, or less, in which neighbours differ most; pixels (H,
-    W, 3).
+    """The rectangle of a photo in which neighbouring pixels differ most.
+
+    Args:
+        pixels: (H, W, 3).
+        height, width: of the rectangle, in pixels; less where the photo is smaller.
+
+    Returns:
+        Its rows and columns.
     """
     grey = pixels.astype(np.int64).sum(2)
     change = np.zeros_like(grey)
     change[1:] += np.abs(np.diff(grey, axis=0))
     change[:, 1:] += np.abs(np.diff(grey, axis=1))
     rows, cols = min(height, grey.shape[0]), min(width, grey.shape[1])
-    corner = np.pad(change.cumsum(0).cumsum(1), ((1, 0), (1, 0)))  # sums of all above and to the left
+    corner = np.pad(change.cumsum(0).cumsum(1), ((1, 0), (1, 0)))  # summed-area table
     sums = corner[rows:, cols:] - corner[:-rows, cols:] - corner[rows:, :-cols] + corner[:-rows, :-cols]
     top, left = map(int, np.unravel_index(sums.argmax(), sums.shape))
     return slice(top, top + rows), slice(left, left + cols)
@@ -69,22 +82,20 @@ def photos_figure(pictures: Mapping[str, np.ndarray], *, zoom: int = 1) -> Figur
     width = sum(columns) + GAP * (len(columns) - 1)
     above = 10 + LINE * max(title.count("\n") + 1 for title in pictures)
     height = above + zoom * max(pixels.shape[0] for pixels in pictures.values())
-    figure = Figure(figsize=((width + 0.01) / CSS_DPI, (height + 0.01) / CSS_DPI), dpi=CSS_DPI)
+    figure = pixel_figure(width, height)
     left = 0
-    for (title, pixels), column in zip(pictures.items(), columns):
-        rows, cols = (zoom * side for side in pixels.shape[:2])
-        axes = figure.add_axes([left / width, (height - above - rows) / height, cols / width, rows / height])
-        axes.imshow(np.repeat(np.repeat(pixels, zoom, 0), zoom, 1), interpolation="none", aspect="auto")
-        axes.set_axis_off()
-        figure.text(
-            left / width, (height - above + 7) / height, title, fontsize=11, va="bottom", linespacing=1.3
-        )
+    for (title, pixels), column in zip(pictures.items(), columns, strict=True):
+        place_picture(figure, enlarged(pixels, zoom), left, above)
+        place_title(figure, title, left, above - 7)
         left += column + GAP
     return figure
 
 
 def file_figure(parts: Mapping[str, int]) -> Figure:
-    """The parts of a file, bytes by name in their order, as lengths of one bar.
+    """The parts of a file as lengths of one bar.
+
+    Args:
+        parts: bytes by name, in their order in the file; five at most.
 
     Raises:
         ValueError: no part, or a negative one.
@@ -95,7 +106,7 @@ def file_figure(parts: Mapping[str, int]) -> Figure:
         figure = Figure(figsize=(9, 1.9), dpi=CHART_DPI, layout="constrained")
         axes = figure.add_subplot()
         start, total = 0, sum(parts.values())
-        for (name, size), colour in zip(parts.items(), (GREY, ORANGE, BLUE, GREEN, SKY)):
+        for (name, size), colour in zip(parts.items(), PART_COLOURS[: len(parts)], strict=True):
             label = f"{name}: {size} bytes ({size / total:.1%})"
             axes.barh(0, size, left=start, color=colour, edgecolor="white", linewidth=0.5, label=label)
             start += size
@@ -106,14 +117,16 @@ def file_figure(parts: Mapping[str, int]) -> Figure:
     return figure
 
 
-LUMA = np.array([0.299, 0.587, 0.114])
-
-
 def heat(
     values: np.ndarray, low: float, high: float, *, colours: str = "viridis", log: bool = False
 ) -> np.ndarray:
-    """A map (h, w) as (h, w, 3) uint8 in the colours of one of matplotlib's maps; what lies beyond its ends
-    is clipped.
+    """A map (h, w) as (h, w, 3) uint8 in the colours of one of matplotlib's maps.
+
+    Args:
+        values: any numbers; what lies beyond the ends is clipped.
+        low, high: the ends of the colours.
+        colours: the name of a colour map.
+        log: whether the colours are spaced logarithmically.
 
     Raises:
         ValueError: low is not below high, or not above 0 with ``log``.
@@ -129,8 +142,18 @@ def heat(
 def over_photo(
     pixels: np.ndarray, colours: np.ndarray, *, block: int = BLOCK, share: float = 0.65
 ) -> np.ndarray:
-    """Colours (h, w, 3) laid over a grey version of a photo (H, W, 3), a block of pixels for each; all uint8."""
+    """Colours laid over a grey version of a photo.
+
+    Args:
+        pixels: (H, W, 3) uint8.
+        colours: (h, w, 3) uint8, one for each block of pixels.
+        block: the side of a block in pixels.
+        share: opacity of the colours, 0 .. 1.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
     H, W = pixels.shape[:2]
-    wide = np.repeat(np.repeat(colours, block, 0), block, 1)[:H, :W]
+    wide = enlarged(colours, block)[:H, :W]
     grey = (pixels @ LUMA)[..., None]
     return (share * wide + (1 - share) * grey).round().astype(np.uint8)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dhp_lab.data.images import to_pixels
 from dhp_lab.notebook.digit_figures import GAP, LABEL
-from dhp_lab.notebook.style import CSS_DPI
+from dhp_lab.notebook.style import enlarged, fill_figure, pixel_figure
 
 TITLE = 17  # CSS pixels for a line of titles
 
@@ -30,45 +30,38 @@ def scenes_figure(
     Args:
         rows: (n, 3, H, W) in [0, 1] by label, one H and W for all; a row may be shorter than another.
         titles: above the columns; each may have several lines.
+        zoom: 1 or more.
         label: width of the labels in dots; no room is kept for them if they are all empty.
 
     Raises:
         ValueError: no row, or one that is not made of pictures of that size.
     """
-    shapes = [tuple(x.shape) for x in rows.values()]
+    shapes = [tuple(pictures.shape) for pictures in rows.values()]
     if not rows or any(len(shape) != 4 or shape[1] != 3 or shape[1:] != shapes[0][1:] for shape in shapes):
         raise ValueError(f"rows must hold pictures (n, 3, H, W) of one size, got {shapes}")
-    tall, wide = (zoom * side + GAP for side in shapes[0][2:])
-    left, top = (
-        label if any(rows) else 0,
-        4 + TITLE * max(title.count("\n") + 1 for title in titles) if titles else 0,
-    )
-    width, height = left + wide * max(map(len, rows.values())) - GAP, top + tall * len(rows) - GAP
-    figure = Figure(figsize=((width + 0.01) / CSS_DPI, (height + 0.01) / CSS_DPI), dpi=CSS_DPI)
+    tall, wide = (zoom * side + GAP for side in shapes[0][2:])  # of a picture and the gap behind it
+    left = label if any(rows) else 0
+    top = 4 + TITLE * max(title.count("\n") + 1 for title in titles) if titles else 0
+    width = left + wide * max(len(pictures) for pictures in rows.values()) - GAP
+    height = top + tall * len(rows) - GAP
+    figure = pixel_figure(width, height)
     canvas = np.full((height, width, 3), 255, np.uint8)
     for column, title in enumerate(titles):
         middle = left + column * wide + (wide - GAP) / 2
-        figure.text(
-            middle / width,
-            1 - (top - 4) / height,
-            title,
-            fontsize=9.5,
-            ha="center",
-            va="bottom",
-            linespacing=1.2,
-        )
+        _write(figure, title, middle / width, 1 - (top - 4) / height, ha="center", va="bottom")
     for row, (name, pictures) in enumerate(rows.items()):
         start = top + row * tall
-        for i, picture in enumerate(pictures.cpu()):
-            pixels = np.kron(to_pixels(picture[None]), np.ones((zoom, zoom, 1), np.uint8))
-            canvas[start : start + tall - GAP, left + i * wide : left + (i + 1) * wide - GAP] = pixels
-        figure.text(
-            0, 1 - (start + (tall - GAP) / 2) / height, name, fontsize=9.5, va="center", linespacing=1.3
-        )
-    axes = figure.add_axes([0, 0, 1, 1], zorder=-1)
-    axes.imshow(canvas, interpolation="none", aspect="auto")
-    axes.set_axis_off()
+        _write(figure, name, 0, 1 - (start + (tall - GAP) / 2) / height, va="center")
+        for column, picture in enumerate(pictures.cpu()):
+            across = left + column * wide
+            place = slice(start, start + tall - GAP), slice(across, across + wide - GAP)
+            canvas[place] = enlarged(to_pixels(picture[None]), zoom)
+    fill_figure(figure, canvas)
     return figure
+
+
+def _write(figure: Figure, text: str, x: float, y: float, **place: str) -> None:
+    figure.text(x, y, text, fontsize=9.5, linespacing=1.3, **place)
 
 
 def file_bits(picture: Tensor, format: str, **options: object) -> int:

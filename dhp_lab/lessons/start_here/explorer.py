@@ -46,7 +46,7 @@ class CodecExplorer(Explorer):
                 *menu.options,
             ]  # a menu with new options takes the first
         except ImageError as error:
-            self.say(str(error))
+            self.show_message(str(error))
 
 
 def explore(model: DiffusionHyperprior, *, photo: str = "astronaut", side: int = 512) -> CodecExplorer:
