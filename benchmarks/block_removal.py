@@ -42,7 +42,7 @@ from saving import save
 from dhp_lab.core.environment import environment
 from dhp_lab.core.paths import CHECKPOINTS
 from dhp_lab.core.settings import choose_device
-from dhp_lab.data.scenes import batch, judge_all, parse
+from dhp_lab.data.scenes import batch, check_captions, parse
 from dhp_lab.diffusion.process import noise_like, q_sample, v_from_eps
 from dhp_lab.latent.block_removal import SIZES, smaller_unet
 from dhp_lab.latent.pipeline import LatentDiffusion, V_PREDICTION
@@ -104,7 +104,7 @@ def measured(teacher: LatentDiffusion, model: LatentDiffusion, options: argparse
         "step_seconds": step_seconds(model),
         "seconds_a_picture": seconds,
         "errors": errors(teacher, model, options.count, options.seed),
-        **shares(judge_all(pictures, captions), captions),
+        **shares(check_captions(pictures, captions), captions),
     }
 
 

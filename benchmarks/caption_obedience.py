@@ -1,5 +1,5 @@
-"""Do the pictures show what their captions ask for? Counted by a judge that looks at the pixels alone,
-dhp_lab.data.scenes.judge.
+"""Do the pictures show what their captions ask for? Checked on the pixels alone, by
+dhp_lab.data.scenes.check_captions.
 
     python benchmarks/caption_obedience.py [--count 512] [--seed 1000000] [--checkpoints data/checkpoints]
                                            [--output data/results/caption_obedience.json]
@@ -36,7 +36,7 @@ from dhp_lab.codec.checkpoint import model_id
 from dhp_lab.core.environment import environment
 from dhp_lab.core.paths import CHECKPOINTS
 from dhp_lab.core.settings import choose_device
-from dhp_lab.data.scenes import CaptionCheck, batch, judge_all, parse
+from dhp_lab.data.scenes import CaptionCheck, batch, check_captions, parse
 from dhp_lab.latent.autoencoders import decode, encode
 from dhp_lab.latent.pipeline import LatentDiffusion
 
@@ -46,7 +46,7 @@ GUIDANCE, STEPS = 4.0, 25
 SETTINGS = (*((scale, STEPS) for scale in (0.0, 1.0, 2.0, 4.0, 7.0)), (GUIDANCE, 10), (GUIDANCE, 50))
 THINGS = {1: "one thing", 2: "two", 3: "three"}
 CHUNK = 64  # captions drawn together
-MEASURES = ("placed", "obeyed")
+MEASURES = {"placed": "placed", "obeyed": "matches"}  # name in the file -> attribute of a CaptionCheck
 
 
 def share(held: Sequence[bool]) -> dict[str, float] | None:
@@ -58,12 +58,12 @@ def share(held: Sequence[bool]) -> dict[str, float] | None:
     return {"share": found.statistic, "low": low, "high": high, "count": len(held)}
 
 
-def shares(verdicts: Sequence[CaptionCheck], captions: Sequence[str]) -> dict[str, dict]:
+def shares(checks: Sequence[CaptionCheck], captions: Sequence[str]) -> dict[str, dict]:
     """Return the share of each measure, among all captions and among those with one, two and three things."""
-    counts = [len(parse(caption).things) for caption in captions]
+    counts = [len(parse(caption).shapes) for caption in captions]
     found = {}
-    for name in MEASURES:
-        held = [getattr(verdict, name) for verdict in verdicts]
+    for name, attribute in MEASURES.items():
+        held = [getattr(check, attribute) for check in checks]
         some = {
             number: [one for one, count in zip(held, counts, strict=True) if count == number]
             for number in THINGS
@@ -93,17 +93,20 @@ def through(model: LatentDiffusion, x: Tensor) -> Tensor:
 def rows(models: dict[int, LatentDiffusion], count: int, seed: int) -> Iterator[dict]:
     """Measure one line of the table after the other."""
     x, captions = batch(count, seed)
-    yield {"name": "drawn scenes", **shares(judge_all(x, captions), captions)}
+    yield {"name": "drawn scenes", **shares(check_captions(x, captions), captions)}
     for f, model in models.items():
         yield {
             "name": f"drawn scenes, coded and decoded, f = {f}",
-            **shares(judge_all(through(model, x), captions), captions),
+            **shares(check_captions(through(model, x), captions), captions),
         }
-    yield {"name": "drawn scenes, another's caption", **shares(judge_all(x.roll(1, 0), captions), captions)}
+    yield {
+        "name": "drawn scenes, another's caption",
+        **shares(check_captions(x.roll(1, 0), captions), captions),
+    }
     for f, model in models.items():
         for guidance, steps in SETTINGS:
             pictures, seconds = draw(model, captions, guidance, steps, seed)
-            found = shares(judge_all(pictures, captions), captions)
+            found = shares(check_captions(pictures, captions), captions)
             yield {
                 "name": f"f = {f}",
                 "f": f,

@@ -1,4 +1,4 @@
-"""Scenes against geometry by hand, captions against all that the grammar can say, the judge against the
+"""Scenes against geometry by hand, captions against all that the grammar can say, the checks against the
 scenes themselves.
 """
 
@@ -26,21 +26,21 @@ from dhp_lab.data.scenes import (
     RGB,
     SIZES,
     WORDS,
+    CaptionCheck,
+    CaptionedShape,
     Conditions,
     Scene,
     Shape,
-    CaptionedShape,
-    CaptionCheck,
     batch,
     caption,
+    caption_accuracy,
+    caption_accuracy_table,
+    check_caption,
+    check_captions,
     coverage,
     draw,
     draw_all,
     find_shapes,
-    judge,
-    judge_all,
-    caption_accuracy,
-    caption_accuracy_table,
     matches_caption,
     parse,
     read_words,
@@ -53,7 +53,7 @@ from dhp_lab.data.scenes.regions import unmix
 
 COUNT = 2000
 PARTS = ("colour", "kind", "size", "relation", "alone")
-THINGS = [CaptionedShape(*words) for words in product(COLOURS, KINDS, (None, *SIZES))]
+SHAPES = [CaptionedShape(*words) for words in product(COLOURS, KINDS, (None, *SIZES))]
 PINNED = [
     "a yellow circle above a large purple triangle and a large blue circle",
     "a large cyan triangle right of a red triangle",
@@ -75,11 +75,11 @@ def many() -> tuple[list[Scene], torch.Tensor, list[str]]:
 def corners(shape: Shape) -> list[tuple[float, float]]:
     """The corners of a shape by school geometry; for a circle those of its box."""
     x, y, area = shape.x, shape.y, math.pi * shape.radius**2
-    if shape.thing.kind == "triangle":
+    if shape.captioned.kind == "triangle":
         side = math.sqrt(4 * area / math.sqrt(3))
         height = side * math.sqrt(3) / 2
         return [(x, y - 2 * height / 3), (x - side / 2, y + height / 3), (x + side / 2, y + height / 3)]
-    half = shape.radius if shape.thing.kind == "circle" else math.sqrt(area) / 2
+    half = shape.radius if shape.captioned.kind == "circle" else math.sqrt(area) / 2
     return [(x + i * half, y + j * half) for i in (-1, 1) for j in (-1, 1)]
 
 
@@ -90,7 +90,7 @@ def box(shape: Shape) -> tuple[float, float, float, float]:
 
 def perimeter(shape: Shape) -> float:
     left, right, top, bottom = box(shape)
-    return {"circle": math.pi, "square": 4, "triangle": 3}[shape.thing.kind] * (right - left)
+    return {"circle": math.pi, "square": 4, "triangle": 3}[shape.captioned.kind] * (right - left)
 
 
 def lies(relation: str, a: Shape, b: Shape, slope: float) -> bool:
@@ -111,16 +111,16 @@ def test_the_vocabulary_is_what_checkpoints_know():
 
 
 @pytest.mark.slow
-def test_every_caption_of_one_or_two_things_has_one_meaning_and_is_read_back():
-    pairs = [two for two in product(THINGS, THINGS) if two[0].colour != two[1].colour]
-    said = [Conditions((one,)) for one in THINGS] + [Conditions(two, r) for two in pairs for r in RELATIONS]
+def test_every_caption_of_one_or_two_shapes_has_one_meaning_and_is_read_back():
+    pairs = [two for two in product(SHAPES, SHAPES) if two[0].colour != two[1].colour]
+    said = [Conditions((one,)) for one in SHAPES] + [Conditions(two, r) for two in pairs for r in RELATIONS]
     assert len(said) == 54 + 54 * 45 * 4
     sentences = [sentence(one) for one in said]
     assert [parse(text) for text in sentences] == said and len(set(sentences)) == len(said)
     assert {word for text in sentences for word in text.split()} == set(WORDS) - {"and"}
 
 
-def test_captions_of_three_things():
+def test_captions_of_three_shapes():
     things = (
         CaptionedShape("red", "circle"),
         CaptionedShape("blue", "square"),
@@ -144,9 +144,9 @@ def test_case_and_spaces_do_not_matter():
     )
 
 
-def test_each_word_names_something_of_one_thing():
+def test_each_word_names_something_of_one_shape():
     read = read_words("A small red circle left of a blue square and a cyan triangle")
-    assert [(word.text, word.role, word.thing) for word in read] == [
+    assert [(word.text, word.role, word.shape) for word in read] == [
         ("a", None, 0),
         ("small", "size", 0),
         ("red", "colour", 0),
@@ -165,10 +165,10 @@ def test_each_word_names_something_of_one_thing():
         read, said = read_words(text), parse(text)
         assert " ".join(word.text for word in read) == text
         assert " ".join(word.text for word in read if word.role == "relation") == (said.relation or "")
-        for i, thing in enumerate(said.things):
-            assert [word.text for word in read if word.thing == i] == str(thing).split()
+        for i, thing in enumerate(said.shapes):
+            assert [word.text for word in read if word.shape == i] == str(thing).split()
             assert all(
-                getattr(thing, word.role) == word.text for word in read if word.thing == i and word.role
+                getattr(thing, word.role) == word.text for word in read if word.shape == i and word.role
             )
     with pytest.raises(ValueError, match="does not know 'dog'"):
         read_words("a red dog")
@@ -205,8 +205,8 @@ def test_a_sentence_outside_the_grammar_is_refused_with_the_form(text):
     with pytest.raises(ValueError) as caught:
         parse(text)
     assert str(caught.value) == (
-        f"{text!r} is not a caption; write 'a [small|large] COLOUR KIND', 'THING RELATION THING' or "
-        "'THING RELATION THING and THING', where a RELATION is left of, right of, above, below"
+        f"{text!r} is not a caption; write 'a [small|large] COLOUR KIND', 'SHAPE RELATION SHAPE' or "
+        "'SHAPE RELATION SHAPE and SHAPE', where a RELATION is left of, right of, above, below"
     )
 
 
@@ -215,7 +215,7 @@ def test_a_sentence_outside_the_grammar_is_refused_with_the_form(text):
     [
         (
             lambda: parse("a red circle above a red square"),
-            "red comes twice: give each thing a colour of its own, out of red, gr",
+            "red comes twice: give each shape a colour of its own, out of red, gr",
         ),
         (lambda: CaptionedShape("pink", "circle"), "colour must be one of red, .*cyan; got 'pink'"),
         (lambda: CaptionedShape("red", "dog"), "kind must be one of circle, square, triangle; got 'dog'"),
@@ -223,13 +223,13 @@ def test_a_sentence_outside_the_grammar_is_refused_with_the_form(text):
             lambda: CaptionedShape("red", "circle", "huge"),
             "size must be one of small, large, None; got 'huge'",
         ),
-        (lambda: Conditions(()), "1 to 3 things, got 0"),
+        (lambda: Conditions(()), "1 to 3 shapes, got 0"),
         (
             lambda: Conditions((RED, BLUE)),
-            "the relation among 2 things must be one of left of, right of, above, below; got None",
+            "the relation among 2 shapes must be one of left of, right of, above, below; got None",
         ),
-        (lambda: Conditions((RED,), "above"), "the relation among 1 things must be one of None; got 'above'"),
-        (lambda: caption(Scene(())), "1 to 3 things, got 0"),
+        (lambda: Conditions((RED,), "above"), "the relation among 1 shapes must be one of None; got 'above'"),
+        (lambda: caption(Scene(())), "1 to 3 shapes, got 0"),
         (lambda: draw_all([]), "no scene to draw"),
         (lambda: batch(0, 0), "count must be at least 1, got 0"),
         (lambda: Scene((), background=5), "background must lie in 0 .. 4, got 5"),
@@ -278,14 +278,14 @@ def test_what_is_drawn_at_random_is_drawn_fairly():
         ([len(one.shapes) for one in scenes], 3),
         ([one.background for one in scenes], len(BACKGROUNDS)),
         ([one.relation for one in scenes if one.relation], 4),
-        ([shape.thing.colour for shape in shapes], 6),
-        ([(shape.thing.kind, shape.size, shape.thing.size is None) for shape in shapes], 12),
+        ([shape.captioned.colour for shape in shapes], 6),
+        ([(shape.captioned.kind, shape.size, shape.captioned.size is None) for shape in shapes], 12),
     ):
         counts = Counter(seen)
         assert len(counts) == kinds and chisquare(list(counts.values())).pvalue > 1e-3
     for shape in shapes:
         assert (
-            shape.thing.size in (None, shape.size)
+            shape.captioned.size in (None, shape.size)
             and RADII[shape.size][0] <= shape.radius <= RADII[shape.size][1]
         )
 
@@ -294,10 +294,14 @@ def share_inside(shape: Shape, fine: int = 32) -> np.ndarray:
     """Each pixel's share of fine x fine points that lie inside the shape, by its corners."""
     points = (np.arange(64 * fine) + 0.5) / fine
     x, y = points, points[:, None]
-    if shape.thing.kind == "circle":
+    if shape.captioned.kind == "circle":
         inside = (x - shape.x) ** 2 + (y - shape.y) ** 2 <= shape.radius**2
     else:
-        ring = corners(shape) if shape.thing.kind == "triangle" else [corners(shape)[i] for i in (0, 1, 3, 2)]
+        ring = (
+            corners(shape)
+            if shape.captioned.kind == "triangle"
+            else [corners(shape)[i] for i in (0, 1, 3, 2)]
+        )
         sides = zip(ring, ring[1:] + ring[:1], strict=True)
         left = [(bx - ax) * (y - ay) > (by - ay) * (x - ax) for (ax, ay), (bx, by) in sides]
         inside = np.all(left, axis=0) | ~np.any(left, axis=0)
@@ -363,10 +367,10 @@ def test_a_batch_is_its_scenes_one_by_one():
     )
 
 
-# the judge
+# the checks
 
 
-def test_the_judge_gives_every_mixture_with_a_background_to_its_colour():
+def test_every_mixture_with_a_background_belongs_to_its_colour():
     """From half of the colour on; less of it is background. Closed form: p = b + share (c - b), whichever c,
     b and share.
     """
@@ -382,8 +386,8 @@ def test_the_judge_gives_every_mixture_with_a_background_to_its_colour():
 
 
 @pytest.mark.slow
-def test_every_drawn_scene_obeys_its_caption_and_is_seen_where_it_is():
-    """The judge counts the pixel centres in a shape: N with A - P/2 < N <= A + P/2 + 1 (Nosarzewska 1948; P:
+def test_every_drawn_scene_matches_its_caption_and_is_seen_where_it_is():
+    """A region counts the pixel centres in a shape: N with A - P/2 < N <= A + P/2 + 1 (Nosarzewska 1948; P:
     the perimeter), which keeps sizes apart. A square's centroid then moves by half a pixel at most; the
     others' less.
     """
@@ -391,9 +395,13 @@ def test_every_drawn_scene_obeys_its_caption_and_is_seen_where_it_is():
     assert caption_accuracy(pictures, captions) == 1
     for one, found in zip(scenes, find_shapes(pictures[:400]), strict=False):
         for shape, seen in zip(
-            sorted(one.shapes, key=lambda s: COLOURS.index(s.thing.colour)), found, strict=True
+            sorted(one.shapes, key=lambda s: COLOURS.index(s.captioned.colour)), found, strict=True
         ):
-            assert (seen.colour, seen.kind, seen.size) == (shape.thing.colour, shape.thing.kind, shape.size)
+            assert (seen.colour, seen.kind, seen.size) == (
+                shape.captioned.colour,
+                shape.captioned.kind,
+                shape.size,
+            )
             assert max(abs(seen.x - shape.x), abs(seen.y - shape.y)) <= 0.5
             area, half = math.pi * shape.radius**2, perimeter(shape) / 2
             assert area - half < seen.area <= area + half + 1
@@ -414,20 +422,20 @@ def test_no_grid_makes_a_small_shape_large(kind):
 
 
 @pytest.mark.slow
-def test_a_shuffled_caption_is_obeyed_when_it_is_true_and_that_is_rare():
+def test_a_shuffled_caption_is_matched_when_it_is_true_and_that_is_rare():
     """What is true is read off the scene; by chance it is 1 in 200: 1/9 * 1/18 * 3/4 for one shape, next to
     nothing for more.
     """
     scenes, pictures, captions = many()
 
     def is_true(one: Scene, said: Conditions) -> bool:
-        shapes = {shape.thing.colour: shape for shape in one.shapes}
-        if set(shapes) != {thing.colour for thing in said.things}:
+        shapes = {shape.captioned.colour: shape for shape in one.shapes}
+        if set(shapes) != {thing.colour for thing in said.shapes}:
             return False
-        first, *others = (shapes[thing.colour] for thing in said.things)
+        first, *others = (shapes[thing.colour] for thing in said.shapes)
         alike = [
-            (shapes[t.colour].thing.kind == t.kind and t.size in (None, shapes[t.colour].size))
-            for t in said.things
+            (shapes[t.colour].captioned.kind == t.kind and t.size in (None, shapes[t.colour].size))
+            for t in said.shapes
         ]
         return all(alike) and all(lies(said.relation, first, other, 1) for other in others)
 
@@ -449,7 +457,7 @@ def noise(*shape: int) -> torch.Tensor:
 
 
 def faded(scenes: list[Scene], pictures: torch.Tensor, by: float) -> torch.Tensor:
-    """Each shape and each background brighter or darker by so much in each of red, green and blue, at random."""
+    """Each shape and background brighter or darker by so much in each of red, green and blue, at random."""
     result = pictures.clone()
     for i, (one, shift) in enumerate(zip(scenes, by * noise(len(scenes), 4, 3, 1, 1).sign(), strict=True)):
         shares = coverage(one.shapes)[:, None]  # (n, 1, 64, 64)
@@ -481,12 +489,12 @@ def test_what_a_generator_does_to_a_picture_hardly_matters(spoilt):
 
 
 def changed(one: Scene) -> list[tuple[Conditions, set[str]]]:
-    """What is false of a scene by one change alone, and the parts of the verdict that must not hold then."""
+    """What is false of a scene by one change alone, and the conditions that must not hold then."""
     said = parse(caption(one))
-    unused = next(colour for colour in COLOURS if colour not in [thing.colour for thing in said.things])
+    unused = next(colour for colour in COLOURS if colour not in [thing.colour for thing in said.shapes])
     side = {"relation"} if said.relation else set()
     result = []
-    for i, thing in enumerate(said.things):
+    for i, thing in enumerate(said.shapes):
         other_size = SIZES[1 - SIZES.index(one.shapes[i].size)]
         wrong = [(replace(thing, kind=kind), {"kind"}) for kind in KINDS if kind != thing.kind]
         wrong.append((replace(thing, size=other_size), {"size"}))
@@ -497,15 +505,15 @@ def changed(one: Scene) -> list[tuple[Conditions, set[str]]]:
             )
         )
         result += [
-            (replace(said, things=(*said.things[:i], new, *said.things[i + 1 :])), parts)
+            (replace(said, shapes=(*said.shapes[:i], new, *said.shapes[i + 1 :])), parts)
             for new, parts in wrong
         ]
     if said.relation:
         result += [
             (replace(said, relation=other), {"relation"}) for other in RELATIONS if other != said.relation
         ]
-        a, b, *rest = said.things
-        result += [(Conditions((a,)), {"alone"}), (replace(said, things=(b, a, *rest)), {"relation"})]
+        a, b, *rest = said.shapes
+        result += [(Conditions((a,)), {"alone"}), (replace(said, shapes=(b, a, *rest)), {"relation"})]
     return result
 
 
@@ -515,11 +523,11 @@ def test_a_single_change_is_found_every_time_and_where_it_is():
     scenes, pictures, _ = many()
     cases = [(i, sentence(said), parts) for i, one in enumerate(scenes[:120]) for said, parts in changed(one)]
     assert len(cases) > 1000
-    for (_, text, parts), verdict in zip(
-        cases, judge_all(pictures[[i for i, *_ in cases]], [c[1] for c in cases]), strict=True
+    for (_, text, parts), check in zip(
+        cases, check_captions(pictures[[i for i, *_ in cases]], [c[1] for c in cases]), strict=True
     ):
-        assert {name for name in PARTS if getattr(verdict, name) is False} == parts, text
-        assert not verdict.obeyed and verdict.placed == (not parts & {"colour", "kind", "relation"})
+        assert {name for name in PARTS if getattr(check, name) is False} == parts, text
+        assert not check.matches and check.placed == (not parts & {"colour", "kind", "relation"})
 
 
 def test_a_mirror_turns_the_relation_and_nothing_else():
@@ -534,9 +542,9 @@ def test_a_mirror_turns_the_relation_and_nothing_else():
         )
 
 
-def test_the_judge_says_what_is_wrong():
+def test_a_check_lists_what_is_wrong():
     picture = draw(Scene((Shape(RED, 16, 20, 9), Shape(BLUE, 46, 22, 6)), "left of"))
-    for text, verdict in {
+    for text, check in {
         "a red circle left of a small blue square": CaptionCheck(True, True, True, True, True, ()),
         "a red circle left of a blue square": CaptionCheck(True, True, None, True, True, ()),
         "a large red circle": CaptionCheck(
@@ -563,12 +571,12 @@ def test_the_judge_says_what_is_wrong():
             ("a large red circle in place of a red triangle", "a blue square not above a red triangle"),
         ),
     }.items():
-        assert judge(picture, text) == verdict and matches_caption(picture, text) == verdict.obeyed == (
-            not verdict.faults
+        assert check_caption(picture, text) == check and matches_caption(picture, text) == check.matches == (
+            not check.faults
         )
 
 
-def test_the_table_counts_the_verdicts():
+def test_the_table_counts_the_checks():
     first = draw(Scene((Shape(RED, 16, 20, 9), Shape(BLUE, 46, 22, 6)), "left of"))
     second = draw(Scene((Shape(RED, 16, 20, 9),)))
     cases = [
@@ -586,9 +594,9 @@ def test_the_table_counts_the_verdicts():
         "relation": 2 / 3,
         "alone": 4 / 5,
         "placed": 3 / 5,
-        "obeyed": 1 / 5,
+        "matches": 1 / 5,
     }
-    assert judge_all(pictures, captions) == [judge(picture, text) for picture, text in cases]
+    assert check_captions(pictures, captions) == [check_caption(picture, text) for picture, text in cases]
     assert caption_accuracy(pictures, captions) == 1 / 5 and math.isnan(
         caption_accuracy_table(pictures[2:3], captions[2:3])["size"]
     )
@@ -606,11 +614,11 @@ def test_what_is_no_shape_is_no_shape():
     )
     bar[:, 30:35, 10:50] = red
     assert matches_caption(specked, "a red circle")
-    assert judge(doubled, "a red circle").faults == ("2 red regions in place of one",)
-    assert judge(bar, "a red square").faults == ("a large red blot in place of a red square",)
-    assert judge(halved, "a red circle").faults[0].endswith("that was not asked for") and not matches_caption(
-        halved, "a blue circle"
-    )
+    assert check_caption(doubled, "a red circle").faults == ("2 red regions in place of one",)
+    assert check_caption(bar, "a red square").faults == ("a large red blot in place of a red square",)
+    assert check_caption(halved, "a red circle").faults[0].endswith(
+        "that was not asked for"
+    ) and not matches_caption(halved, "a blue circle")
     triangle = draw(Scene((Shape(CaptionedShape("red", "triangle"), 32, 32, 9),)))
     assert matches_caption(triangle, "a red triangle") and not matches_caption(
         triangle.flip(1), "a red triangle"
@@ -642,20 +650,20 @@ def test_the_share_counts_and_dtypes_do_not_matter():
             r"2 captions are needed, one for each picture, got \['a red circle'\]",
         ),
         (lambda x: caption_accuracy_table(x, []), "2 captions are needed"),
-        (lambda x: judge_all(x, ["a red circle"] * 3), "2 captions are needed"),
+        (lambda x: check_captions(x, ["a red circle"] * 3), "2 captions are needed"),
         (lambda x: caption_accuracy(x, "ab"), "2 captions are needed, one for each picture, got 'ab'"),
         (
             lambda x: caption_accuracy(x[:0], []),
             r"float \(B, 3, 64, 64\), got torch.float32 of shape \(0, 3, 64, 64\)",
         ),
         (lambda x: caption_accuracy(x, ["a red circle", "a red dog"]), "does not know 'dog'"),
-        (lambda x: judge(x, "a red circle"), r"got torch.float32 of shape \(1, 2, 3, 64, 64\)"),
+        (lambda x: check_caption(x, "a red circle"), r"got torch.float32 of shape \(1, 2, 3, 64, 64\)"),
         (lambda x: matches_caption(x[0, :, :32], "a red circle"), r"shape \(1, 3, 32, 64\)"),
         (lambda x: matches_caption((255 * x[0]).byte(), "a red circle"), "got torch.uint8"),
         (lambda x: matches_caption(x[0] / 0, "a red circle"), "must be finite"),
         (lambda x: unmix(x[0]), r"shape \(3, 64, 64\)"),
     ],
 )
-def test_what_cannot_be_judged_is_refused(call, message):
+def test_what_cannot_be_checked_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call(torch.zeros(2, 3, 64, 64))

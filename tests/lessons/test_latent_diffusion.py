@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dhp_lab.data.scenes import KINDS, batch, judge_all
+from dhp_lab.data.scenes import KINDS, batch, check_captions
 from dhp_lab.diffusion.schedules import linear
 from dhp_lab.latent.autoencoders import encode, kl_autoencoder
 from dhp_lab.lessons.latent_diffusion import figures as lesson
@@ -313,7 +313,7 @@ def test_the_layers_end_in_the_latents(model, scenes):
 
 def test_single_things_are_what_their_captions_say():
     pictures, captions = measures.single_things(72, seed=5)
-    assert all(verdict.obeyed for verdict in judge_all(pictures, captions))
+    assert all(check.matches for check in check_captions(pictures, captions))
     assert captions[:18] == list(measures.THINGS) and captions[18:36] == captions[:18]
     assert torch.equal(pictures[:20], measures.single_things(20, seed=5)[0])
     assert len({picture.numpy().tobytes() for picture in pictures}) == 72
@@ -370,7 +370,7 @@ def test_the_picture_is_what_the_model_draws(draws, model):
             image[0:128:2, left : left + 128 : 2], (sample * 255).round().byte().permute(1, 2, 0).numpy()
         )
     assert shown.alt.startswith("Six pictures for 'a yellow triangle': f = 8, 3 steps, guidance 4, seed 0")
-    obeyed = sum(verdict.obeyed for verdict in judge_all(samples, ["a yellow triangle"] * 6))
+    obeyed = sum(check.matches for check in check_captions(samples, ["a yellow triangle"] * 6))
     assert f"{obeyed} of 6 pictures obey the caption" in shown.text
 
 

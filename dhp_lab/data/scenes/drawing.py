@@ -1,7 +1,8 @@
 """What a scene is, and how it is drawn: shapes as signed distances, on a plain ground of 64 x 64 pixels.
 
 A pixel (row i, column j) has its centre at x = j + 0.5, y = i + 0.5; x runs to the right and y down. A shape
-covers 0.5 - d of a pixel whose centre lies d outside its edge, cut off at 0 and 1, so that edges are smooth.
+covers 0.5 - d of a pixel whose centre has the signed distance d from its edge (d > 0 outside), clamped to
+[0, 1], so that edges are smooth.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from dhp_lab.data.scenes.grammar import KINDS, SIZES, Conditions, CaptionedShape, sentence
+from dhp_lab.data.scenes.grammar import KINDS, SIZES, CaptionedShape, Conditions, sentence
 
-SIDE = 64
-RADII = {"small": (5.5, 6.5), "large": (8.5, 9.5)}
+SIDE = 64  # pixels
+RADII = {"small": (5.5, 6.5), "large": (8.5, 9.5)}  # pixels, of the circle of the same area
 BORDER_RADIUS = math.sqrt(RADII["small"][1] * RADII["large"][0])  # 7.43: what is larger counts as large
 
 RGB = {
@@ -37,7 +38,7 @@ BACKGROUNDS = (
 )
 
 DIRECTIONS = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
-"""From the second thing to the first, as (x, y)."""
+"""From the second shape to the first, as (x, y)."""
 
 NORMALS = {
     "square": ((1.0, 0.0), (-1.0, 0.0), (0.0, 1.0), (0.0, -1.0)),
@@ -51,12 +52,12 @@ class Shape:
     """One shape of a scene.
 
     Attributes:
-        thing: what the caption says of it; its size is None if the caption leaves that out.
+        captioned: what the caption says of it; its size is None if the caption leaves that out.
         x, y: the centroid, in pixels.
         radius: of the circle of the same area, in pixels.
     """
 
-    thing: CaptionedShape
+    captioned: CaptionedShape
     x: float
     y: float
     radius: float
@@ -69,7 +70,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture before it is drawn, together with what its caption says.
+    """The content of a picture, together with what its caption says.
 
     Attributes:
         shapes: 1 to 3, in the caption's order; where they overlap (those of ``scene`` never do) the later lie
@@ -96,7 +97,7 @@ def caption(scene: Scene) -> str:
     Raises:
         ValueError: a scene made by hand that no caption can describe.
     """
-    return sentence(Conditions(tuple(shape.thing for shape in scene.shapes), scene.relation))
+    return sentence(Conditions(tuple(shape.captioned for shape in scene.shapes), scene.relation))
 
 
 def draw(scene: Scene) -> Tensor:
@@ -105,7 +106,11 @@ def draw(scene: Scene) -> Tensor:
 
 
 def draw_all(scenes: Sequence[Scene]) -> Tensor:
-    """The pictures of one or more scenes: (B, 3, 64, 64) float32 in [0, 1]; ValueError if there is none."""
+    """The pictures of one or more scenes: (B, 3, 64, 64) float32 in [0, 1].
+
+    Raises:
+        ValueError: no scene.
+    """
     if not scenes:
         raise ValueError("there is no scene to draw: give at least one")
     grounds = torch.tensor([BACKGROUNDS[scene.background] for scene in scenes])  # (B, 3)
@@ -113,41 +118,35 @@ def draw_all(scenes: Sequence[Scene]) -> Tensor:
     for layer in range(max(len(scene.shapes) for scene in scenes)):
         here = [i for i, scene in enumerate(scenes) if len(scene.shapes) > layer]
         shapes = [scenes[i].shapes[layer] for i in here]
-        colours = torch.tensor([RGB[shape.thing.colour] for shape in shapes])[
-            :, :, None, None
-        ]  # (n, 3, 1, 1)
-        pictures[here] = pictures[here].lerp(colours, coverage(shapes)[:, None])
+        colours = torch.tensor([RGB[shape.captioned.colour] for shape in shapes])  # (n, 3)
+        pictures[here] = pictures[here].lerp(colours[:, :, None, None], coverage(shapes)[:, None])
     return pictures
 
 
 def coverage(shapes: Sequence[Shape]) -> Tensor:
-    """(N, 64, 64) float32: how much of each pixel a shape covers, in [0, 1], by the distance d of its centre:
-    0.5 - d.
+    """How much of each pixel a shape covers: 0.5 - d, with d the signed distance of the pixel's centre.
+
+    Returns:
+        (N, 64, 64) float32 in [0, 1], for N shapes.
     """
-    result, middles = torch.empty(len(shapes), SIDE, SIDE), torch.arange(SIDE) + 0.5
+    covered = torch.empty(len(shapes), SIDE, SIDE)
+    centres = torch.arange(SIDE) + 0.5
     for kind in KINDS:
-        here = [i for i, shape in enumerate(shapes) if shape.thing.kind == kind]
+        here = [i for i, shape in enumerate(shapes) if shape.captioned.kind == kind]
         places = [(shapes[i].x, shapes[i].y, shapes[i].radius) for i in here]
-        place = torch.tensor(places, dtype=torch.float32).view(-1, 3, 1, 1)
-        dx, dy, radius = (
-            middles - place[:, 0],
-            middles[:, None] - place[:, 1],
-            place[:, 2],
-        )  # (n, 1, 64), (n, 64, 1)
+        x, y, radius = torch.tensor(places, dtype=torch.float32).view(-1, 3, 1, 1).unbind(1)  # (n, 1, 1)
+        dx = centres - x  # (n, 1, 64)
+        dy = centres[:, None] - y  # (n, 64, 1)
         if kind == "circle":
             distance = torch.hypot(dx, dy) - radius  # (n, 64, 64)
         else:
-            distance = (
-                reduce(torch.maximum, (nx * dx + ny * dy for nx, ny in NORMALS[kind]))
-                - apothem(kind) * radius
-            )
-        result[here] = (0.5 - distance).clamp(0, 1)
-    return result
+            along_normals = [nx * dx + ny * dy for nx, ny in NORMALS[kind]]  # (n, 64, 64) each
+            distance = reduce(torch.maximum, along_normals) - apothem(kind) * radius
+        covered[here] = (0.5 - distance).clamp(0, 1)
+    return covered
 
 
 def apothem(kind: str) -> float:
-    """From the centroid of a regular polygon with the area of the unit circle to its sides: n a^2 tan(pi / n)
-    = pi.
-    """
+    """Centroid to side, for a regular n-gon with the area of the unit circle: n a^2 tan(pi / n) = pi."""
     n = len(NORMALS[kind])
     return math.sqrt(math.pi / (n * math.tan(math.pi / n)))

@@ -1,17 +1,17 @@
 """What a caption of a scene may say, and how it is read: a grammar of 18 words and three forms.
 
-    caption   =  thing  |  thing relation thing  |  thing relation thing "and" thing
-    thing     =  "a" [size] colour kind
+    caption   =  shape  |  shape relation shape  |  shape relation shape "and" shape
+    shape     =  "a" [size] colour kind
     size      =  "small" | "large"
     colour    =  "red" | "green" | "blue" | "yellow" | "purple" | "cyan"
     kind      =  "circle" | "square" | "triangle"
     relation  =  "left of" | "right of" | "above" | "below"
 
 "A above B and C" puts A above B and above C, and leaves it open how B and C lie to each other. A size that is
-left out is open too. No colour comes twice, so that a colour is enough to tell which shape is meant.
+left out is open too. No colour comes twice, so that a colour identifies its shape.
 
-``parse`` and ``sentence`` are each other's inverse: a caption is a ``Conditions``, and back. ``read_words``
-says what each word of a caption names.
+``parse`` turns a caption into ``Conditions``, ``sentence`` is its inverse. ``read_words`` gives the role of
+each word of a caption.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ ROLES = {
 }
 """What a word names; "a" and "and" name nothing."""
 
-MAX_THINGS = 3
+MAX_SHAPES = 3
 MAX_WORDS = 15
 """The words of the longest caption."""
 
-FORM = "'a [small|large] COLOUR KIND', 'THING RELATION THING' or 'THING RELATION THING and THING'"
+FORM = "'a [small|large] COLOUR KIND', 'SHAPE RELATION SHAPE' or 'SHAPE RELATION SHAPE and SHAPE'"
 
-_THING = rf"a (?:({'|'.join(SIZES)}) )?({'|'.join(COLOURS)}) ({'|'.join(KINDS)})"
-_CAPTION = re.compile(rf"{_THING}(?: ({'|'.join(RELATIONS)}) {_THING}(?: and {_THING})?)?")
+_SHAPE = rf"a (?:({'|'.join(SIZES)}) )?({'|'.join(COLOURS)}) ({'|'.join(KINDS)})"
+_CAPTION = re.compile(rf"{_SHAPE}(?: ({'|'.join(RELATIONS)}) {_SHAPE}(?: and {_SHAPE})?)?")
 
 
 @dataclass(frozen=True)
@@ -77,48 +77,51 @@ class Conditions:
     """What a caption says.
 
     Attributes:
-        things: 1 to 3 things, no colour twice.
-        relation: one of ``RELATIONS``, of the first thing to each of the others; None if there is but one.
+        shapes: 1 to 3 of them, no colour twice.
+        relation: one of ``RELATIONS``, of the first shape to each of the others; None if there is but one.
 
     Raises:
         ValueError: what no caption can say.
     """
 
-    things: tuple[CaptionedShape, ...]
+    shapes: tuple[CaptionedShape, ...]
     relation: str | None = None
 
     def __post_init__(self) -> None:
-        if not 1 <= len(self.things) <= MAX_THINGS:
-            raise ValueError(f"a caption names 1 to {MAX_THINGS} things, got {len(self.things)}")
-        choices = RELATIONS if len(self.things) > 1 else (None,)
+        count = len(self.shapes)
+        if not 1 <= count <= MAX_SHAPES:
+            raise ValueError(f"a caption names 1 to {MAX_SHAPES} shapes, got {count}")
+        choices = RELATIONS if count > 1 else (None,)
         if self.relation not in choices:
             allowed = ", ".join(map(str, choices))
             raise ValueError(
-                f"the relation among {len(self.things)} things must be one of {allowed}; got {self.relation!r}"
+                f"the relation among {count} shapes must be one of {allowed}; got {self.relation!r}"
             )
-        colours = [thing.colour for thing in self.things]
+        colours = [shape.colour for shape in self.shapes]
         for colour in colours:
             if colours.count(colour) > 1:
                 raise ValueError(
-                    f"{colour} comes twice: give each thing a colour of its own, out of {', '.join(COLOURS)}"
+                    f"{colour} comes twice: give each shape a colour of its own, out of {', '.join(COLOURS)}"
                 )
 
 
 def sentence(conditions: Conditions) -> str:
     """The caption that says this, in lower case and without a full stop."""
-    first, *others = map(str, conditions.things)
-    return " ".join([first, conditions.relation, " and ".join(others)] if others else [first])
+    first, *others = map(str, conditions.shapes)
+    if not others:
+        return first
+    return f"{first} {conditions.relation} {' and '.join(others)}"
 
 
 def parse(caption: str) -> Conditions:
-    """What a caption says; upper case and repeated spaces do not matter.
+    """Read a caption; upper case and repeated spaces do not matter.
 
     Raises:
         ValueError: a word outside ``WORDS`` (the message lists them), a sentence that has none of the three
             forms (the message shows them), or a colour that comes twice.
     """
     words = caption.lower().split()
-    unknown = dict.fromkeys(word for word in words if word not in WORDS)
+    unknown = dict.fromkeys(word for word in words if word not in WORDS)  # in order, each once
     if unknown:
         named = ", ".join(map(repr, unknown))
         raise ValueError(f"a caption does not know {named}; its words are: {', '.join(WORDS)}")
@@ -128,12 +131,12 @@ def parse(caption: str) -> Conditions:
             f"{caption!r} is not a caption; write {FORM}, where a RELATION is {', '.join(RELATIONS)}"
         )
     parts = found.groups()  # size, colour, kind, relation, size, colour, kind, size, colour, kind
-    things = [
+    shapes = [
         CaptionedShape(colour, kind, size)
         for size, colour, kind in (parts[:3], parts[4:7], parts[7:])
         if colour
     ]
-    return Conditions(tuple(things), parts[3])
+    return Conditions(tuple(shapes), parts[3])
 
 
 @dataclass(frozen=True)
@@ -143,25 +146,27 @@ class Word:
     Attributes:
         text: one of ``WORDS``.
         role: what it names: "size", "colour", "kind" or "relation"; None for "a" and "and".
-        thing: index of the thing it belongs to, in the caption's order; None for a relation and for "and".
+        shape: index of the shape it belongs to, in the caption's order; None for a relation and for "and".
     """
 
     text: str
     role: str | None
-    thing: int | None
+    shape: int | None
 
 
 def read_words(caption: str) -> list[Word]:
-    """The words of a caption, each with what it names and of which thing: "left" and "of" name a relation
-    together.
+    """The words of a caption, each with its role and its shape; "left" and "of" name a relation together.
 
     Raises:
         ValueError: as ``parse``.
     """
     parse(caption)
-    result, thing = [], -1
+    words = []
+    shape = -1
     for text in caption.lower().split():
-        thing += text == "a"  # every thing begins with it
+        if text == "a":  # every shape begins with it
+            shape += 1
         role = ROLES.get(text)
-        result.append(Word(text, role, None if role == "relation" or text == "and" else thing))
-    return result
+        between = role == "relation" or text == "and"
+        words.append(Word(text, role, None if between else shape))
+    return words

@@ -1,10 +1,11 @@
-"""Scenes at random, by a seed: what they show, where it lies, and batches of them with their captions.
+"""Random scenes from a seed: what they show, where it lies, and batches of them with their captions.
 
-| word     | in the picture                                                                                          |
-|----------|---------------------------------------------------------------------------------------------------------|
-| colour   | ``drawing.RGB``; no two shapes of a scene share one                                                     |
-| size     | the radius of the circle of the same area: ``drawing.RADII``, in pixels                                 |
-| relation | the centroids are ``GAP`` or more apart along the named axis, and at most ``SLOPE`` times as far across |
+| word     | in the picture                                                                      |
+|----------|-------------------------------------------------------------------------------------|
+| colour   | ``drawing.RGB``; no two shapes of a scene share one                                 |
+| size     | the radius of the circle of the same area: ``drawing.RADII``, in pixels             |
+| relation | the centroids are ``GAP`` or more apart along the named axis, and at most ``SLOPE`` |
+|          | times as far across it                                                              |
 
 Shapes keep ``SPACE`` pixels between them and ``MARGIN`` to the border.
 """
@@ -31,41 +32,53 @@ from dhp_lab.data.scenes.drawing import (
 from dhp_lab.data.scenes.grammar import (
     COLOURS,
     KINDS,
-    MAX_THINGS,
+    MAX_SHAPES,
     RELATIONS,
     SIZES,
     CaptionedShape,
 )
 
-MARGIN, SPACE, GAP, SLOPE = 3.0, 3.0, 22.0, 0.75
+MARGIN = 3.0  # pixels between a shape and the border
+SPACE = 3.0  # pixels between two shapes
+GAP = 22.0  # pixels between two related centroids along the named axis, at least
+SLOPE = 0.75  # of that distance, what they may be apart across it
+
+Reach = tuple[float, float]
+"""Pixels from a shape's centroid to its smallest and to its largest coordinate, both positive."""
 
 
 def scene(seed: int | torch.Generator) -> Scene:
-    """A scene drawn at random: as often 1 as 2 and 3 shapes; every word, and whether a size is said, equally
-    likely.
+    """A random scene of 1 to 3 shapes; every number, word and background is equally likely.
+
+    Whether the caption names a shape's size is as likely as not.
 
     Args:
         seed: gives always the same scene; a generator (on the CPU) gives another one at each call.
     """
     dice = _Dice(seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed))
-    colours = dice.some(COLOURS, 1 + dice.below(MAX_THINGS))
+    count = 1 + dice.below(MAX_SHAPES)
+    colours = dice.some(COLOURS, count)
     sizes = [dice.one(SIZES) for _ in colours]
-    things = [
+    captioned = [
         CaptionedShape(colour, dice.one(KINDS), dice.one((size, None)))
         for colour, size in zip(colours, sizes, strict=True)
     ]
     radii = [dice.between(*RADII[size]) for size in sizes]
-    relation = dice.one(RELATIONS) if len(things) > 1 else None
-    reach = [_reach(thing.kind, radius) for thing, radius in zip(things, radii, strict=True)]
-    places = _related(reach, relation, dice) if relation else [[_inside(r, dice) for r in reach[0]]]
+    relation = dice.one(RELATIONS) if count > 1 else None
+    reaches = [_reach(shape.kind, radius) for shape, radius in zip(captioned, radii, strict=True)]
+    centroids = _related(reaches, relation, dice) if relation else [_anywhere(reaches[0], dice)]
     shapes = [
-        Shape(thing, *place, radius) for thing, place, radius in zip(things, places, radii, strict=True)
+        Shape(shape, x, y, radius) for shape, (x, y), radius in zip(captioned, centroids, radii, strict=True)
     ]
     return Scene(tuple(shapes), relation, dice.below(len(BACKGROUNDS)))
 
 
 def batch(count: int, seed: int) -> tuple[Tensor, list[str]]:
     """Pictures and their captions: a function of the seed, of which a smaller count gives the first ones.
+
+    Args:
+        count: at least 1.
+        seed: of the batch.
 
     Returns:
         (count, 3, 64, 64) float32 in [0, 1], and as many captions.
@@ -80,74 +93,94 @@ def batch(count: int, seed: int) -> tuple[Tensor, list[str]]:
     return draw_all(scenes), [caption(one) for one in scenes]
 
 
-# where the shapes lie
-Reach = tuple[float, float]  # from the centroid to the smallest and to the largest coordinate, both positive
-
-
 def _reach(kind: str, radius: float) -> tuple[Reach, Reach]:
-    """How far a shape extends along x and along y, in pixels."""
+    """How far a shape extends along x and along y."""
     if kind == "circle":
         return (radius, radius), (radius, radius)
-    a, half = apothem(kind) * radius, math.sqrt(3) * apothem(kind) * radius
-    return ((a, a), (a, a)) if kind == "square" else ((half, half), (2 * a, a))
+    a = apothem(kind) * radius
+    if kind == "square":
+        return (a, a), (a, a)
+    half_side = math.sqrt(3) * a
+    return (half_side, half_side), (2 * a, a)
 
 
-def _inside(reach: Reach, dice: _Dice) -> float:
-    return dice.between(MARGIN + reach[0], SIDE - MARGIN - reach[1])
+def _anywhere(reach: tuple[Reach, Reach], dice: _Dice) -> tuple[float, float]:
+    """A centroid (x, y) that keeps the margins."""
+    x, y = (dice.between(MARGIN + low, SIDE - MARGIN - high) for low, high in reach)
+    return x, y
 
 
-def _related(reach: list[tuple[Reach, Reach]], relation: str, dice: _Dice) -> list[tuple[float, float]]:
-    """Centroids (x, y) that satisfy the relation, the margins and the gaps: drawn anew until they do."""
+def _related(reaches: list[tuple[Reach, Reach]], relation: str, dice: _Dice) -> list[tuple[float, float]]:
+    """Centroids (x, y) that satisfy the relation, the margins and the gaps, by rejection sampling.
+
+    All is computed for "left of" and "above"; "right of" and "below" are their mirror images.
+    """
     axis = 0 if DIRECTIONS[relation][0] else 1
-    mirrored = sum(DIRECTIONS[relation]) > 0  # right of, below: as left of and above, seen in a mirror
-    along, across = [r[axis][::-1] if mirrored else r[axis] for r in reach], [r[1 - axis] for r in reach]
+    mirrored = sum(DIRECTIONS[relation]) > 0
+    along = [reach[axis][::-1] if mirrored else reach[axis] for reach in reaches]
+    across = [reach[1 - axis] for reach in reaches]
     v = None
     while v is None:
-        u = _apart(along, dice)
-        v = _beside(across, [other - u[0] for other in u[1:]], dice)
-    u = [SIDE - one for one in u] if mirrored else u
+        u = _place_along(along, dice)
+        distances = [other - u[0] for other in u[1:]]
+        v = _place_across(across, distances, dice)
+    if mirrored:
+        u = [SIDE - coordinate for coordinate in u]
     return list(zip(u, v, strict=True) if axis == 0 else zip(v, u, strict=True))
 
 
-def _apart(reach: list[Reach], dice: _Dice) -> list[float]:
-    """Along the named axis: the first thing before all others."""
-    first, others = reach[0], reach[1:]
+def _place_along(reaches: list[Reach], dice: _Dice) -> list[float]:
+    """Coordinates along the named axis: the first shape before all others."""
+    first, *others = reaches
     gaps = [max(GAP, first[1] + other[0] + SPACE) for other in others]
     ends = [SIDE - MARGIN - other[1] for other in others]
-    u = dice.between(MARGIN + first[0], min(end - gap for end, gap in zip(ends, gaps, strict=True)))
-    return [u, *(dice.between(u + gap, end) for end, gap in zip(ends, gaps, strict=True))]
+    latest = min(end - gap for end, gap in zip(ends, gaps, strict=True))
+    start = dice.between(MARGIN + first[0], latest)
+    return [start, *(dice.between(start + gap, end) for end, gap in zip(ends, gaps, strict=True))]
 
 
-def _beside(reach: list[Reach], distances: list[float], dice: _Dice) -> list[float] | None:
-    """Across it: the others clear of each other, the first nearer to each than along the axis; None if that
-    cannot be.
+def _place_across(reaches: list[Reach], distances: list[float], dice: _Dice) -> list[float] | None:
+    """Coordinates across the named axis, or None if the first shape finds no place.
+
+    The others keep clear of each other; the first is within ``SLOPE`` times its distance along the axis of
+    each of them.
     """
-    others = dice.some(range(1, len(reach)), len(reach) - 1)  # in the order in which they lie
-    v, start = {}, 0.0
-    for i, after in zip(others, [*others[1:], None], strict=True):
-        gap = 0 if after is None else reach[i][1] + SPACE + reach[after][0]
-        end = SIDE - MARGIN - reach[i if after is None else after][1] - gap
-        v[i] = dice.between(max(MARGIN + reach[i][0], start), end)
+    order = dice.some(range(1, len(reaches)), len(reaches) - 1)  # of the others, by coordinate
+    v = {}
+    start = 0.0
+    for i, following in zip(order, [*order[1:], None], strict=True):
+        if following is None:
+            gap, last = 0.0, reaches[i]
+        else:
+            gap, last = reaches[i][1] + SPACE + reaches[following][0], reaches[following]
+        v[i] = dice.between(max(MARGIN + reaches[i][0], start), SIDE - MARGIN - last[1] - gap)
         start = v[i] + gap
-    low = max(MARGIN + reach[0][0], *(v[i] - SLOPE * distances[i - 1] for i in v))
-    high = min(SIDE - MARGIN - reach[0][1], *(v[i] + SLOPE * distances[i - 1] for i in v))
-    return None if low > high else [dice.between(low, high), *(v[i] for i in sorted(v))]
+    low = max(MARGIN + reaches[0][0], *(v[i] - SLOPE * distances[i - 1] for i in v))
+    high = min(SIDE - MARGIN - reaches[0][1], *(v[i] + SLOPE * distances[i - 1] for i in v))
+    if low > high:
+        return None
+    return [dice.between(low, high), *(v[i] for i in sorted(v))]
 
 
 class _Dice:
-    """Choices at random, in plain Python values."""
+    """Random choices from one generator, as plain Python values."""
 
     def __init__(self, generator: torch.Generator) -> None:
         self.generator = generator
 
     def between(self, low: float, high: float) -> float:
+        """Uniform in [low, high)."""
         return low + (high - low) * torch.rand((), generator=self.generator).item()
 
     def below(self, end: int) -> int:
+        """One of 0 .. end - 1."""
         return int(torch.randint(end, (), generator=self.generator))
 
     def one(self, choices: Sequence):
+        """One of the choices."""
         return choices[self.below(len(choices))]
 
     def some(self, choices: Sequence, count: int) -> list:
-        return [choices[i] for i in torch.randperm(len(choices), generator=self.generator)[:count].tolist()]
+        """Different choices, in random order."""
+        order = torch.randperm(len(choices), generator=self.generator)
+        return [choices[i] for i in order[:count].tolist()]

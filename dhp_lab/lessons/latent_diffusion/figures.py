@@ -27,7 +27,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from dhp_lab.core.paths import RESULTS
-from dhp_lab.data.scenes import judge_all
+from dhp_lab.data.scenes import check_captions
 from dhp_lab.data.scenes.drawing import SIDE
 from dhp_lab.notebook.digit_figures import GAP, LABEL
 from dhp_lab.notebook.html import Html, Rendered, picture_bytes, table_html
@@ -218,11 +218,11 @@ class SceneDraws:
         return Rendered(picture, alt, self._text(samples, captions, settings))
 
     def _text(self, samples: Tensor, captions: Sequence[str], settings: str) -> str:
-        verdicts = judge_all(samples, captions)
+        checks = check_captions(samples, captions)
         rows = [
-            [f"picture {i}", "; ".join(verdict.faults) or "obeys"] for i, verdict in enumerate(verdicts, 1)
+            [f"picture {i}", "; ".join(check.faults) or "obeys"] for i, check in enumerate(checks, 1)
         ]
-        obeyed = sum(verdict.obeyed for verdict in verdicts)
+        obeyed = sum(check.matches for check in checks)
         return (
             f"<p>{html.escape(settings)}: {obeyed} of {len(rows)} pictures obey the caption.</p>"
             + table_html(rows).text
