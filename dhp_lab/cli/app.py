@@ -1,4 +1,4 @@
-"""The program ``dhp`` itself: how its commands answer errors, and the options that several of them share.
+"""The program `dhp` itself: how its commands answer errors, and the options that several of them share.
 
 An expected error (a damaged file, a full disk, a bad option) ends in one line on stderr and exit code 1.
 """
@@ -10,17 +10,21 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
+from dhp_lab.core.memory import keep_freed_memory
+
 
 class _Commands(TyperGroup):
     """The commands, with expected errors turned into one line and exit code 1."""
 
     def invoke(self, ctx):
+        keep_freed_memory()
         try:
             return super().invoke(ctx)
         except BrokenPipeError:  # `dhp info x.dhp | head -1`: typer ends quietly
             raise
         except (ValueError, OSError, MemoryError, RuntimeError) as error:
-            if (message := _expected(error)) is None:
+            message = _expected(error)
+            if message is None:
                 raise
             typer.echo(f"dhp: {' '.join(message.split())}", err=True)
             raise typer.Exit(1) from None
@@ -32,8 +36,9 @@ def _expected(error: Exception) -> str | None:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):
         return (
-            "not enough memory: take smaller pictures (--image_size), fewer at a time (--batch_size), --spare_memory, "
-            f"a codec without borrowed networks, or another --device: {error or type(error).__name__}"
+            "not enough memory: take smaller pictures (--image_size), fewer at a time (--batch_size), "
+            "--low_memory, a codec without borrowed networks, or another --device: "
+            f"{error or type(error).__name__}"
         )
     return None if isinstance(error, RuntimeError) else str(error)
 
@@ -47,17 +52,17 @@ app = typer.Typer(
     help="Compress photos with a hyperprior and a latent diffusion model.",
 )
 
-ModelPath = Annotated[
-    str | None,
-    typer.Option("--model_path", metavar="DIR", help="A checkpoint's folder; the shipped one if not given."),
-]
-Device = Annotated[
-    str | None, typer.Option("--device", help="cpu, cuda, cuda:1; the fastest one if not given.")
-]
-LowMemory = Annotated[
-    bool,
-    typer.Option(
-        "--spare_memory", help="Borrowed networks in half precision, attention in slices, small tiles."
-    ),
-]
+MODEL_PATH = typer.Option(
+    "--model_path", metavar="DIR", help="A checkpoint's folder; the shipped one if not given."
+)
+DEVICE = typer.Option("--device", help="cpu, cuda, cuda:1; the fastest one if not given.")
+LOW_MEMORY = typer.Option(
+    "--low_memory",
+    "--spare_memory",  # its name in earlier versions
+    help="Borrowed networks in half precision, attention in slices, small tiles.",
+)
+
+ModelPath = Annotated[str | None, MODEL_PATH]
+Device = Annotated[str | None, DEVICE]
+LowMemory = Annotated[bool, LOW_MEMORY]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite the output file.")]

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dhp_lab.cli.app import Device, Force, ModelPath, LowMemory, app
+from dhp_lab.cli.app import Device, Force, LowMemory, ModelPath, app
 
 if TYPE_CHECKING:
     from dhp_lab.codec.bits.bitstream import DhpFile
     from dhp_lab.codec.model import DiffusionHyperprior
+
+MAX_MEGAPIXELS = 100.0  # the largest picture that `decompress` makes without an option
 
 
 @app.command()
@@ -35,21 +37,21 @@ def compress(
 ) -> None:
     """Compress a picture to a .dhp file."""
     _check_target(source, target, [".dhp"], force)
-    from dhp_lab.codec.bits import bitstream
     from dhp_lab.codec.bits.lambdas import check_lambda
     from dhp_lab.core.files import write_atomic
     from dhp_lab.data.images import load_image
 
     check_lambda(lambda_rate)
     x, notes = load_image(source)
-    model, place = _load_model(model_path, device, low_memory)
+    model = _load_model(model_path, device, low_memory)
+    from dhp_lab.codec import dhp_file
+
     start = time.perf_counter()
-    coded = model.compress(x.to(place), lambda_rate=lambda_rate)
+    data = dhp_file.encode(model, x, lambda_rate=lambda_rate)
     seconds = time.perf_counter() - start
-    data = bitstream.write(coded["strings"], coded["shape"], **model.file_fields)
     with _writing(target):
         write_atomic(target, data)
-    height, width = coded["shape"]
+    height, width = x.shape[-2:]
     facts = [f"{len(data)} bytes", f"{_bpp(len(data), height, width):.3f} bpp", f"{seconds:.2f} s", *notes]
     typer.echo(f"{target}: {', '.join(facts + _size_notes(height, width))}")
 
@@ -72,7 +74,7 @@ def decompress(
     ] = False,
     max_megapixels: Annotated[
         float, typer.Option("--max_megapixels", help="Refuse larger pictures.")
-    ] = 100.0,
+    ] = MAX_MEGAPIXELS,
     model_path: ModelPath = None,
     device: Device = None,
     low_memory: LowMemory = False,
@@ -84,23 +86,20 @@ def decompress(
     _check_within("seed", seed, 0, 2**63 - 1)
     _check_within("max_megapixels", max_megapixels, 0, 1e6)
     file = _read_dhp(source, max_pixels=int(max_megapixels * 1e6), allow_truncated=preview)
-    from dhp_lab.codec.bits.bitstream import check_model
     from dhp_lab.data.images import LOSSLESS, save_image
 
     _check_target(source, target, list(LOSSLESS), force)
-    model, _ = _load_model(model_path, device, low_memory)
-    check_model(file, model.model_id)
-    strings = [[None], [file.z], [file.side]] if preview else file.strings
+    model = _load_model(model_path, device, low_memory)
+    from dhp_lab.codec import dhp_file
+
     start = time.perf_counter()
-    decoded = model.decompress(strings, file.shape, steps=steps, gamma=gamma, seed=seed)
+    x_hat = dhp_file.decode(model, file, steps=steps, gamma=gamma, seed=seed, preview=preview)
     seconds = time.perf_counter() - start
     with _writing(target):
-        save_image(decoded["x_hat"], target)
-    facts = [
-        f"{file.width} x {file.height} pixels",
-        f"{seconds:.2f} s",
-        *(["preview from z alone"] if preview else []),
-    ]
+        save_image(x_hat, target)
+    facts = [f"{file.width} x {file.height} pixels", f"{seconds:.2f} s"]
+    if preview:
+        facts.append("preview from z alone")
     typer.echo(f"{target}: {', '.join(facts)}")
 
 
@@ -155,7 +154,7 @@ def _check_target(source: Path, target: Path, suffixes: list[str], force: bool) 
 
 @contextmanager
 def _writing(target: Path) -> Iterator[None]:
-    """Name the output in an error of the disk, which itself knows a temporary file or none."""
+    """Name the output in an error of the disk, which itself names a temporary file or none."""
     try:
         yield
     except OSError as error:
@@ -163,15 +162,8 @@ def _writing(target: Path) -> Iterator[None]:
 
 
 def _read_dhp(path: Path, *, max_pixels: int, allow_truncated: bool = False) -> DhpFile:
-    """Read and check a file, never more of it than its header announces (and one byte, to see that it ends
-    there).
-    """
-    from dhp_lab.codec.bits.bitstream import (
-        HEADER_BYTES,
-        BitstreamError,
-        announced_size,
-        read,
-    )
+    """Read and check a file: at most what its header announces, and one byte to see that it ends there."""
+    from dhp_lab.codec.bits.bitstream import HEADER_BYTES, BitstreamError, announced_size, read
 
     try:
         with open(path, "rb") as stream:
@@ -184,10 +176,8 @@ def _read_dhp(path: Path, *, max_pixels: int, allow_truncated: bool = False) -> 
         raise BitstreamError(f"{path}: {error}") from None
 
 
-def _load_model(
-    model_path: str | None, device: str | None, spare: bool
-) -> tuple[DiffusionHyperprior, object]:
-    """The model, ready to code, and the torch.device that it is on."""
+def _load_model(model_path: str | None, device: str | None, low_memory: bool) -> DiffusionHyperprior:
+    """The model on its device, ready to code; a wrong device is refused before anything slow is imported."""
     from dhp_lab.core.paths import default_checkpoint
     from dhp_lab.core.settings import choose_device
 
@@ -195,13 +185,11 @@ def _load_model(
     from dhp_lab.codec.model import DiffusionHyperprior
 
     model = DiffusionHyperprior.from_pretrained(model_path or default_checkpoint()).to(place).eval()
-    return model.low_memory() if spare else model, place
+    return model.low_memory() if low_memory else model
 
 
 def _name_model(file: DhpFile, model_path: str | None) -> tuple[str, bytes | None]:
-    """How the file's model relates to the one asked for (or the shipped one), and that one's id; no torch
-    needed.
-    """
+    """How the file's model relates to the one named (or the shipped one), and that one's id; no torch."""
     from dhp_lab.codec.checkpoint import model_id
     from dhp_lab.core.paths import default_checkpoint
     from dhp_lab.core.weights import CONFIG, WEIGHTS, CheckpointError
@@ -214,7 +202,9 @@ def _name_model(file: DhpFile, model_path: str | None) -> tuple[str, bytes | Non
             raise CheckpointError(f"no checkpoint at {model_path}: {error}") from None
         return "cannot be compared: the shipped checkpoint is not there", None
     name = "the shipped checkpoint" if model_path is None else model_path
-    return (f"{name}" if found == file.model_id else f"not {name} ({found.hex()})"), found
+    if found == file.model_id:
+        return name, found
+    return f"not {name} ({found.hex()})", found
 
 
 def _bpp(size: int, height: int, width: int) -> float:
@@ -222,6 +212,8 @@ def _bpp(size: int, height: int, width: int) -> float:
 
 
 def _size_notes(height: int, width: int) -> list[str]:
-    """What decompress will ask for because of the picture's size."""
-    megapixels = -(-height * width // 1_000_000)
-    return [f"decompress needs --max_megapixels {megapixels}"] if height * width > 100_000_000 else []
+    """The option that decompress will need because of the picture's size."""
+    if height * width <= 1e6 * MAX_MEGAPIXELS:
+        return []
+    megapixels = -(-height * width // 1_000_000)  # rounded up
+    return [f"decompress needs --max_megapixels {megapixels}"]

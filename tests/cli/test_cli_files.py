@@ -210,6 +210,43 @@ def test_wrong_model_is_refused(coded, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"passes": 4}, "the header contradicts its model: entropy passes 4"),
+        ({"transmit": "z", "y": b""}, "the header contradicts its model: transmit z"),
+        ({"y": b""}, "y has 0 bytes where"),
+    ],
+)
+def test_a_header_that_contradicts_its_model_is_one_line(checkpoint, coded, tmp_path, change, message):
+    """All its checksums are right, as those of a file that another program wrote wrongly."""
+    file = bitstream.read(coded.read_bytes())
+    fields = {"y": file.y, "transmit": file.transmit, "passes": file.passes} | change
+    strings = [[fields.pop("y")], [file.z], [file.side]]
+    forged = bitstream.write(strings, file.shape, model_id=file.model_id, **fields)
+    (tmp_path / "forged.dhp").write_bytes(forged)
+    assert dhp("info", tmp_path / "forged.dhp").exit_code == 0  # without a model nothing contradicts
+    arguments = (tmp_path / "forged.dhp", tmp_path / "a.png", "--model_path", checkpoint)
+    assert message in refused("decompress", *arguments)
+    assert os.listdir(tmp_path) == ["forged.dhp"]
+
+
+@pytest.mark.parametrize("flag", ["--low_memory", "--spare_memory"])
+def test_low_memory_reads_and_writes_files(checkpoint, picture, coded, tmp_path, monkeypatch, flag):
+    called = []
+    low_memory = DiffusionHyperprior.low_memory
+
+    def counted(model):
+        called.append(model)
+        return low_memory(model)
+
+    monkeypatch.setattr(DiffusionHyperprior, "low_memory", counted)
+    options = [flag, "--model_path", checkpoint, "--device", "cpu"]
+    assert dhp("compress", picture, tmp_path / "a.dhp", *options).exit_code == 0
+    assert dhp("decompress", coded, tmp_path / "a.png", *options).exit_code == 0
+    assert len(called) == 2
+
+
+@pytest.mark.parametrize(
     ("option", "value", "message"),
     [
         ("--steps", "-1", "--steps must lie in 0 .. 1000, got -1"),
@@ -337,10 +374,12 @@ def test_download_of_an_unknown_set():
 def test_help_and_info_do_not_load_torch(coded):
     script = (
         "import sys; from typer.testing import CliRunner; from dhp_lab.cli import app\n"
-        "for arguments in (['--help'], ['compress', '--help'], ['info', sys.argv[1]]):\n"
+        "calls = [['--help'], *([name, '--help'] for name in sys.argv[2:]), ['info', sys.argv[1]]]\n"
+        "for arguments in calls:\n"
         "    result = CliRunner().invoke(app, arguments)\n"
         "    assert result.exit_code == 0, result.output\n"
         "assert 'bpp' in result.stdout and not {'torch', 'numpy', 'compressai'} & set(sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", script, coded], capture_output=True, text=True)
+    commands = ["compress", "decompress", "train", "train-lessons", "train-scenes", "draw-scenes", "evaluate"]
+    done = subprocess.run([sys.executable, "-c", script, coded, *commands], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

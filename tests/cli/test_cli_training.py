@@ -1,4 +1,4 @@
-"""`dhp train` and `dhp evaluate` as a user calls them."""
+"""`dhp train` and its like, then `dhp evaluate` on what they made, as a user calls them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from dhp_lab.data.images import to_pixels
 from dhp_lab.data.scenes import batch
 
 SCENES = Path(__file__).resolve().parents[2] / "data" / "checkpoints" / "scenes-f4"
-TRAIN = "--batch_size 2 --epochs 1 --denoiser_epochs 1 --joint_epochs 1 --N 8 --M 16 --diffusion_steps 10 --image_size 64 --device cpu"
+STAGES = "--epochs 1 --denoiser_epochs 1 --joint_epochs 1"
+SIZES = "--N 8 --M 16 --image_size 64 --device cpu"
+TRAIN = f"--batch_size 2 {STAGES} --diffusion_steps 10 {SIZES}"
+RATES = "--lambda_rates 1e-2,1e-3,1e-4,1e-5"
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +32,9 @@ def studied(tmp_path_factory):
         coarse.resize((176, 176), Image.Resampling.BICUBIC).save(folder / "photos" / f"{i}.png")
     trained = call(f"train --data_path {folder}/photos --output_dir {folder}/outputs {TRAIN}")
     assert trained.exit_code == 0, trained.output
-    options = f"--data_path {folder}/photos --output_dir {folder}/results --device cpu --lambda_rates 1e-2,1e-3,1e-4,1e-5 --codecs jpeg,webp"
-    evaluated = call(
-        f"evaluate --model_path {folder}/outputs/best_checkpoint {options} --steps 0,1,2 --save_samples"
-    )
+    folders = f"--data_path {folder}/photos --output_dir {folder}/results"
+    options = f"{RATES} --codecs jpeg,webp --steps 0,1,2 --save_samples --device cpu"
+    evaluated = call(f"evaluate --model_path {folder}/outputs/best_checkpoint {folders} {options}")
     assert evaluated.exit_code == 0, evaluated.output
     return folder, trained, evaluated
 
@@ -118,15 +120,15 @@ def test_a_codec_around_a_stable_diffusion_folder(tmp_path):
     """Trained, evaluated, and used on files, each by its command; a part that is missing ends in one line."""
     shutil.copytree(SCENES, tmp_path / "parts")
     assert call(f"draw-scenes {tmp_path}/scenes --count 6").exit_code == 0
-    train = f"train --data_path {tmp_path}/scenes --output_dir {tmp_path}/out --bk_sdm_path {tmp_path}/parts --use_pretrained_vae --use_pretrained_unet"
-    sizes = "--batch_size 4 --epochs 1 --denoiser_epochs 1 --joint_epochs 0 --N 8 --M 16 --image_size 64 --device cpu"
-    trained = call(f"{train} {sizes}")
+    parts = f"--bk_sdm_path {tmp_path}/parts --use_pretrained_vae --use_pretrained_unet"
+    stages = "--epochs 1 --denoiser_epochs 1 --joint_epochs 0"
+    folders = f"--data_path {tmp_path}/scenes --output_dir {tmp_path}/out"
+    trained = call(f"train {folders} {parts} --batch_size 4 {stages} {SIZES}")
     assert trained.exit_code == 0, trained.output
     codec = f"--model_path {tmp_path}/out/best_checkpoint"
     rates = "--steps 0,1,4 --lambda_rates 1e-1,3e-2,1e-2,3e-3 --codecs none --device cpu"
-    evaluated = call(
-        f"evaluate {codec} --data_path {tmp_path}/scenes --output_dir {tmp_path}/results {rates} --spare_memory"
-    )
+    folders = f"--data_path {tmp_path}/scenes --output_dir {tmp_path}/results"
+    evaluated = call(f"evaluate {codec} {folders} {rates} --low_memory")
     assert evaluated.exit_code == 0 and "dhp K=4" in evaluated.stdout, evaluated.output
     files = f"{tmp_path}/scenes/00000.png {tmp_path}/a.dhp", f"{tmp_path}/a.dhp {tmp_path}/b.png"
     assert call(f"compress {files[0]} --lambda_rate 1e-2 {codec} --device cpu").exit_code == 0

@@ -1,0 +1,51 @@
+"""``dhp evaluate``, and ``download``, which fetches the pictures to evaluate on."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dhp_lab.cli.app import DEVICE, LOW_MEMORY, MODEL_PATH, app
+from dhp_lab.cli.options import options_from
+from dhp_lab.evaluation.config import EvaluationConfig
+
+EVALUATION_OPTIONS = {
+    "data_path": "Folder of pictures, folders below included.",
+    "model_path": MODEL_PATH,
+    "output_dir": "Receives evaluation.json and samples/.",
+    "batch_size": "Pictures of one size coded together.",
+    "save_samples": "Write some pictures, original and decoded.",
+    "steps": "Numbers of diffusion steps K, separated by commas.",
+    "lambda_rates": typer.Option(
+        "--lambda_rates", help="Trade-offs, separated by commas; else nine of them.", show_default=False
+    ),
+    "gamma": "0 .. 1: 0 the sample, 1 the posterior mean.",
+    "seed": "Of the noise that K > 1 draws.",
+    "codecs": typer.Option(
+        "--codecs", help="Some of jpeg,webp,jpeg2000,avif, or none; all if not given.", show_default=False
+    ),
+    "device": DEVICE,
+    "low_memory": LOW_MEMORY,
+}
+
+
+@app.command()
+@options_from(EvaluationConfig, EVALUATION_OPTIONS)
+def evaluate(config: EvaluationConfig) -> None:
+    """Measure a codec on real files, beside JPEG, WebP, JPEG 2000 and AVIF."""
+    from dhp_lab.evaluation.evaluate import run
+
+    report = run(config, log=lambda line: typer.echo(line, err=True))
+    typer.echo(report.table())
+
+
+@app.command()
+def download(
+    name: Annotated[str, typer.Argument(metavar="kodak|fashion-mnist", help="The data set.")],
+) -> None:
+    """Fetch a data set to the folder DHP_DATA, resumed and checked."""
+    from dhp_lab.data.downloads import download as fetch
+
+    folder = fetch(name, report=typer.echo)
+    typer.echo(f"{name}: complete in {folder}")

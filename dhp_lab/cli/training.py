@@ -1,0 +1,137 @@
+"""``dhp train``, ``train-lessons``, ``train-scenes``; ``draw-scenes`` draws pictures to train on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dhp_lab.cli.app import DEVICE, LOW_MEMORY, Device, app
+from dhp_lab.cli.options import options_from
+from dhp_lab.training.codec_config import TrainingConfig
+
+TRAINING_OPTIONS = {
+    "data_path": "Folder of training photos, folders below included.",
+    "val_data_path": "Photos to validate on; else some are held out.",
+    "output_dir": "Receives checkpoints, training.log, samples/, tensorboard/.",
+    "batch_size": "Crops in a step.",
+    "epochs": "Passes over the photos for the codec.",
+    "denoiser_epochs": "Then for the denoiser, the codec frozen.",
+    "joint_epochs": "Then for both together.",
+    "lr": "Peak step size of Adam.",
+    "lambda_rate": "One trade-off; else 1e-5 .. 3e-2, with --bk_sdm_path or z alone 1e-3 .. 1e-1.",
+    "N": "Width of the networks.",
+    "M": "Channels of the latents; with --bk_sdm_path those inside the hyper-networks.",
+    "diffusion_steps": "Times in the noise schedule; 50, or 30 with --bk_sdm_path, if not given.",
+    "schedule": "linear or cosine.",
+    "transmit": "z+y (as if not given) or z.",
+    "passes": "Over the latents: 1 (as if not given), 2 or 4.",
+    "dead_zone": "0 (as if not given) .. 1: how much rounding leans to zero.",
+    "image_size": "Side of the crops, a multiple of 64.",
+    "init_from": "Checkpoint folder to start from.",
+    "bk_sdm_path": "Take the VAE and the U-Net of this Stable Diffusion folder or hub id.",
+    "use_pretrained_vae": "The folder's VAE, or a new one.",
+    "use_pretrained_unet": "The folder's U-Net, or a new denoiser.",
+    "seed": "Of everything random.",
+    "validate_every": "Steps between validations.",
+    "device": DEVICE,
+    "low_memory": LOW_MEMORY,
+    "resume": "Go on from the last state in output_dir.",
+}
+
+OutputDir = Annotated[
+    Path | None,
+    typer.Option("--output_dir", help="Receives a folder for each; data/checkpoints if not given."),
+]
+Profile = Annotated[
+    str,
+    typer.Option("--profile", help="gpu trains what is shipped, laptop and ci take fewer steps."),
+]
+
+
+@app.command()
+@options_from(TrainingConfig, TRAINING_OPTIONS)
+def train(config: TrainingConfig) -> None:
+    """Train a codec and its denoiser."""
+    from dhp_lab.training.codec_trainer import train as run
+
+    best = run(config)
+    typer.echo(f"best checkpoint: {best}")
+
+
+@app.command("train-lessons")
+def train_lessons(output_dir: OutputDir = None, profile: Profile = "gpu", device: Device = None) -> None:
+    """Train the small denoisers of digits that lessons 01 to 04 use."""
+    from dhp_lab.core.paths import CHECKPOINTS
+    from dhp_lab.training.digit_denoiser import LESSONS, lesson_config
+    from dhp_lab.training.digit_denoiser import train_lessons as run
+
+    with _progress_bar(sum(lesson_config(name, profile).training_steps for name in LESSONS)) as progress:
+        folders = run(output_dir or CHECKPOINTS, profile=profile, device=device, progress=progress)
+    _echo_checkpoints(folders)
+
+
+@app.command("train-scenes")
+def train_scenes(
+    output_dir: OutputDir = None,
+    only: Annotated[
+        str | None,
+        typer.Option("--only", help="One of scenes-f4, scenes-f8, scenes-vq; all of them if not given."),
+    ] = None,
+    profile: Profile = "gpu",
+    device: Device = None,
+) -> None:
+    """Train the autoencoders and latent diffusion models of captioned scenes that lesson 05 uses."""
+    from dhp_lab.core.paths import CHECKPOINTS
+    from dhp_lab.training.scene_models import SCENE_MODELS, scene_config
+    from dhp_lab.training.scene_models import train_scenes as run
+
+    names = [only] if only else list(SCENE_MODELS)
+    with _progress_bar(sum(scene_config(name, profile).training_steps for name in names)) as progress:
+        folders = run(
+            output_dir or CHECKPOINTS, names=names, profile=profile, device=device, progress=progress
+        )
+    _echo_checkpoints(folders)
+
+
+@app.command("draw-scenes")
+def draw_scenes(
+    output_dir: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Receives 00000.png, 00001.png ... and captions.txt.")
+    ],
+    count: Annotated[int, typer.Option("--count", help="How many scenes.")] = 2000,
+    seed: Annotated[
+        int, typer.Option("--seed", help="Of the scenes; a smaller count gives the first ones.")
+    ] = 0,
+) -> None:
+    """Draw captioned scenes as pictures, to train on or to measure with."""
+    from dhp_lab.data.images import save_image
+    from dhp_lab.data.scenes import batch
+
+    pictures, captions = batch(count, seed)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    for i, picture in enumerate(pictures):
+        save_image(picture[None], output_dir / f"{i:05d}.png")
+    (output_dir / "captions.txt").write_text("\n".join(captions) + "\n")
+    typer.echo(f"{count} scenes in {output_dir}")
+
+
+@contextmanager
+def _progress_bar(steps: int) -> Iterator[Callable[[str, int, float], None]]:
+    """A progress bar over all steps of several trainings, as the function that they call after each step."""
+    from tqdm import tqdm
+
+    with tqdm(total=steps) as bar:
+
+        def progress(name: str, step: int, loss: float) -> None:
+            bar.update()
+            bar.set_postfix(training=name, loss=f"{loss:.4f}", refresh=False)
+
+        yield progress
+
+
+def _echo_checkpoints(folders: list[Path]) -> None:
+    typer.echo("\n".join(f"checkpoint: {folder}" for folder in folders))
