@@ -1,5 +1,6 @@
 # make lab         open the lessons in JupyterLab        ARGS="..." is passed on to it
-# make test        unit tests, then every notebook       TESTS="tests/codec" runs a part, JOBS=1 one at a time
+# make check       formatter, linter and quick tests     TESTS="tests/codec" runs a part, JOBS=1 one at a time
+# make test        the same with every test: what is slow, and each lesson in a browser
 # make notebooks   execute the notebooks in place, to be committed
 # make bench       run every benchmark, and put the tables into benchmarks/README.md
 # make clean       remove .venv and what Python left behind
@@ -11,14 +12,14 @@ PY     := $(VENV)/bin/python
 READY  := $(VENV)/ready
 PYTHON ?= python3.11 python3.12 python3
 JOBS   ?= 2
-TESTS  ?= tests notebooks
+TESTS  ?= tests
 LESSONS := $(wildcard notebooks/*.ipynb)
 BENCHES ?= codec_speed tiling_seams explorer_latency training_speed denoiser_worth digit_samplers caption_obedience \
            latent_cost block_removal scenes_codec realism z_only
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: lab test notebooks bench clean
+.PHONY: lab check test notebooks bench clean
 .DELETE_ON_ERROR:
 
 $(READY): pyproject.toml
@@ -39,11 +40,15 @@ lab: $(READY)
 	exec $(PY) -m jupyterlab --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $$flags $(ARGS)
 
 # One thread for each of the parallel jobs: two jobs that share two cores must not start four threads.
-test: export DHP_PROFILE := ci
-test: export HF_HUB_OFFLINE := 1
-test: export OMP_NUM_THREADS := 1
-test: $(READY)
-	$(PY) -m pytest -n $(JOBS) --dist loadscope $(TESTS)
+check test: export DHP_PROFILE := ci
+check test: export HF_HUB_OFFLINE := 1
+check test: export OMP_NUM_THREADS := 1
+check: SELECT := -m "not slow"
+test: SELECT := --durations=15
+check test: $(READY)
+	$(PY) -m ruff format --check
+	$(PY) -m ruff check
+	$(PY) -m pytest -n $(JOBS) $(SELECT) $(TESTS)
 
 notebooks: export DHP_PROFILE := laptop
 notebooks: export HF_HUB_OFFLINE := 1

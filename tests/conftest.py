@@ -1,9 +1,8 @@
-"""What every test runs under: the small profile, no network, and notebooks that stop at their first failing
-cell.
-"""
+"""What every test runs under: the small profile, no network, and how two workers share the tests."""
 
 import os
 import socket
+from collections import Counter
 
 import pytest
 
@@ -14,6 +13,7 @@ from dhp_lab.core import precision
 os.environ.setdefault("DHP_PROFILE", "ci")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+LESSONS = "test_lessons.py"
 LOCAL = ("127.0.0.1", "::1", "localhost")
 
 
@@ -38,26 +38,27 @@ def offline():
         yield
 
 
-class StopAtFirstFailingCell:
-    """Once a notebook's cell has failed, the cells after it are skipped: their failures would say nothing
-    new.
-    """
-
-    def __init__(self):
-        self.failed = set()
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(self, item, call):
-        report = yield
-        if report.failed and item.path.suffix == ".ipynb":
-            self.failed.add(item.path)
-        return report
-
-    def pytest_runtest_setup(self, item):
-        if item.path in self.failed:
-            pytest.skip("an earlier cell of this notebook failed")
+def unit(nodeid: str) -> str:
+    """What one worker runs without a break: a lesson of test_lessons.py, or the whole of any other file."""
+    path, _, test = nodeid.partition("::")
+    lesson = test.partition("[")[2]
+    return f"{path}[{lesson}" if path.endswith(LESSONS) and lesson else path
 
 
-def pytest_configure(config):
-    # A conftest's own hooks reach only the tests below it; the notebooks lie beside it.
-    config.pluginmanager.register(StopAtFirstFailingCell())
+def pytest_collection_modifyitems(items):
+    """The lessons first, then the files with the most slow tests, so that the workers end together."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: (item.path.name != LESSONS, -slow[item.path]))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Hand out units of tests in the order in which they were collected."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Units(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return unit(nodeid)
+
+    config.option.loadscopereorder = False
+    return Units(config, log)

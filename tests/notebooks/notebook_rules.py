@@ -78,7 +78,7 @@ def prose(nb) -> str:
 def sections(nb) -> list[tuple[str, str]]:
     """Return (title, text) for each second-level heading."""
     parts = re.split(r"^## +(.+?) *$", prose(nb), flags=re.MULTILINE)
-    return list(zip(parts[1::2], parts[2::2]))
+    return list(zip(parts[1::2], parts[2::2], strict=True))
 
 
 def output_texts(cell):
@@ -233,10 +233,10 @@ def exercises_are_checked(nb):
 @rule
 def one_explorer(nb):
     """One call `explorer.explore(...)`, and a static picture by that cell or the next code cell."""
-    explorers = calls_on(nb, "explorer")
+    explorers = [i for i, name in calls_on(nb, "explorer") if name == "explore"]
     if len(explorers) != 1:
         return [f"{len(explorers)} calls of explorer.explore(...) instead of one"]
-    nearby = [cell for i, cell in code_cells(nb) if i >= explorers[0][0]][:2]
+    nearby = [cell for i, cell in code_cells(nb) if i >= explorers[0]][:2]
     return [] if any(image_alts(cell) for cell in nearby) else ["no static picture under the explorer"]
 
 

@@ -80,11 +80,9 @@ def _wait_for(server: subprocess.Popen, address: str, log: Path, seconds: float 
 
 def run_all(page: Page, address: str, notebook: Path, seconds: float = 240) -> list[str]:
     """Open a notebook without outputs, run all its cells, and return the texts of errors and warnings."""
-    cells = nbformat.read(notebook, as_version=4).cells
-    to_run = sum(cell.cell_type == "code" and bool(cell.source.strip()) for cell in cells)
-    page.goto(
-        f"{address}/lab/workspaces/{notebook.stem}/tree/{notebook.name}"
-    )  # its own workspace: no other tab opens
+    to_run = len(_code(notebook))
+    # In a workspace of its own no other tab opens.
+    page.goto(f"{address}/lab/workspaces/{notebook.stem}/tree/{notebook.name}")
     kernel_is_ready = re.compile(r"^(?!No Kernel).* \| Idle$")
     page.locator("#jp-main-statusbar").get_by_text(kernel_is_ready).wait_for(timeout=90_000)
     _choose(page, "Run", "Run All Cells")
@@ -93,7 +91,27 @@ def run_all(page: Page, address: str, notebook: Path, seconds: float = 240) -> l
     )
     ended = f'{numbered}.length === {to_run} || document.querySelector("{ERRORS}")'
     page.wait_for_function(ended, timeout=1000 * seconds)
+    return errors(page)
+
+
+def errors(page: Page) -> list[str]:
+    """The texts of the errors and warnings that the open notebook shows."""
     return page.locator(ERRORS).all_inner_texts()
+
+
+def save(page: Page, notebook: Path, seconds: float = 20) -> nbformat.NotebookNode:
+    """Save the open notebook, all of whose cells ran, and return what is then in its file."""
+    page.keyboard.press("Control+s")
+    for _ in range(int(seconds / 0.2)):
+        if all(cell.execution_count for cell in _code(notebook)):
+            return nbformat.read(notebook, as_version=4)
+        time.sleep(0.2)
+    raise RuntimeError(f"JupyterLab did not save {notebook.name}")
+
+
+def _code(notebook: Path) -> list[nbformat.NotebookNode]:
+    cells = nbformat.read(notebook, as_version=4).cells
+    return [cell for cell in cells if cell.cell_type == "code" and cell.source.strip()]
 
 
 def shut_down_kernel(page: Page, address: str, seconds: float = 20) -> None:
@@ -157,7 +175,8 @@ def _answers(
         move(control)
         give_up = time.monotonic() + seconds / presses
         while time.monotonic() < give_up:
-            picture_changed, text_changed = (now != then for now, then in zip(look(explorer), before))
+            picture, text = look(explorer)
+            picture_changed, text_changed = picture != before[0], text != before[1]
             if picture_changed and (text_changed or is_menu):
                 return True
             time.sleep(0.1)
