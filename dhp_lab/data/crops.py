@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,14 +14,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dhp_lab.data.images import ImageError, load_image, log, to_pixels, to_tensor
+from dhp_lab.data.images import ImageError, load_image, to_pixels, to_tensor
+
+log = logging.getLogger(__name__)
+
+SHRINK_PROBABILITY = 0.7  # of a crop to be taken larger than its size, and shrunk
+LARGEST_SHRINK = 1.5  # of photos without block artefacts
+LARGEST_JPEG_SHRINK = 2.0
+FLIP_PROBABILITY = 0.5
 
 
 class PhotoCrops:
     """Random square crops of photos kept in memory as uint8; batch number s is always the same for one seed.
 
-    JPEG photos are shrunk by a random factor of up to 2 where they are large enough, which removes their
-    block artefacts.
+    Most crops are shrunk by a random factor, of up to 2 for JPEG photos, which removes their block artefacts;
+    half of all are mirrored.
 
     Args:
         files: picture files; broken ones and those smaller than the crop are skipped with a warning that
@@ -33,26 +41,22 @@ class PhotoCrops:
     """
 
     def __init__(self, files: list[Path], size: int, seed: int) -> None:
-        self.size, self.seed = size, seed
+        self.size = size
+        self.seed = seed
         self.photos: list[np.ndarray] = []
-        self.shrinkable: list[bool] = []
+        self.is_jpeg: list[bool] = []
         for path in files:
             try:
                 pixels = to_pixels(load_image(path)[0])
             except ImageError as error:
                 log.warning("skipped %s", error)
                 continue
-            if min(pixels.shape[:2]) < size:
-                log.warning(
-                    "skipped %s: %d x %d is smaller than the crop of %d",
-                    path,
-                    pixels.shape[1],
-                    pixels.shape[0],
-                    size,
-                )
+            height, width = pixels.shape[:2]
+            if min(height, width) < size:
+                log.warning("skipped %s: %d x %d is smaller than the crop of %d", path, width, height, size)
                 continue
             self.photos.append(pixels)
-            self.shrinkable.append(path.suffix.lower() in (".jpg", ".jpeg"))
+            self.is_jpeg.append(path.suffix.lower() in (".jpg", ".jpeg"))
         if not self.photos:
             raise ImageError(f"none of the {len(files)} files is a photo of at least {size} x {size} pixels")
 
@@ -60,44 +64,58 @@ class PhotoCrops:
         return len(self.photos)
 
     def hold_out(self, every: int) -> PhotoCrops:
-        """Take every n-th photo out of this set and return them as a set of their own; a single photo stays
-        in both.
+        """Move photos 0, every, 2 every .. to a validation set of their own, whose seed is 0.
+
+        A single photo stays in both.
         """
-        held = copy.copy(self)
-        held.photos, held.shrinkable, held.seed = self.photos[::every], self.shrinkable[::every], 0
+        held_out = copy.copy(self)
+        held_out.photos = self.photos[::every]
+        held_out.is_jpeg = self.is_jpeg[::every]
+        held_out.seed = 0
         if len(self) > 1:
-            self.photos = [p for i, p in enumerate(self.photos) if i % every]
-            self.shrinkable = [s for i, s in enumerate(self.shrinkable) if i % every]
-        return held
+            self.photos = [photo for i, photo in enumerate(self.photos) if i % every]
+            self.is_jpeg = [jpeg for i, jpeg in enumerate(self.is_jpeg) if i % every]
+        return held_out
 
     def batch(self, number: int, count: int) -> Tensor:
-        """Batch ``number`` >= 0 of the stream: (count, 3, size, size) float32 in [0, 1]."""
+        """Batch ``number`` >= 0 of the stream: ``count`` crops.
+
+        Returns:
+            (count, 3, size, size) float32 in [0, 1].
+        """
         random = np.random.default_rng([self.seed, number])
         return torch.cat([self._crop(random) for _ in range(count)])
 
     def _crop(self, random: np.random.Generator) -> Tensor:
         index = int(random.integers(len(self.photos)))
         photo = self.photos[index]
-        limit = min(2.0 if self.shrinkable[index] else 1.5, min(photo.shape[:2]) / self.size)
-        side = round(self.size * float(random.uniform(1, limit))) if random.random() < 0.7 else self.size
-        top, left = (int(random.integers(edge - side + 1)) for edge in photo.shape[:2])
-        patch = to_tensor(photo[top : top + side, left : left + side])
+        height, width = photo.shape[:2]
+        largest = LARGEST_JPEG_SHRINK if self.is_jpeg[index] else LARGEST_SHRINK
+        largest = min(largest, min(height, width) / self.size)
+        side = self.size
+        if random.random() < SHRINK_PROBABILITY:
+            side = round(self.size * float(random.uniform(1, largest)))
+        top = int(random.integers(height - side + 1))
+        left = int(random.integers(width - side + 1))
+        crop = to_tensor(photo[top : top + side, left : left + side])
         if side != self.size:
-            patch = F.interpolate(patch, size=(self.size, self.size), mode="bicubic", antialias=True).clamp(
-                0, 1
-            )
-        return patch.flip(-1) if random.random() < 0.5 else patch
+            crop = F.interpolate(crop, size=(self.size, self.size), mode="bicubic", antialias=True)
+            crop = crop.clamp(0, 1)
+        return crop.flip(-1) if random.random() < FLIP_PROBABILITY else crop
 
 
 @contextmanager
 def prefetching() -> Iterator[ThreadPoolExecutor]:
-    """One thread that makes the next batch on one core, while the caller trains on the others.
+    """One thread that prefetches the next batch on one core, while the caller trains on the others.
 
     A second team of OpenMP's threads would spin beside the first: on two cores a step took a quarter longer.
+
+    Yields:
+        The executor of that thread.
     """
     threads = torch.get_num_threads()
     try:
-        with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as reader:
-            yield reader
+        with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as executor:
+            yield executor
     finally:
         torch.set_num_threads(threads)  # for threads that begin later

@@ -1,7 +1,7 @@
 """Data sets from their authors' sites, resumed and checked.
 
 A file is checked by the sha256 of its content (a picture's RGB bytes, an unpacked IDX file), so that any
-lossless copy laid down by hand is as good as the original file. Only this module opens network connections.
+lossless copy put there by hand is as good as the original file. ``core.download`` fetches.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Dataset:
     Attributes:
         folder: its folder below the folder of data sets.
         url: the address of a file; ``{}`` stands for its name.
-        content: (path, size) -> content as bytes, never more than size + 1 of them; raises on a damaged file.
+        content: (path, size) -> content as bytes, at most size + 1 of them; raises on a damaged file.
         files: name -> (content's length in bytes, sha256 of the content).
     """
 
@@ -120,7 +120,7 @@ def download(
     Args:
         name: a key of ``DATASETS``.
         root: the folder of data sets; ``data_dir()`` (DHP_DATA) when None.
-        report: called with one line for each file.
+        report: called with one line of text for each file.
 
     Returns:
         The data set's folder.
@@ -129,7 +129,7 @@ def download(
         ValueError: there is no such data set.
         DownloadError: the site cannot be reached, broke off, or sent something else; or a file found there is
             wrong.
-        OSError: the disk's own trouble.
+        OSError: the folder cannot be written.
     """
     if name not in DATASETS:
         raise ValueError(f"no data set {name!r}; choose one of {', '.join(DATASETS)}")
@@ -146,25 +146,26 @@ def _obtain(dataset: Dataset, path: Path) -> str:
     """Check the file at its place, or fetch it beside its place, check it, and move it there."""
     size, expected = dataset.files[path.name]
     if path.exists():
-        if (found := _digest(dataset, path, size)) != expected:
-            raise DownloadError(
-                f"{_mismatch(path, found, expected)}; move it away and run the download again"
-            )
+        found = _digest(dataset, path, size)
+        if found != expected:
+            wrong = _mismatch(path, found, expected)
+            raise DownloadError(f"{wrong}; move it away and run the download again")
         return "was there"
-    part, url = path.with_name(f"{path.name}.part"), dataset.url.format(path.name)
+    part = path.with_name(f"{path.name}.part")
+    url = dataset.url.format(path.name)
     try:
         fetch(url, part, limit=size + CHUNK)
     except DownloadError as error:
         first, *_, last = dataset.files
         raise DownloadError(
-            f"{error}; or copy {first} .. {last} by hand to {path.parent}, or point DHP_DATA at the folder that holds "
-            f"{dataset.folder}/"
+            f"{error}; or copy {first} .. {last} by hand to {path.parent}, "
+            f"or point DHP_DATA at the folder that holds {dataset.folder}/"
         ) from None
-    if (found := _digest(dataset, part, size)) != expected:
+    found = _digest(dataset, part, size)
+    if found != expected:
         part.unlink()
-        raise DownloadError(
-            f"{_mismatch(url, found, expected)}; what came was removed, run the download again"
-        )
+        wrong = _mismatch(url, found, expected)
+        raise DownloadError(f"{wrong}; what came was removed, run the download again")
     os.replace(part, path)
     return "fetched"
 

@@ -1,9 +1,8 @@
-"""Pictures from files, one or a folder of them, and back."""
+"""Pictures from files, one or a folder of them, and back: float32 (1, 3, H, W) in [0, 1], RGB."""
 
 from __future__ import annotations
 
 import io
-import logging
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -14,11 +13,18 @@ from torch import Tensor
 
 from dhp_lab.core.files import write_atomic
 
-log = logging.getLogger(__name__)
-
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".avif", ".jp2"}
 LOSSLESS = {".png": {}, ".webp": {"lossless": True}, ".bmp": {}, ".tif": {}, ".tiff": {}, ".ppm": {}}
-MIN_SIDE = 16
+"""Suffixes that ``save_image`` takes, and Pillow's options for each."""
+
+MIN_SIDE = 16  # pixels
+GREY_MODES = ("1", "L", "I", "F", "LA", "I;16")
+
+Log = Callable[[str], None]
+"""Called with one line of text."""
+
+Picture = tuple[str, Tensor]
+"""The name of a picture's file, and the picture (1, 3, H, W) in [0, 1]."""
 
 
 class ImageError(ValueError):
@@ -62,36 +68,38 @@ def load_image(path: str | Path) -> tuple[Tensor, list[str]]:
         raise ImageError(f"{path}: no such file") from None
     except UnidentifiedImageError:
         raise ImageError(f"{path}: not a picture that Pillow can read") from None
-    except (
-        Exception
-    ) as error:  # on damaged files Pillow's plugins raise whatever they met: TypeError, RuntimeError, ...
+    except Exception as error:  # damaged files: Pillow's plugins raise TypeError, RuntimeError and others
         raise ImageError(f"{path}: cannot be read ({error})") from None
-    if min(pixels.shape[:2]) < MIN_SIDE:
-        raise ImageError(
-            f"{path}: {pixels.shape[1]} x {pixels.shape[0]} pixels; both sides must be at least {MIN_SIDE}"
-        )
+    height, width = pixels.shape[:2]
+    if min(height, width) < MIN_SIDE:
+        raise ImageError(f"{path}: {width} x {height} pixels; both sides must be at least {MIN_SIDE}")
     return to_tensor(pixels), notes
 
 
 def _conversion_notes(image: Image.Image) -> list[str]:
     notes = []
-    if image.mode in ("1", "L", "I", "F", "LA", "I;16"):
+    if image.mode in GREY_MODES:
         notes.append(f"grey picture (mode {image.mode}) coded as RGB")
     elif image.mode not in ("RGB", "RGBA"):
         notes.append(f"mode {image.mode} converted to RGB")
-    if "A" in image.getbands() or "transparency" in image.info:
+    if _has_transparency(image):
         notes.append("transparency dropped: drawn on white")
     if getattr(image, "n_frames", 1) > 1:
         notes.append(f"first of {image.n_frames} frames taken")
     return notes
 
 
+def _has_transparency(image: Image.Image) -> bool:
+    return "A" in image.getbands() or "transparency" in image.info
+
+
 def _as_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":  # 16 and 32 bits: scaled, not clipped, to 8
         wide = np.asarray(image, dtype=np.float64)
         top = 65535.0 if image.mode != "F" else max(1.0, float(wide.max()))
-        return Image.fromarray(np.rint(wide / top * 255).clip(0, 255).astype(np.uint8)).convert("RGB")
-    if "A" in image.getbands() or "transparency" in image.info:
+        grey = np.rint(wide / top * 255).clip(0, 255).astype(np.uint8)
+        return Image.fromarray(grey).convert("RGB")
+    if _has_transparency(image):
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("RGB")
@@ -111,30 +119,34 @@ def to_pixels(x: Tensor) -> np.ndarray:
 def save_image(x: Tensor, path: str | Path) -> None:
     """Write a picture losslessly, 8 bits a channel; the file appears whole or not at all.
 
+    Args:
+        x: (1, 3, H, W) or (3, H, W) in [0, 1], clamped and rounded.
+        path: its suffix is one of ``LOSSLESS``.
+
     Raises:
-        ImageError: a suffix that is not lossless. OSError: the disk's own trouble.
+        ImageError: a suffix that is not lossless.
+        OSError: the file cannot be written.
     """
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in LOSSLESS:
         raise ImageError(f"{path}: cannot write '{suffix or 'no suffix'}'; use one of {', '.join(LOSSLESS)}")
     stream = io.BytesIO()
-    Image.fromarray(to_pixels(x)).save(
-        stream, format=Image.registered_extensions()[suffix], **LOSSLESS[suffix]
-    )
+    file_format = Image.registered_extensions()[suffix]
+    Image.fromarray(to_pixels(x)).save(stream, format=file_format, **LOSSLESS[suffix])
     write_atomic(path, stream.getvalue())
 
 
-Log = Callable[[str], None]
-Picture = tuple[str, Tensor]  # its file's name, (1, 3, H, W) in [0, 1]
-
-
 def load_pictures(folder: Path, notes: list[str], log: Log) -> Iterator[Picture]:
-    """Return an iterator over the readable pictures of a folder and those below, each named by its path
-    inside it.
+    """Iterate over the readable pictures of a folder and those below.
 
-    `notes` receives a line for each picture skipped or converted; `log` those, and one as each picture is
-    loaded.
+    Args:
+        folder: it is searched at once, its pictures are read one by one.
+        notes: receives a line for each picture skipped or converted.
+        log: is called with these lines, and with one for each picture loaded.
+
+    Returns:
+        An iterator over pictures, each named by its path inside the folder.
 
     Raises:
         ImageError: the folder is missing or holds no picture.
@@ -143,11 +155,13 @@ def load_pictures(folder: Path, notes: list[str], log: Log) -> Iterator[Picture]
 
     def pictures() -> Iterator[Picture]:
         for number, file in enumerate(files, 1):
-            name, x = file.relative_to(folder).as_posix(), None
+            name = file.relative_to(folder).as_posix()
+            x = None
             try:
                 x, remarks = load_image(file)
             except ImageError as error:
-                remarks = [f"skipped, {str(error).replace(str(file), name).removeprefix(f'{name}: ')}"]
+                reason = str(error).replace(str(file), name).removeprefix(f"{name}: ")
+                remarks = [f"skipped, {reason}"]
             for remark in remarks:
                 notes.append(f"{name}: {remark}")
                 log(f"warning: {notes[-1]}")
@@ -159,7 +173,14 @@ def load_pictures(folder: Path, notes: list[str], log: Log) -> Iterator[Picture]
 
 
 def batches(pictures: Iterable[Picture], batch_size: int) -> Iterator[tuple[list[str], Tensor]]:
-    """Yield (names, (B, 3, H, W)) of consecutive pictures of one size, B at most `batch_size`.
+    """Stack consecutive pictures of one size.
+
+    Args:
+        pictures: as ``load_pictures`` gives them.
+        batch_size: the largest B, at least 1.
+
+    Yields:
+        B names and (B, 3, H, W) in [0, 1].
 
     Raises:
         ValueError: batch_size below 1.

@@ -10,7 +10,14 @@ PHOTOS = ("astronaut", "chelsea", "coffee", "rocket", "motorcycle", "china", "fl
 
 
 def load_photo(name: str, side: int = 512) -> Tensor:
-    """The middle of one of `PHOTOS`: (1, 3, H, W) in [0, 1], H and W at most `side`.
+    """The middle of a photo.
+
+    Args:
+        name: one of ``PHOTOS``.
+        side: the largest height and width, in pixels.
+
+    Returns:
+        (1, 3, H, W) in [0, 1], H and W at most ``side``.
 
     Raises:
         ValueError: another name.
@@ -18,16 +25,15 @@ def load_photo(name: str, side: int = 512) -> Tensor:
     if name not in PHOTOS:
         raise ValueError(f"there is no photo {name!r}; choose one of {', '.join(PHOTOS)}")
     if name in ("china", "flower"):
-        from sklearn.datasets import (
-            load_sample_image,  # here, because it loads much else
-        )
+        import sklearn.datasets  # here, because it loads much else
 
-        pixels = load_sample_image(f"{name}.jpg")
+        pixels = sklearn.datasets.load_sample_image(f"{name}.jpg")
     else:
         import skimage.data
 
-        pixels = (
-            skimage.data.stereo_motorcycle()[0] if name == "motorcycle" else getattr(skimage.data, name)()
-        )
+        if name == "motorcycle":
+            pixels = skimage.data.stereo_motorcycle()[0]  # the left picture
+        else:
+            pixels = getattr(skimage.data, name)()
     top, left = (max(0, length - side) // 2 for length in pixels.shape[:2])
     return to_tensor(pixels[top : top + side, left : left + side])

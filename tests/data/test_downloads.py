@@ -18,7 +18,7 @@ LABELS = bytes(range(250)) * 40  # 10 000 bytes of content
 
 
 class Site(http.server.BaseHTTPRequestHandler):
-    """Serves ``files``; understands Range unless ``ranges`` is False; sends at most ``cut`` bytes of a body."""
+    """Serves ``files``; understands Range unless ``ranges`` is False; ends a body after ``cut`` bytes."""
 
     def do_GET(self):
         server = self.server
