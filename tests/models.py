@@ -30,7 +30,7 @@ def woken(**settings) -> DiffusionHyperprior:
     for name, weight in model.named_parameters():
         if weight.ndim == 4 and not name.endswith("lapped"):
             weight += 0.5 / weight[0].numel() ** 0.5 * torch.randn(weight.shape, generator=generator)
-        elif name.endswith("bias") or name in ("log2_spread", "gain.knots", "denoiser.trust"):
+        elif name.endswith("bias") or name in ("log2_spread", "gain.knots", "denoiser.posterior_weight"):
             weight += 0.1 * torch.randn(weight.shape, generator=generator)
     model.entropy_bottleneck.quantiles += 0.3  # medians that are no whole numbers
     model.update(force=True)

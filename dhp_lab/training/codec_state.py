@@ -1,96 +1,101 @@
-"""The full state of a training run in one file, for exact resume."""
+"""The exact state of a training run in one safetensors file: weights, average, optimiser, random state, step."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
 
 from dhp_lab.core.files import write_atomic
 from dhp_lab.core.weights import CheckpointError
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from dhp_lab.training.codec_trainer import Trainer
+FACTS = ("step", "best", "stage", "lengths", "average_steps")
 
 
-def save_training_state(path: str | Path, trainer: Trainer) -> None:
-    """The exact state of a run in one safetensors file: weights, averages, optimiser, random state, step."""
-    import torch
-    from safetensors.torch import save
+@dataclass(frozen=True)
+class TrainingState:
+    """Everything that a resumed run needs to repeat an unbroken one.
 
-    tensors = {f"model.{k}": v for k, v in trainer.model.state_dict().items()}
-    tensors |= {f"ema.{i}": v for i, v in enumerate(trainer.ema.shadow_params)}
-    for i, state in trainer.optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{i}.{k}": v for k, v in state.items()}
-    tensors["random"] = torch.get_rng_state()
-    for i, state in enumerate(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []):
-        tensors[f"random.cuda.{i}"] = state
-    facts = {
-        "step": trainer.step,
-        "best": trainer.best,
-        "stage": trainer.stage,
-        "ema_step": trainer.ema.optimization_step,
-    }
-    facts |= {"lengths": trainer.lengths}
-    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-    write_atomic(path, save(tensors, metadata={"facts": json.dumps(facts)}))
-
-
-def load_training_state(path: str | Path, trainer: Trainer) -> None:
-    """Put a run back into the state that ``save_training_state`` wrote.
-
-    Raises:
-        CheckpointError: a damaged file, or one of a run with other stages or another model.
+    Attributes:
+        step: number of steps done. best: lowest validation objective so far.
+        stage: name of the current stage. lengths: steps of each stage.
+        average_steps: how often the EMA was updated.
+        model, average: state dictionaries.
+        optimizer: the optimiser's tensors by parameter number and name.
+        random: states of the random generators by name.
     """
-    import torch
-    from safetensors import SafetensorError, safe_open
 
-    try:
-        with safe_open(path, "pt") as file:
-            facts = json.loads(file.metadata()["facts"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path} is not a training state: {error}") from None
-    if facts["lengths"] != trainer.lengths:
-        raise CheckpointError(
-            f"{path} is of a run with stages of {facts['lengths']} steps, this one has {trainer.lengths}: "
-            "resume with the same photos, batch size and epochs"
-        )
-    try:
-        trainer.model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
-    except RuntimeError as error:
-        raise CheckpointError(f"{path} is of another model: {error}") from None
-    trainer.ema.shadow_params = [
-        tensors[f"ema.{i}"].to(p.device) for i, p in enumerate(trainer.ema.shadow_params)
-    ]
-    trainer.ema.optimization_step = facts["ema_step"]
-    trainer.step, trainer.best = facts["step"], facts["best"]
-    if trainer.step < sum(trainer.lengths):
-        trainer.enter_stage(facts["stage"])
-        trainer.optimizer.load_state_dict(
-            {**trainer.optimizer.state_dict(), "state": _optimizer_state(tensors, trainer)}
-        )
-    torch.set_rng_state(tensors["random"])
-    cuda = [v for k, v in sorted(tensors.items()) if k.startswith("random.cuda.")]
-    if cuda and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(cuda)
+    step: int
+    best: float
+    stage: str
+    lengths: list[int]
+    average_steps: int
+    model: Mapping[str, Tensor]
+    average: Mapping[str, Tensor]
+    optimizer: Mapping[int, Mapping[str, Tensor]]
+    random: Mapping[str, Tensor]
+
+    def save(self, path: str | Path) -> None:
+        """Write the file, whole or not at all.
+
+        Raises:
+            OSError: the disk's own trouble; an older file is intact.
+        """
+        tensors = {f"model.{name}": value for name, value in self.model.items()}
+        tensors |= {f"average.{name}": value for name, value in self.average.items()}
+        tensors |= {f"random.{name}": value for name, value in self.random.items()}
+        for number, state in self.optimizer.items():
+            tensors |= {f"optimizer.{number}.{name}": value for name, value in state.items()}
+        copies = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+        facts = {name: getattr(self, name) for name in FACTS}
+        write_atomic(path, save(copies, metadata={"facts": json.dumps(facts)}))
+
+    @classmethod
+    def load(cls, path: str | Path) -> TrainingState:
+        """Read the file back, on the CPU.
+
+        Raises:
+            CheckpointError: it is not a training state.
+        """
+        try:
+            with safe_open(path, "pt") as file:
+                facts = json.loads(file.metadata()["facts"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+            facts = {name: facts[name] for name in FACTS}
+        except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+            raise CheckpointError(f"{path} is not a training state: {error}") from None
+        optimizer: dict[int, dict[str, Tensor]] = {}
+        for name, value in _below(tensors, "optimizer").items():
+            number, key = name.split(".")
+            optimizer.setdefault(int(number), {})[key] = value
+        model, average, random = (_below(tensors, part) for part in ("model", "average", "random"))
+        return cls(**facts, model=model, average=average, optimizer=optimizer, random=random)
 
 
-def _optimizer_state(tensors: dict[str, Tensor], trainer: Trainer) -> dict[int, dict[str, Tensor]]:
-    """Each parameter's averages, in the order in memory that the parameter has: the fused optimiser takes
-    them as they lie.
-    """
-    import torch
+def _below(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
+    """The tensors of one part, under the names they have in it."""
+    prefix = f"{part}."
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
-    parameters = [parameter for group in trainer.optimizer.param_groups for parameter in group["params"]]
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        if name.startswith("optimizer."):
-            _, index, key = name.split(".")
-            like = parameters[int(index)]
-            state.setdefault(int(index), {})[key] = (
-                torch.empty_like(like).copy_(value) if value.shape == like.shape else value
-            )
-    return state
+
+def random_states(objective: torch.Generator) -> dict[str, Tensor]:
+    """The states of torch's own generators and of the objective's."""
+    states = {"torch": torch.get_rng_state(), "objective": objective.get_state()}
+    if torch.cuda.is_available():
+        states |= {f"cuda{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
+    return states
+
+
+def restore_random_states(states: Mapping[str, Tensor], objective: torch.Generator) -> None:
+    """The inverse of ``random_states``; the states of GPUs that are not here are left out."""
+    torch.set_rng_state(states["torch"])
+    objective.set_state(states["objective"])
+    for i in range(torch.cuda.device_count()):
+        if f"cuda{i}" in states:
+            torch.cuda.set_rng_state(states[f"cuda{i}"], i)

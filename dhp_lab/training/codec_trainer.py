@@ -1,12 +1,10 @@
-"""Training: one loop on Accelerate, three stages (codec, denoiser, joint), exact resume, nothing lost when it
-stops.
+"""Training the codec: one loop on Accelerate, three stages (codec, denoiser, joint), exact resume.
 
     codec     transforms, hyperprior and gain curve; straight-through rounding for g_s, uniform noise for the rate
     denoiser  the codec is frozen; D learns K = 1 through the frozen g_s, and the lower noise levels in the latents
     joint     everything, with D left out in a share of the pictures so that K = 0 stays an honest decode
 
-A batch is a function of (seed, step) alone and the random state is saved, so a resumed run repeats an
-unbroken one.
+A batch is a function of (seed, step) alone and the random states are saved, so a resumed run repeats an unbroken one.
 
     accelerate launch -m dhp_lab.cli train --data_path photos ...       # several GPUs or machines
 """
@@ -17,14 +15,11 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from diffusers.training_utils import EMAModel
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
@@ -32,16 +27,23 @@ from tqdm import tqdm
 from dhp_lab.codec.checkpoint import save_model
 from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.core.settings import choose_device
+from dhp_lab.core.weights import CheckpointError
 from dhp_lab.data.crops import PhotoCrops, prefetching
 from dhp_lab.data.images import list_images, save_image
 from dhp_lab.training.codec_config import TrainingConfig, TrainingError
-from dhp_lab.training.codec_objective import Objective
-from dhp_lab.training.codec_state import load_training_state, save_training_state
+from dhp_lab.training.codec_objective import STAGES, CodecObjective
+from dhp_lab.training.codec_state import TrainingState, random_states, restore_random_states
+from dhp_lab.training.optimisation import EMA, lr_factor
 
 log = logging.getLogger(__name__)
 
-STAGES = ("codec", "denoiser", "joint")
-REPORT_EVERY = 50  # steps between TensorBoard scalars; training.log gets every fourth
+REPORT_EVERY = 50  # steps between TensorBoard scalars
+LOG_EVERY = 4  # reports between lines in training.log
+UPDATE_EVERY = 500  # steps between updates of z's medians, which follow its moving prior
+WARMUP = 200  # steps, at the start of each stage
+LR_FLOOR = 0.01  # of the peak, at the end of each stage
+RANK_STRIDE = 7919  # between the seeds of processes
+SHOWN = 4  # pictures of a sample sheet
 
 
 def train(config: TrainingConfig) -> Path:
@@ -54,12 +56,12 @@ def train(config: TrainingConfig) -> Path:
 
 
 def split_validation(crops: PhotoCrops) -> PhotoCrops:
-    """Take the photos that a training validates on out of its own: every 20th, of many photos about 16."""
+    """Take a validation set out of the training photos: every 20th, of many photos about 16."""
     return crops.hold_out(every=max(20, len(crops) // 16))
 
 
 class Trainer:
-    """The state of one run: photos, model, average, optimiser, step."""
+    """One run: photos, model, EMA, optimiser, step."""
 
     def __init__(self, config: TrainingConfig) -> None:
         self.config = config
@@ -69,38 +71,27 @@ class Trainer:
         if self.accelerator.is_main_process:
             self._log_to_file()
         self.crops, self.val = self._photos()
-        per_epoch = math.ceil(len(self.crops) / (config.batch_size * self.accelerator.num_processes))
-        self.lengths = [per_epoch * e for e in (config.epochs, config.denoiser_epochs, config.joint_epochs)]
+        self.lengths = self._stage_lengths()
         self.total = sum(self.lengths)
-        torch.manual_seed(config.seed + 7919 * self.accelerator.process_index)
-        self.model = (
-            self.config.model().to(self.accelerator.device, memory_format=torch.channels_last).train()
-        )
-        self.objective = Objective(self.model, config.lambda_rate)
-        self.ema = EMAModel(
-            self.model.parameters(),
-            decay=config.ema_decay,
-            use_ema_warmup=True,
-            inv_gamma=1.0,
-            power=0.75,
-            foreach=True,
-        )
-        self.step, self.best, self.stage, self.optimizer = 0, math.inf, None, None
+        seed = config.seed + RANK_STRIDE * self.accelerator.process_index
+        torch.manual_seed(seed)
+        model = config.model().to(self.accelerator.device, memory_format=torch.channels_last)
+        self.model: DiffusionHyperprior = model.train()
+        self.objective = CodecObjective(self.model, config.lambda_rate, seed=seed)
+        self.ema = EMA(self.model, config.ema_decay)
+        self.step, self.best, self.stage, self.optimizer = 0, math.inf, "", None
         if config.resume:
             self._resume()
 
     def run(self) -> Path:
         """Go on from the current step to the end; returns the folder of the best checkpoint."""
         board = SummaryWriter(self.out / "tensorboard") if self.accelerator.is_main_process else None
-        log.info(
-            "%d steps: %s; %s",
-            self.total,
-            dict(zip(STAGES, self.lengths, strict=True)),
-            json.dumps(asdict(self.config)),
-        )
+        lengths = dict(zip(STAGES, self.lengths, strict=True))
+        log.info("%d steps: %s; %s", self.total, lengths, json.dumps(asdict(self.config)))
         try:
             self._loop(board)
-            self._export("final_checkpoint")
+            if self.accelerator.is_main_process:
+                save_model(self.out / "final_checkpoint", self.model.config, self._averaged())
         except OSError as error:
             raise TrainingError(
                 f"cannot write to {self.out}: {error.strerror or error}; the last good checkpoint there is intact. "
@@ -116,10 +107,7 @@ class Trainer:
 
     def _loop(self, board: SummaryWriter | None) -> None:
         saved = time.monotonic()
-        with (
-            prefetching() as reader,
-            tqdm(total=self.total, initial=self.step, disable=board is None) as bar,
-        ):
+        with prefetching() as reader, tqdm(total=self.total, initial=self.step, disable=board is None) as bar:
             ahead = reader.submit(self._batch, self.step)
             while self.step < self.total:
                 x, ahead = ahead.result(), reader.submit(self._batch, self.step + 1)
@@ -130,51 +118,52 @@ class Trainer:
                     self._report(board, bar, report)
                 if self.step % self.config.validate_every == 0 or self.step == self.total:
                     self._validate(board)
-                if (
-                    time.monotonic() - saved > 60 * self.config.minutes_between_saves
-                    or self.step == self.total
-                ):
+                minutes = (time.monotonic() - saved) / 60
+                if minutes > self.config.minutes_between_saves or self.step == self.total:
                     self._save()
                     saved = time.monotonic()
 
     # one step
 
-    def _train_step(self, x: Tensor) -> dict[str, float]:
-        self.enter_stage()
+    def _train_step(self, x: Tensor) -> dict[str, Tensor]:
+        self.enter_stage(self._stage_of_step())
         for group in self.optimizer.param_groups:
-            group["lr"] = group["base_lr"] * self._lr_share()
-        if self.step % 500 == 0 and self.stage != "denoiser":
-            self.model.update(force=True, update_quantiles=True)  # medians follow the moving prior of z
+            group["lr"] = group["base_lr"] * self._lr_factor()
+        if self.step % UPDATE_EVERY == 0 and self.stage != "denoiser":
+            self.model.update(force=True, update_quantiles=True)
         losses = self.wrapped(x.to(self.accelerator.device), self.stage)
-        if not bool(torch.isfinite(losses["objective"])):
-            raise TrainingError(
-                f"the loss is {losses['objective'].item()} at step {self.step}; the last good state is in {self.out}. "
-                f"Resume with a smaller --lr (now {self.config.lr:g}) or a smaller --lambda_rate"
-            )
+        self._check_finite(losses["objective"])
         self.optimizer.zero_grad()
         self.accelerator.backward(losses["objective"])
         norm = self.accelerator.clip_grad_norm_(self.wrapped.parameters(), self.config.clip)
         self.optimizer.step()
-        self.ema.step(self.model.parameters())
+        self.ema.update(self.model)
         return {"gradient norm": norm.detach(), **{name: value.detach() for name, value in losses.items()}}
 
-    def enter_stage(self, stage: str | None = None) -> None:
-        stage = stage or STAGES[next(i for i in range(3) if self.step < sum(self.lengths[: i + 1]))]
+    def _check_finite(self, objective: Tensor) -> None:
+        if not bool(torch.isfinite(objective)):
+            raise TrainingError(
+                f"the loss is {objective.item()} at step {self.step}; the last good state is in {self.out}. "
+                f"Resume with a smaller --lr (now {self.config.lr:g}) or a smaller --lambda_rate"
+            )
+
+    def enter_stage(self, stage: str) -> None:
+        """Make the optimiser of a stage, if it is another than the current one."""
         if stage == self.stage:
             return
         self.stage = stage
-        self.objective.zero_grad(set_to_none=True)  # gradients of parts that now rest
-        groups = self.objective.parameter_groups(stage, self.config.lr)
-        self.wrapped, self.optimizer = self.accelerator.prepare(
-            self.objective, torch.optim.Adam(groups, fused=True)
-        )
+        self.objective.zero_grad(set_to_none=True)  # gradients of parts that are frozen now
+        optimizer = torch.optim.Adam(self.objective.optimizer_groups(stage, self.config.lr), fused=True)
+        self.wrapped, self.optimizer = self.accelerator.prepare(self.objective, optimizer)
         log.info("stage '%s' from step %d", stage, self.step)
 
-    def _lr_share(self) -> float:
+    def _stage_of_step(self) -> str:
+        return next(stage for i, stage in enumerate(STAGES) if self.step < sum(self.lengths[: i + 1]))
+
+    def _lr_factor(self) -> float:
         index = STAGES.index(self.stage)
-        done = (self.step - sum(self.lengths[:index])) / self.lengths[index]
-        warm = (self.step - sum(self.lengths[:index]) + 1) / min(200, self.lengths[index])
-        return min(1.0, warm) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
+        length, start = self.lengths[index], sum(self.lengths[:index])
+        return lr_factor(self.step - start + 1, length, warmup=min(WARMUP, length), floor=LR_FLOOR)
 
     def _batch(self, step: int) -> Tensor:
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
@@ -189,65 +178,62 @@ class Trainer:
             board.add_scalar(f"train/{name}", value, self.step)
         board.add_scalar("train/learning rate", self.optimizer.param_groups[0]["lr"], self.step)
         bar.set_postfix(stage=self.stage, **{name: f"{value:.4g}" for name, value in values.items()})
-        if self.step % (4 * REPORT_EVERY) == 0:
+        if self.step % (LOG_EVERY * REPORT_EVERY) == 0:
             log.info(
                 "step %d %s", self.step, " ".join(f"{name} {value:.5g}" for name, value in values.items())
             )
 
     @torch.no_grad()
     def _validate(self, board: SummaryWriter | None) -> None:
-        with self._averaged() as model:
-            rows = self.objective.validate(self.val, denoise=self.stage != "codec")
-            score = sum(row["objective"] for row in rows) / len(rows)
-            if board is None:
-                return
-            for row in rows:
-                for name in ("bpp", "psnr"):
-                    board.add_scalar(
-                        f"validation/{name} at lambda {row['lambda_rate']:g}", row[name], self.step
-                    )
-            board.add_scalar("validation/objective", score, self.step)
-            log.info(
-                "validation at step %d: objective %.4f; %s",
-                self.step,
-                score,
-                "; ".join(
-                    f"lambda {r['lambda_rate']:g}: {r['bpp']:.3f} bpp {r['psnr']:.2f} dB" for r in rows
-                ),
-            )
-            sheet = torch.cat([self.val[:4], rows[len(rows) // 3]["x_hat"][:4].cpu()], 2)
-            sheet = torch.cat(list(sheet), 2).clamp(0, 1)
-            board.add_image("validation/original above, decoded below", sheet, self.step)
-            save_image(sheet, self.out / "samples" / f"step_{self.step:07d}.png")
-            if score < self.best:
-                self.best = score
-                save_model(self.out / "best_checkpoint", model)
+        model = self._averaged()
+        objective = CodecObjective(model, self.config.lambda_rate)
+        rows = objective.validate(self.val, denoise=self.stage != "codec")
+        score = sum(row["objective"] for row in rows) / len(rows)
+        if board is None:
+            return
+        for row in rows:
+            for name in ("bpp", "psnr"):
+                board.add_scalar(f"validation/{name} at lambda {row['lambda_rate']:g}", row[name], self.step)
+        board.add_scalar("validation/objective", score, self.step)
+        points = [f"lambda {r['lambda_rate']:g}: {r['bpp']:.3f} bpp {r['psnr']:.2f} dB" for r in rows]
+        log.info("validation at step %d: objective %.4f; %s", self.step, score, "; ".join(points))
+        self._save_sheet(board, rows[len(rows) // 3]["x_hat"])
+        if score < self.best:
+            self.best = score
+            save_model(self.out / "best_checkpoint", model.config, model)
 
-    def _export(self, name: str) -> None:
-        if self.accelerator.is_main_process:
-            with self._averaged() as model:
-                save_model(self.out / name, model)
+    def _save_sheet(self, board: SummaryWriter, x_hat: Tensor) -> None:
+        """Some validation photos, originals above what was decoded."""
+        columns = torch.cat([self.val[:SHOWN], x_hat[:SHOWN].cpu()], 2)  # (B, 3, 2 H, W)
+        sheet = torch.cat(list(columns), 2).clamp(0, 1)
+        board.add_image("validation/original above, decoded below", sheet, self.step)
+        save_image(sheet, self.out / "samples" / f"step_{self.step:07d}.png")
+
+    def _averaged(self) -> DiffusionHyperprior:
+        """The model with averaged weights and probability tables made for them, in eval mode."""
+        self.ema.average.update(force=True, update_quantiles=True)
+        return self.ema.average
 
     def _save(self) -> None:
         if self.accelerator.is_main_process:
-            save_training_state(self.out / "last.safetensors", self)
-
-    @contextmanager
-    def _averaged(self) -> Iterator[DiffusionHyperprior]:
-        """The model with its averaged weights and tables made for them, in eval mode; all is put back at the
-        end.
-        """
-        self.ema.store(self.model.parameters())
-        self.ema.copy_to(self.model.parameters())
-        self.model.eval()
-        try:
-            self.model.update(force=True, update_quantiles=True)
-            yield self.model
-        finally:
-            self.ema.restore(self.model.parameters())
-            self.model.train()
+            TrainingState(
+                step=self.step,
+                best=self.best,
+                stage=self.stage,
+                lengths=self.lengths,
+                average_steps=self.ema.steps,
+                model=self.model.state_dict(),
+                average=self.ema.average.state_dict(),
+                optimizer=self.optimizer.state_dict()["state"],
+                random=random_states(self.objective.generator),
+            ).save(self.out / "last.safetensors")
 
     # start
+
+    def _stage_lengths(self) -> list[int]:
+        per_epoch = math.ceil(len(self.crops) / (self.config.batch_size * self.accelerator.num_processes))
+        epochs = self.config.epochs, self.config.denoiser_epochs, self.config.joint_epochs
+        return [per_epoch * count for count in epochs]
 
     def _photos(self) -> tuple[PhotoCrops, Tensor]:
         config = self.config
@@ -263,13 +249,42 @@ class Trainer:
         path = self.out / "last.safetensors"
         if not path.is_file():
             raise TrainingError(f"--resume: there is no {path}; start without --resume")
-        load_training_state(path, self)
+        state = TrainingState.load(path)
+        if state.lengths != self.lengths:
+            raise CheckpointError(
+                f"{path} is of a run with stages of {state.lengths} steps, this one has {self.lengths}: "
+                "resume with the same photos, batch size and epochs"
+            )
+        try:
+            self.model.load_state_dict(dict(state.model))
+            self.ema.average.load_state_dict(dict(state.average))
+        except RuntimeError as error:
+            raise CheckpointError(f"{path} is of another model: {error}") from None
+        self.step, self.best, self.ema.steps = state.step, state.best, state.average_steps
+        if self.step < self.total:
+            self.enter_stage(state.stage)
+            self.optimizer.load_state_dict(
+                self.optimizer.state_dict() | {"state": self._in_memory_order(state)}
+            )
+        restore_random_states(state.random, self.objective.generator)
         log.info("resumed at step %d", self.step)
+
+    def _in_memory_order(self, state: TrainingState) -> dict[int, dict[str, Tensor]]:
+        """The optimiser's moments in the memory order of their parameters, which the fused optimiser assumes."""
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        ordered: dict[int, dict[str, Tensor]] = {}
+        for number, tensors in state.optimizer.items():
+            like = parameters[number]
+            ordered[number] = {
+                name: torch.empty_like(like).copy_(value) if value.shape == like.shape else value
+                for name, value in tensors.items()
+            }
+        return ordered
 
     def _log_to_file(self) -> None:
         root = logging.getLogger("dhp_lab")
         root.setLevel(logging.INFO)
-        for old in [h for h in root.handlers if isinstance(h, logging.FileHandler)]:
+        for old in [handler for handler in root.handlers if isinstance(handler, logging.FileHandler)]:
             root.removeHandler(old)
             old.close()
         handler = logging.FileHandler(self.out / "training.log")

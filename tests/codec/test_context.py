@@ -120,7 +120,7 @@ def test_a_pass_knows_the_earlier_ones_and_nothing_else(passes):
     truth = torch.randint(-3, 4, (1, M, 8, 8), generator=generator).float()
 
     def walk(symbols):
-        return codec.passes.run_passes(
+        return codec.context.run_passes(
             mean,
             log2_scale,
             torch.tensor([-5.0]),
@@ -149,7 +149,7 @@ def test_the_exact_network_is_the_trained_one_but_for_rounding(passes):
     r = (8 * torch.randn(2, M, 6, 7, generator=generator)).round() / 8
     log2_scale, log2_delta = torch.randn(2, M, 6, 7, generator=generator), torch.tensor([-4.0, -7.5])
     for network, part in zip(
-        woken(passes=passes).passes.later, coding_order(passes, M, 6, 7)[1:], strict=True
+        woken(passes=passes).context.networks, coding_order(passes, M, 6, 7)[1:], strict=True
     ):
         exact, plain = (
             network.exact(r, log2_scale, log2_delta, part),
@@ -168,7 +168,7 @@ def test_the_network_is_that_of_torchs_convolutions(passes):
     generator = torch.Generator().manual_seed(0)
     r, log2_scale = (torch.randn(2, M, 6, 7, generator=generator) for _ in range(2))
     for network, part in zip(
-        woken(passes=passes).passes.later, coding_order(passes, M, 6, 7)[1:], strict=True
+        woken(passes=passes).context.networks, coding_order(passes, M, 6, 7)[1:], strict=True
     ):
         decoder_state, plane = r[:, : network.decoded], torch.full((2, 1, 6, 7), (-5.5 + 3.5) / 4)
         seen = torch.cat([decoder_state, decoder_state.abs()], 1)
@@ -231,7 +231,7 @@ def test_the_bytes_are_those_of_the_scales_that_each_pass_gives(passes):
         torch.randn(1, 3, 96, 128, generator=torch.Generator().manual_seed(0)),
     )
     codec.log2_spread.fill_(math.log2(0.1))
-    for weights in codec.passes.parameters():
+    for weights in codec.context.parameters():
         weights += 0.05 * torch.randn(weights.shape, generator=torch.Generator().manual_seed(weights.numel()))
     coded, latents = coded_by(codec, 0.5 + 0.1 * noise, 1e-4)
     assert largest(latents.log2_scale - latents.first[1]) > 0.3
@@ -272,7 +272,7 @@ def test_scales_do_not_depend_on_tiles_layout_threads_or_the_order_of_sums(passe
     try:
         for way in ways:
             way()
-            found = codec.passes.run_passes(
+            found = codec.context.run_passes(
                 *expected.first,
                 expected.log2_delta,
                 lambda part, *decoder_state: part.take(symbols),
@@ -320,9 +320,9 @@ def test_other_numbers_of_passes_are_refused(settings):
 @pytest.mark.parametrize("passes", LATER)
 def test_gradients_reach_every_weight_of_every_pass(passes):
     codec = woken(passes=passes).train()
-    latents = codec.latents(picture(64, 64, count=2), torch.full((2,), 1e-3))
+    latents = codec.training_latents(picture(64, 64, count=2), torch.full((2,), 1e-3))
     codec.likelihoods(latents)["y"].log2().sum().backward()
-    assert all(bool(p.grad.any()) for p in codec.passes.parameters())
+    assert all(bool(p.grad.any()) for p in codec.context.parameters())
     assert all(bool(part.weight.grad.any()) for part in (codec.h_s.layers[-1], codec.g_a.exit))
 
 

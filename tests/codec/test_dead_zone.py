@@ -80,7 +80,9 @@ def test_the_denoisers_closed_form_knows_the_bins(scale, q):
     torch.nn.init.ones_(denoiser.posterior_weight)
     one = torch.ones(1, 1, 1, 1)
     decoder_state = DecoderState(q * one, one, 0 * one, scale * one, torch.zeros(1), torch.ones(1))
-    base, variance = (t.item() for t in denoiser.closed_form(q * one, SIGMA_Q * one, decoder_state))
+    base, variance = (
+        t.item() for t in denoiser.single_latent_posterior(q * one, SIGMA_Q * one, decoder_state)
+    )
     width = 1 + DEAD_ZONE / (1 + 12 * scale**2)
     mean, expected = truncnorm.stats((q - 0.5) / scale, (q + 0.5) / scale, scale=width * scale, moments="mv")
     assert base == pytest.approx(mean, abs=1e-5) and variance == pytest.approx(expected, rel=1e-4)
@@ -88,7 +90,7 @@ def test_the_denoisers_closed_form_knows_the_bins(scale, q):
 
 def test_rounding_lets_the_gradient_through():
     codec = woken(dead_zone=DEAD_ZONE).train()
-    latents = codec.latents(picture(64, 64), torch.tensor([1e-3]))
+    latents = codec.training_latents(picture(64, 64), torch.tensor([1e-3]))
     expected = (latents.residual / bin_width(latents.scale, DEAD_ZONE)).round() * (
         scale_indexes(latents.log2_scale) > 0
     )  # silent ones too

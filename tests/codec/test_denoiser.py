@@ -120,7 +120,7 @@ def closed(denoiser: LatentDenoiser, u, q, scale, rho, decoded: float = 1.0) -> 
     sigma = SIGMA_Q * np.sqrt(rho) if decoded else rho
     sigma = np.broadcast_to(sigma, np.shape(u))
     q, scale = np.broadcast_to(q, np.shape(u)), np.broadcast_to(scale, np.shape(u))
-    base, variance = denoiser.closed_form(
+    base, variance = denoiser.single_latent_posterior(
         plane(u), plane(sigma), decoder_state(plane(q), plane(scale), decoded)
     )
     return base.numpy().ravel(), variance.numpy().ravel()
@@ -252,7 +252,7 @@ def test_sampling_a_gaussian_with_its_own_posterior_gives_that_gaussian(denoiser
     u = math.hypot(levels[0], scale) * torch.randn(1, 1, 1, count, generator=generator)
     with torch.no_grad():
         for sigma, lower in zip(levels, levels[1:], strict=False):
-            clean, variance = denoiser.closed_form(u, torch.full_like(u, sigma), facts)
+            clean, variance = denoiser.single_latent_posterior(u, torch.full_like(u, sigma), facts)
             u = posterior_step(
                 u,
                 clean,
@@ -290,7 +290,9 @@ def test_an_untrained_denoiser_is_its_closed_form():
     symbols = torch.randn(2, M, 5, 7, generator=generator).mul(2).round()
     facts = decoder_state(symbols, torch.rand(symbols.shape, generator=generator) + 0.1, channels=M)
     u, sigma = symbols + 0.1 * torch.randn(symbols.shape, generator=generator), torch.full((2, 1, 5, 7), 0.2)
-    for ours, expected in zip(denoiser(u, sigma, facts), denoiser.closed_form(u, sigma, facts), strict=True):
+    for ours, expected in zip(
+        denoiser(u, sigma, facts), denoiser.single_latent_posterior(u, sigma, facts), strict=True
+    ):
         assert torch.equal(ours, expected) and ours.shape == symbols.shape
 
 
@@ -305,7 +307,7 @@ def test_the_networks_word_is_scaled_by_what_is_left_to_know():
     facts = decoder_state(symbols, torch.rand(symbols.shape, generator=generator) + 0.1, channels=M)
     sigma = torch.full((1, 1, 4, 4), SIGMA_Q)
     clean, variance = denoiser(symbols, sigma, facts)
-    base, _ = denoiser.closed_form(symbols, sigma, facts)
+    base, _ = denoiser.single_latent_posterior(symbols, sigma, facts)
     assert (clean - base - 2.0 * variance.sqrt()).abs().max() < 1e-6
     nothing_open, _ = denoiser(symbols + 0.2, torch.zeros_like(sigma), facts)
     assert (nothing_open - 0.2).abs().max() < 1e-6
@@ -357,7 +359,7 @@ def test_the_second_head_learns_how_far_off_the_first_is():
     assert bool((clean == 0).all())
     assert predicted_variance.mean().item() == pytest.approx(residual.square().mean().item(), rel=0.05)
     assert (
-        denoiser.closed_form(torch.zeros_like(residual), sigma, facts)[1].mean().item()
+        denoiser.single_latent_posterior(torch.zeros_like(residual), sigma, facts)[1].mean().item()
         < 0.2 * residual.square().mean().item()
     )
 
@@ -403,7 +405,7 @@ def test_moments_worked_out_beforehand_change_nothing(denoiser):
     )
     doubled = replace(ready, moments=tuple(2 * moment for moment in ready.moments))
     assert torch.allclose(
-        denoiser.closed_form(symbols, 2 * sigma, doubled)[0],
+        denoiser.single_latent_posterior(symbols, 2 * sigma, doubled)[0],
         2 * truncated_gaussian_moments(symbols, scale)[0],
     )
 
@@ -424,5 +426,5 @@ def test_the_network_moves_a_latent_by_four_standard_deviations_at_most():
     torch.nn.init.constant_(denoiser.exit.bias, 1e6)
     what = decoder_state(torch.zeros(1, M, 3, 3), torch.ones(1, M, 3, 3), channels=M)
     clean, variance = denoiser(what.symbols, SIGMA_Q * what.decoded, what)
-    base, spread = denoiser.closed_form(what.symbols, SIGMA_Q * what.decoded, what)
+    base, spread = denoiser.single_latent_posterior(what.symbols, SIGMA_Q * what.decoded, what)
     assert torch.allclose(clean, base + 4 * spread.sqrt())

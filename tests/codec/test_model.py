@@ -219,9 +219,9 @@ def test_gamma_blends_from_the_sample_to_the_posterior_mean(model, coded):
     decoder_state = decode_latents(model, coded["strings"], coded["shape"])
     with torch.no_grad():
         sample, blend, mean = (
-            model.denoise(decoder_state, steps=4, gamma=gamma, seed=3) for gamma in (0.0, 0.25, 1.0)
+            model.sampler.sample(decoder_state, steps=4, gamma=gamma, seed=3) for gamma in (0.0, 0.25, 1.0)
         )
-        assert torch.equal(mean, model.denoise(decoder_state, steps=1))
+        assert torch.equal(mean, model.sampler.sample(decoder_state, steps=1))
         assert largest(blend - (0.75 * sample + 0.25 * mean)) < 1e-6 and largest(sample - mean) > 1e-3
 
 
@@ -235,7 +235,10 @@ def test_k_of_zero_is_the_plain_hyperprior(model, coded):
     decoder_state = decode_latents(model, coded["strings"], coded["shape"])
     delta = model.step_size(1e-3)
     assert (
-        largest(model.denoise(decoder_state, steps=0) - delta * (decoder_state.symbols + decoder_state.mean))
+        largest(
+            model.sampler.sample(decoder_state, steps=0)
+            - delta * (decoder_state.symbols + decoder_state.mean)
+        )
         < 1e-6
     )
 
@@ -246,7 +249,9 @@ def test_an_untrained_denoiser_moves_each_latent_inside_its_bin():
     decoder_state, delta = decode_latents(model, coded["strings"], coded["shape"]), model.step_size(1e-3)
     sent = decoder_state.symbols != 0
     with torch.no_grad():
-        moved = (model.denoise(decoder_state, steps=1) - model.denoise(decoder_state, steps=0)) / delta
+        moved = (
+            model.sampler.sample(decoder_state, steps=1) - model.sampler.sample(decoder_state, steps=0)
+        ) / delta
     assert largest(moved[sent]) <= 0.5 + 1e-5 and bool(
         (moved[sent] * decoder_state.symbols[sent] <= 0).all()
     ), "towards the mean"
@@ -268,7 +273,7 @@ def test_start_time_is_where_the_schedule_has_the_quantisers_noise(schedule):
 @pytest.mark.parametrize("steps", [1, 2, 5])
 def test_noise_levels_start_at_the_rounding_error_or_at_pure_noise(model, coded, steps):
     decoder_state = decode_latents(model, coded["strings"], coded["shape"])
-    levels = torch.stack(model.noise_levels(decoder_state, steps))
+    levels = torch.stack(model.sampler.noise_levels(decoder_state, steps))
     assert (
         levels.shape == (steps, 1, 1, 4, 6)
         and bool((levels.diff(dim=0) < 0).all())
@@ -277,7 +282,7 @@ def test_noise_levels_start_at_the_rounding_error_or_at_pure_noise(model, coded,
     assert largest(levels[0] - SIGMA_Q) < 1e-6
     preview = decode_latents(model, [[None], *coded["strings"][1:]], coded["shape"])
     top = model.noise_schedule.sigma(10).item() * model.latent_scale / model.step_size(1e-3)
-    assert largest(model.noise_levels(preview, steps)[0] / top - 1) < 1e-5
+    assert largest(model.sampler.noise_levels(preview, steps)[0] / top - 1) < 1e-5
 
 
 # z alone

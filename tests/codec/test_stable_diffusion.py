@@ -249,7 +249,7 @@ def test_the_u_net_is_asked_as_diffusers_asks_it(tmp_path, prediction):
         if prediction == "epsilon"
         else root * sample - math.sqrt(1 - root**2) * told
     )
-    assert torch.allclose(model.denoise(decoder_state, steps=1), clean, atol=2e-4)
+    assert torch.allclose(model.sampler.sample(decoder_state, steps=1), clean, atol=2e-4)
     assert torch.allclose(
         scheduler.alphas_cumprod.double().sqrt()[[0, 500, 999]],
         model.denoiser.schedule.scale(torch.tensor([1, 501, 1000])),
@@ -270,8 +270,8 @@ def test_the_chain_keeps_some_of_the_folders_times(model):
 def test_the_average_goes_by_what_each_is_off(model):
     """As the closed form is believed to be surer (its variance falls), D goes to it; both precisions add up."""
     decoder_state, sigma = model.decoder_state(model.encode(picture(64, 64), [15000])), None
-    sigma = model.noise_levels(decoder_state, 1)[0]
-    base, variance = model.denoiser.closed_form(decoder_state.symbols, sigma, decoder_state)
+    sigma = model.sampler.noise_levels(decoder_state, 1)[0]
+    base, variance = model.denoiser.single_latent_posterior(decoder_state.symbols, sigma, decoder_state)
     told = []
     for a in (-20.0, 0.0, 5.0):
         other = created(Path(model.config.bk_sdm_path))

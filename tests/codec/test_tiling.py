@@ -170,9 +170,9 @@ def test_the_denoiser_in_tiles(model, in_float32, in_tiles, steps):
     coded = model.compress(picture(400, 340), 1e-3)
     decoder_state = decode_latents(model, coded["strings"], coded["shape"])
     in_tiles(None)
-    whole = model.denoise(decoder_state, steps=steps)
+    whole = model.sampler.sample(decoder_state, steps=steps)
     in_tiles(SMALL)
-    assert largest(model.denoise(decoder_state, steps=steps) - whole) < 1e-5
+    assert largest(model.sampler.sample(decoder_state, steps=steps) - whole) < 1e-5
 
 
 @pytest.mark.parametrize("steps", [0, 3])

@@ -19,6 +19,7 @@ from dhp_lab.data.images import ImageError
 from dhp_lab.training import codec_objective as objective
 from dhp_lab.training import codec_trainer as training
 from dhp_lab.training.codec_config import TrainingConfig, TrainingError
+from dhp_lab.training.codec_objective import CodecObjective
 from dhp_lab.training.codec_trainer import Trainer, train
 
 SMALL = {
@@ -124,8 +125,7 @@ def test_training_lowers_the_validation_loss(photos, tmp_path):
         "validate_every": 1000,
     }
     run = Trainer(config(photos, tmp_path, minutes_between_saves=60.0, **settings))
-    with run._averaged():
-        before = run.objective.validate(run.val, denoise=False)[0]["objective"]
+    before = CodecObjective(run._averaged(), 1e-2).validate(run.val, denoise=False)[0]["objective"]
     run.run()
     assert run.best < 0.9 * before
 
@@ -154,7 +154,7 @@ def test_an_empty_folder_is_one_clear_error(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_state(photos, tmp_path, monkeypatch):
-    healthy = objective.Objective.forward
+    healthy = objective.CodecObjective.forward
 
     def forward(self, x, stage):
         out = healthy(self, x, stage)
@@ -162,10 +162,10 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_state(ph
         return {**out, "objective": out["objective"] * float("nan")} if forward.calls > 5 else out
 
     forward.calls = 0
-    monkeypatch.setattr(objective.Objective, "forward", forward)
+    monkeypatch.setattr(objective.CodecObjective, "forward", forward)
     with pytest.raises(TrainingError, match="the loss is nan at step 5; .* smaller --lr"):
         train(config(photos, tmp_path))
-    monkeypatch.setattr(objective.Objective, "forward", healthy)
+    monkeypatch.setattr(objective.CodecObjective, "forward", healthy)
     assert Recorder(config(photos, tmp_path, resume=True)).step == 5
     DiffusionHyperprior.from_pretrained(tmp_path / "best_checkpoint")
 

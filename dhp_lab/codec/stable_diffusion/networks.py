@@ -35,6 +35,9 @@ class Frozen(nn.Module):
         self.network._apply(fn, recurse)
         return super()._apply(fn, recurse)
 
+    def __deepcopy__(self, memo: dict) -> Frozen:
+        return Frozen(self.network)  # a copied codec shares what neither of the two changes
+
     def low_memory(self) -> None:
         """Hold the network in half precision, and let its attention work in slices."""
         on_gpu = next(self.network.parameters()).is_cuda
