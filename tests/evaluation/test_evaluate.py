@@ -1,41 +1,32 @@
-"""dhp_lab.evaluation.evaluate, its report and the classical codecs: on a codec whose bytes and pictures are
-known exactly.
-"""
+"""dhp_lab.evaluation.evaluate on a codec whose bytes and pictures follow from its definition."""
 
 import itertools
 import json
 import math
-import resource
 import struct
-import sys
 import zlib
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
 import skimage
 import torch
+from photos import photo
 
-from dhp_lab.codec.bits.bitstream import HEADER_BYTES
+from dhp_lab.codec.bits.bitstream import HEADER_BYTES, write
 from dhp_lab.codec.bits.lambdas import lambda_code, lambda_of
-from dhp_lab.core.environment import cpu_model, peak_memory_mb
+from dhp_lab.codec.create import create_diffusion_hyperprior_model
+from dhp_lab.codec.model import DiffusionHyperprior
+from dhp_lab.core.environment import cpu_model
 from dhp_lab.data.images import batches, load_pictures, save_image
 from dhp_lab.evaluation import report
-from dhp_lab.evaluation.classical import CODECS, decode, encode, find_codec, sweep
-from dhp_lab.evaluation.config import CLASSICAL_CODECS, DEFAULT_LAMBDA_RATES, EvaluationConfig
+from dhp_lab.evaluation.classical import CODECS
+from dhp_lab.evaluation.config import DEFAULT_LAMBDA_RATES, EvaluationConfig
 from dhp_lab.evaluation.evaluate import evaluate, run
-from dhp_lab.evaluation.measurements import Measurement, average
-from dhp_lab.metrics.pixels import decibel, ms_ssim, psnr
+from dhp_lab.metrics.pixels import ms_ssim, psnr
 from dhp_lab.metrics.rd_curves import bd_rate
 
 LAMBDAS = (1e-2, 3e-3, 1e-3, 6e-4)  # steps of 30, 9, 3 and 2 of 255 in FakeModel
-
-
-def photo(height=176, width=192, shift=0):
-    """A piece of an 8-bit photo, (1, 3, height, width) in [0, 1]."""
-    pixels = skimage.data.astronaut()[shift : shift + height, shift : shift + width]
-    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255
 
 
 @dataclass(frozen=True)
@@ -115,15 +106,6 @@ def test_points_are_means_over_pictures():
     assert [row.picture for row in result.measurements] == ["a.png", "b.png", "c.png"]
 
 
-def test_average_keeps_codecs_and_settings_apart():
-    def row(codec, n_bytes, time):
-        return Measurement(codec, 1, "p", 10, 20, n_bytes, 30.0, None, 1.0, time, time)
-
-    first, second = average([row("a", 100, 1.0), row("b", 50, 1.0), row("a", 200, 2.0), row("a", 600, 9.0)])
-    assert (first.codec, first.bpp, first.encode_seconds, first.ms_ssim) == ("a", 12.0, 2.0, None)
-    assert (second.codec, second.bpp, second.pictures) == ("b", 2.0, 1)
-
-
 def test_batches_hold_consecutive_pictures_of_one_size():
     wide, tall = torch.zeros(1, 3, 16, 32), torch.zeros(1, 3, 32, 16)
     pictures = [("a", wide), ("b", wide), ("c", wide), ("d", tall), ("e", wide)]
@@ -194,8 +176,7 @@ def test_nothing_to_measure_is_an_error():
         evaluate(None, [("a", photo())], codecs=("gif",))
 
 
-# ---------------------------------------------------------------------------------------------- folders and
-# files
+# folders and files
 
 
 def test_a_broken_picture_is_skipped_by_name(tmp_path):
@@ -218,8 +199,6 @@ def test_an_empty_folder_is_one_clear_error(tmp_path):
 @pytest.fixture
 def fake_checkpoint(monkeypatch):
     """Make every checkpoint folder hold a FakeModel."""
-    from dhp_lab.codec.model import DiffusionHyperprior
-
     monkeypatch.setattr(DiffusionHyperprior, "from_pretrained", lambda path: FakeModel())
 
 
@@ -285,99 +264,6 @@ def test_json_of_identical_pictures_has_no_infinity():
     assert json.loads(report.to_json(result))["points"][0]["psnr"] is None
 
 
-def test_published_curves_join_only_for_kodak():
-    def row(number, height=512):
-        name = f"kodim{number:02d}.png"
-        return Measurement("dhp K=0", 1.0, name, height, 768, 9, 30.0, 0.9, 1.0, 0.1, 0.1)
-
-    kodak = [row(number) for number in range(1, 25)]
-    assert report.is_kodak(kodak)
-    assert not report.is_kodak(kodak[:23])
-    assert not report.is_kodak([*kodak[:23], row(24, 256)])
-    names = {one.anchor for one in report.make_report({}, kodak, []).comparisons}
-    assert {"jpeg (published)", "vtm (published)", "mbt2018-mean (published)"} <= names
-
-
-def test_published_anchors_are_ordered_as_the_papers_say():
-    """The newer codec saves bits: JPEG, scale hyperprior (Balle 2018), mean-scale (Minnen 2018), VTM."""
-    curves = report.published_curves()
-    names = ["jpeg", "bmshj2018-hyperprior", "mbt2018-mean", "vtm"]
-    for older, newer in itertools.pairwise(names):
-        found = bd_rate(curves[f"{older} (published)"]["PSNR"], curves[f"{newer} (published)"]["PSNR"])
-        assert found.percent < -5
-    sources = json.loads(report.ANCHORS.read_text())
-    assert all("github.com/" in entry["source"] for entry in sources.values())
-
-
-# ------------------------------------------------------------------------------------------------ classical
-# codecs
-
-
-def test_the_names_that_need_no_torch_are_those_of_the_codecs():
-    assert tuple(CODECS) == CLASSICAL_CODECS
-
-
-@pytest.mark.parametrize("key", CODECS)
-def test_classical_codec_sweeps_a_monotonic_curve(key):
-    x = photo(256, 256)
-    rows = list(sweep(find_codec(key), "astronaut", x))
-    assert [row.setting for row in rows] == list(CODECS[key].settings)
-    assert all(a.n_bytes < b.n_bytes and a.psnr < b.psnr for a, b in itertools.pairwise(rows))
-    first = encode(CODECS[key], x, CODECS[key].settings[0])
-    assert rows[0].n_bytes == len(first)
-    assert rows[0].psnr == pytest.approx(psnr(decode(first), x).item(), abs=1e-9)
-
-
-def test_classical_files_are_of_the_format_they_say():
-    x = photo(64, 80)
-    magic = {
-        "jpeg": b"\xff\xd8\xff",
-        "webp": b"RIFF",
-        "jpeg2000": b"\0\0\0\x0cjP  ",
-        "avif": b"\0\0\0 ftypavif",
-    }
-    for key, start in magic.items():
-        data = encode(CODECS[key], x, CODECS[key].settings[-1])
-        assert data.startswith(start)
-        assert decode(data).shape == x.shape
-        assert psnr(decode(data), x).item() > 30
-
-
-def test_jpeg2000_hits_its_target_rate():
-    x = photo(512, 512)
-    for bpp in (0.2, 1.0):
-        assert 8 * len(encode(CODECS["jpeg2000"], x, bpp)) / 512**2 == pytest.approx(bpp, rel=0.03)
-
-
-def test_classical_codecs_take_the_smallest_pictures():
-    for key in CODECS:
-        rows = list(sweep(CODECS[key], "tiny", photo(16, 17)))
-        assert all(row.ms_ssim is None and row.n_bytes > 0 for row in rows)
-
-
-def test_without_a_model_the_classical_codecs_are_measured():
-    result = evaluate(None, [("a", photo())], codecs=("jpeg", "webp"))
-    assert {point.codec for point in result.points} == {"JPEG", "WebP"}
-    assert result.measurements == [] and "model_id" not in result.about
-
-
-def test_decibel_of_the_means_not_mean_of_the_decibels():
-    def row(similarity):
-        return Measurement("c", 1.0, "p", 200, 200, 9, 30.0, similarity, 1.0, 0.1, 0.1)
-
-    (curve,) = report.curves_of(average([row(0.9), row(0.99)])).values()
-    assert curve["MS-SSIM"][1] == [pytest.approx(decibel(0.945))]
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_peak_memory_lies_between_what_is_held_now_and_what_getrusage_says():
-    held_now = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
-    at_most = (
-        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
-    )  # counts the parent before exec too
-    assert held_now * 0.98 <= peak_memory_mb() <= at_most * 1.02
-
-
 def test_default_lambdas_are_evenly_spaced():
     ratios = np.diff(np.log(DEFAULT_LAMBDA_RATES))
     assert len(ratios) == 8
@@ -385,17 +271,13 @@ def test_default_lambdas_are_evenly_spaced():
     assert np.abs(ratios - ratios.mean()).max() < 0.02
 
 
-# -------------------------------------------------------------------------------------------------- the real
-# codec
+# the real codec
 
 
 def test_the_real_codec_through_real_files():
     """An untrained model is a lapped-transform codec: its curve is monotonic, its files are what the codec
     writes.
     """
-    from dhp_lab.codec.bits.bitstream import write
-    from dhp_lab.codec.create import create_diffusion_hyperprior_model
-
     torch.manual_seed(0)
     model = create_diffusion_hyperprior_model(N=8, M=192).eval()
     pictures = [("a", photo(176, 192)), ("b", photo(176, 192, shift=64))]
