@@ -123,7 +123,8 @@ def exercise(cases: Callable[[], Iterator[Case]]) -> Check:
     if name in REGISTRY:
         raise ValueError(f"there is an exercise {name!r} already; choose another name")
     folder = cases.__module__.split(".")[-2:][0]
-    REGISTRY[name] = Check(name, folder, cases.__doc__.strip(), cases)
+    task = " ".join(cases.__doc__.split())  # in one line, however the source breaks it
+    REGISTRY[name] = Check(name, folder, task, cases)
     return REGISTRY[name]
 
 

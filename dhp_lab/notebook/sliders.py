@@ -97,7 +97,7 @@ def Slider(
 
 
 def lambda_slider(value: float, *, low: float = 1e-5, high: float = 3e-2) -> Control:
-    """The slider of lambda, the parameter ``lambda_rate``, from ``low`` to ``high`` on a logarithmic scale."""
+    """The slider of lambda, the parameter ``lambda_rate``, on a logarithmic scale from low to high."""
     unit = "error for a bit per pixel; larger: smaller file"
     return Slider("lambda_rate", "λ", low, high, 0.1, value, unit=unit, log=True)
 

@@ -47,10 +47,10 @@ MISTAKES = {
         ),
     ],
     "averaged": [
-        (lambda a, va, b, vb: (a + b) / 2, "equally sure"),
-        (lambda a, va, b, vb: ((a + b) / 2, (va + vb) / 4), "the surer guess"),
-        (lambda a, va, b, vb: ((va * a + vb * b) / (va + vb), va * vb / (va + vb)), "the surer guess"),
-        (lambda a, va, b, vb: (my_averaged(a, va, b, vb)[0], va / 2 if va == vb else 0.75), "nearly certain"),
+        (lambda a, va, b, vb: (a + b) / 2, "equal variance"),
+        (lambda a, va, b, vb: ((a + b) / 2, (va + vb) / 4), "inverse-variance weighting"),
+        (lambda a, va, b, vb: ((va * a + vb * b) / (va + vb), va * vb / (va + vb)), "inverse-variance weighting"),
+        (lambda a, va, b, vb: (my_averaged(a, va, b, vb)[0], va / 2 if va == vb else 0.75), "tiny variance"),
         (
             lambda a, va, b, vb: (float(my_averaged(a, va, b, vb)[0]), va * vb / (va + vb)),
             "numpy arrays go in",

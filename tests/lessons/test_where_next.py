@@ -1,4 +1,4 @@
-"""Lesson 10: teacher and student, attention, maps and known frames against oracles; the explorer's picture is
+"""Lesson 10: teacher and student, attention, maps of lambda and conditional coding against oracles; the explorer's picture is
 pure.
 """
 
@@ -17,7 +17,7 @@ from dhp_lab.codec.bits import bitstream
 from dhp_lab.codec.bits.lambdas import lambda_code, lambda_of
 from dhp_lab.data.images import to_pixels
 from dhp_lab.data.photos import load_photo
-from dhp_lab.lessons.where_next import attention, between, one_step
+from dhp_lab.lessons.where_next import attention, latent_hooks, one_step
 from dhp_lab.lessons.where_next import figures as lesson
 from dhp_lab.lessons.where_next.explorer import explore as explore_where_next
 
@@ -39,7 +39,7 @@ def x():
 
 @pytest.fixture(scope="module")
 def decoder_state(model, x):
-    return one_step.known_of(model, x, 3e-3)
+    return one_step.decoder_state_of(model, x, 3e-3)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4])
@@ -48,11 +48,11 @@ def test_the_teacher_is_the_decoders_chain(model, decoder_state, steps):
     delta = decoder_state.log2_delta.exp2().view(-1, 1, 1, 1)
     assert torch.allclose(
         (drawn.sample + decoder_state.mean) * delta,
-        model.denoise(decoder_state, steps=steps, seed=3),
+        model.sampler.sample(decoder_state, steps=steps, seed=3),
         atol=1e-6,
     )
     assert torch.allclose(
-        (drawn.mean + decoder_state.mean) * delta, model.denoise(decoder_state, steps=1), atol=1e-6
+        (drawn.mean + decoder_state.mean) * delta, model.sampler.sample(decoder_state, steps=1), atol=1e-6
     )
 
 
@@ -84,14 +84,14 @@ def test_a_new_student_draws_with_the_weights_alone(model, decoder_state):
 
 
 def test_a_student_learns_from_its_teacher_and_leaves_it_as_it_is(model):
-    knowns = [one_step.known_of(model, picture(256, 256, seed=seed), 3e-3) for seed in (0, 1)]
-    batch = one_step.crop_batch(knowns, 7)
+    states = [one_step.decoder_state_of(model, picture(256, 256, seed=seed), 3e-3) for seed in (0, 1)]
+    batch = one_step.crop_batch(states, 7)
     noises = one_step.noises_like(batch, 3, seed=0)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with torch.random.fork_rng():
         torch.manual_seed(0)
         student = one_step.Student(model, one_step.fit_weights(one_step.draw(model, batch, noises), noises))
-    losses = one_step.train(student, knowns, 30, lr=5e-3)
+    losses = one_step.train(student, states, 30, lr=5e-3)
     assert len(losses) == 30 and sum(losses[-5:]) < 0.9 * sum(losses[:5])
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
@@ -125,7 +125,7 @@ def test_attention_is_softmax_of_all_pairs():
     with torch.no_grad():
         block.exit.weight.copy_(torch.eye(8)[:, :, None, None])
         q, k, v = (
-            block.ask(F.group_norm(h, 1, block.norm.weight, block.norm.bias))
+            block.qkv(F.group_norm(h, 1, block.norm.weight, block.norm.bias))
             .flatten(2)
             .mT.double()
             .chunk(3, 2)
@@ -166,7 +166,7 @@ def test_a_training_is_reproducible_and_ends_in_a_codec():
 
 
 def test_nothing_between_is_the_plain_codec(model, x):
-    same = between.with_latent_hooks(model, lambda y, _: y, lambda y_hat, _: y_hat)
+    same = latent_hooks.with_latent_hooks(model, lambda y, _: y, lambda y_hat, _: y_hat)
     strings = model.compress(x, 3e-3)["strings"]
     assert same.compress(x, 3e-3)["strings"] == strings
     assert torch.equal(
@@ -176,7 +176,7 @@ def test_nothing_between_is_the_plain_codec(model, x):
 
 def test_gains_are_ratios_of_steps(model):
     octaves = torch.tensor([[0, 2, -1], [1, 0, 0]])
-    gains = between.block_gains(model, 3e-3, octaves, (70, 190))
+    gains = latent_hooks.block_gains(model, 3e-3, octaves, (70, 190))
     assert gains.shape == (1, 1, 5, 12)
     for (row, col), (i, j) in {(0, 0): (0, 0), (3, 4): (0, 1), (0, 11): (0, 2), (4, 3): (1, 0)}.items():
         expected = model.step_size(3e-3) / model.step_size(3e-3 * 2.0 ** -octaves[i, j].item())
@@ -184,72 +184,80 @@ def test_gains_are_ratios_of_steps(model):
 
 
 def test_lambdas_stay_in_range(model):
-    gains = between.block_gains(model, 1e-6, torch.tensor([[5]]), (64, 64))
+    gains = latent_hooks.block_gains(model, 1e-6, torch.tensor([[5]]), (64, 64))
     assert torch.equal(gains, torch.ones(1, 1, 4, 4))
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (4, 3)])
 def test_a_map_comes_back(model, shape):
     octaves = torch.randint(-4, 5, shape, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(between.unpack_map(model, between.pack_map(model, octaves), shape), octaves.int())
+    assert torch.equal(
+        latent_hooks.decode_map(model, latent_hooks.encode_map(model, octaves), shape), octaves.int()
+    )
 
 
 def test_an_even_map_is_the_plain_codec_at_that_lambda_but_for_the_networks_delta(model, x):
-    data, map_data = between.encode_with_map(model, x, 3e-3, torch.zeros(4, 3))
+    data, map_data = latent_hooks.encode_with_map(model, x, 3e-3, torch.zeros(4, 3))
     coded = model.compress(x, 3e-3)
     assert bitstream.read(data).strings == coded["strings"]
-    assert torch.equal(between.decode_with_map(model, data, map_data), model.decompress(**coded)["x_hat"])
+    assert torch.equal(
+        latent_hooks.decode_with_map(model, data, map_data), model.decompress(**coded)["x_hat"]
+    )
 
 
 def test_a_finer_block_is_nearer_and_costs_bytes(x):
     model = untrained(M=96)  # its lapped transform is a codec already
     octaves = torch.zeros(4, 3)
     octaves[0, 0] = 4
-    here = between.over_pixels(octaves > 0, (200, 136))
-    files = [between.encode_with_map(model, x, 3e-2, some) for some in (0 * octaves, octaves)]
+    here = latent_hooks.over_pixels(octaves > 0, (200, 136))
+    files = [latent_hooks.encode_with_map(model, x, 3e-2, some) for some in (0 * octaves, octaves)]
     plain, finer = (
-        between.region_psnr(between.decode_with_map(model, *file, steps=0), x, here) for file in files
+        latent_hooks.region_psnr(latent_hooks.decode_with_map(model, *file, steps=0), x, here)
+        for file in files
     )
     assert here.sum() == 64 * 64 and finer > plain + 0.5 and len(files[1][0]) > len(files[0][0])
 
 
 @pytest.mark.parametrize("share", [0.6, 0.9, 1.2])
 def test_the_plain_file_fits(model, x, share):
-    n_bytes = int(share * len(between.encode_with_map(model, x, 3e-3, torch.zeros(4, 3))[0]))
-    file = bitstream.read(between.encode_within(model, x, n_bytes))
+    n_bytes = int(share * len(latent_hooks.encode_with_map(model, x, 3e-3, torch.zeros(4, 3))[0]))
+    file = bitstream.read(latent_hooks.encode_within(model, x, n_bytes))
     size = 48 + sum(len(part[0]) for part in file.strings[:2])
     assert size <= n_bytes
     finer = model.compress(x, lambda_of(lambda_code(file.lambda_rate) - 160))["strings"]
     assert 48 + sum(len(part[0]) for part in finer[:2]) > n_bytes
 
 
-def test_calm_blocks_are_ranked():
+def test_smooth_blocks_are_ranked():
     x = torch.full((1, 3, 128, 192), 0.5)
     for number, (row, col) in enumerate([(0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]):
         x[..., 64 * row : 64 * row + 63, 64 * col : 64 * col + 63 : 2] += 0.05 * (number + 1)
-    assert torch.allclose(between.smoothness_rank(x), torch.tensor([[1, 0.6, 0.2], [-0.2, -0.6, -1]]))
+    assert torch.allclose(latent_hooks.smoothness_rank(x), torch.tensor([[1, 0.6, 0.2], [-0.2, -0.6, -1]]))
 
 
 @pytest.mark.parametrize(("side", "inside"), [(320, (1, 4)), (512, (2, 6)), (64, (0, 1))])
 def test_the_middle_is_inside(side, inside):
     expected = torch.zeros(side // 64, side // 64)
     expected[inside[0] : inside[1], inside[0] : inside[1]] = 1
-    assert torch.equal(between.middle(torch.zeros(1, 3, side, side)), expected)
+    assert torch.equal(latent_hooks.middle(torch.zeros(1, 3, side, side)), expected)
 
 
-# a known frame
+# conditional coding
 
 
 def test_a_shift_brings_the_content_back():
     scene = picture(120, 140)
     one, two = scene[..., 20:100, 30:110], scene[..., 25:105, 21:101]
-    assert torch.equal(between.shifted(one, 5, -9)[..., :75, 9:], two[..., :75, 9:])
-    assert torch.equal(between.shifted(one, 0, 0), one)
+    assert torch.equal(latent_hooks.shifted(one, 5, -9)[..., :75, 9:], two[..., :75, 9:])
+    assert torch.equal(latent_hooks.shifted(one, 0, 0), one)
 
 
-def test_of_a_frame_that_is_known_nothing_is_left_to_send():
+def test_of_a_frame_that_is_its_own_context_nothing_is_left_to_code():
     model, frame = untrained(), picture(128, 128)
-    codec, log2_delta = between.conditioned_on(model, frame), torch.tensor([math.log2(model.step_size(3e-3))])
+    codec, log2_delta = (
+        latent_hooks.conditioned_on(model, frame),
+        torch.tensor([math.log2(model.step_size(3e-3))]),
+    )
     assert (codec.encode(frame, [lambda_code(3e-3)]).symbols == 0).all()
     assert not (model.encode(frame, [lambda_code(3e-3)]).symbols == 0).all()
     coded = codec.compress(frame, 3e-3)
@@ -258,10 +266,10 @@ def test_of_a_frame_that_is_known_nothing_is_left_to_send():
     assert torch.allclose(codec.decompress(**coded, steps=0)["x_hat"], clean, atol=1e-3)
 
 
-def test_no_share_of_the_context_is_the_plain_codec(model):
+def test_a_context_of_weight_0_is_the_plain_codec(model):
     one, two = picture(128, 128), picture(128, 128, seed=1)
     assert (
-        between.conditioned_on(model, one, share=0.0).compress(two, 3e-3)["strings"]
+        latent_hooks.conditioned_on(model, one, weight=0.0).compress(two, 3e-3)["strings"]
         == model.compress(two, 3e-3)["strings"]
     )
 
@@ -286,10 +294,10 @@ def test_the_map_lies_over_its_blocks():
 
 def test_octaves_follow_the_area():
     x = load_photo("coffee", lesson.SIDE)
-    assert torch.equal(lesson.octaves_of(lesson.MIDDLE, x, -3), (-3 * between.middle(x)).int())
-    calm = lesson.octaves_of(lesson.CALM, x, 2)
-    assert calm.min() == -2 and calm.max() == 2 and calm.sum() == 0
-    with pytest.raises(ValueError, match="there is no area 'sky'; choose one of the middle, calm blocks"):
+    assert torch.equal(lesson.octaves_of(lesson.MIDDLE, x, -3), (-3 * latent_hooks.middle(x)).int())
+    smooth = lesson.octaves_of(lesson.SMOOTH, x, 2)
+    assert smooth.min() == -2 and smooth.max() == 2 and smooth.sum() == 0
+    with pytest.raises(ValueError, match="there is no area 'sky'; choose one of the middle, smooth blocks"):
         lesson.octaves_of("sky", x, 1)
 
 
@@ -303,16 +311,16 @@ def test_the_picture_has_its_size_and_says_what_it_is(model, maps):
     shown = maps.render(**START)
     assert Image.open(io.BytesIO(shown.picture)).size == lesson.SIZE
     x = load_photo("coffee", lesson.SIDE)
-    data, map_data = between.encode_with_map(model, x, 3e-3, lesson.octaves_of(lesson.MIDDLE, x, 2))
+    data, map_data = latent_hooks.encode_with_map(model, x, 3e-3, lesson.octaves_of(lesson.MIDDLE, x, 2))
     size = len(data) + len(map_data)
-    plain_size = len(between.encode_within(model, x, size))
+    plain_size = len(latent_hooks.encode_within(model, x, size))
     assert shown.alt == (
         f"coffee: a map that gives the middle 2 octaves of λ; the photo decoded with it from {size} bytes, "
         f"and with one λ from {plain_size} bytes"
     )
-    ours = maps.code("coffee", lesson.MIDDLE, 3e-3, 2)
-    assert (ours[0], maps.plain("coffee", size)[0]) == (size, plain_size)
-    assert (to_pixels(ours[1]) == to_pixels(between.decode_with_map(model, data, map_data))).all()
+    ours = maps.encode_mapped("coffee", lesson.MIDDLE, 3e-3, 2)
+    assert (ours[0], maps.encode_plain("coffee", size)[0]) == (size, plain_size)
+    assert (to_pixels(ours[1]) == to_pixels(latent_hooks.decode_with_map(model, data, map_data))).all()
 
 
 @pytest.mark.slow
@@ -323,7 +331,7 @@ def test_the_picture_is_pure(maps):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "change", [{"photo": "flower"}, {"area": lesson.CALM}, {"lambda_rate": 1e-3}, {"strength": 3}], ids=str
+    "change", [{"photo": "flower"}, {"area": lesson.SMOOTH}, {"lambda_rate": 1e-3}, {"strength": 3}], ids=str
 )
 def test_every_control_changes_picture_and_text(maps, change):
     one, other = maps.render(**START), maps.render(**START | change)

@@ -4,6 +4,7 @@
 |-------------------|----------------------------------------------------------------------------------|
 | `losses_figure`   | losses by name against the step                                                  |
 | `map_pixels`      | a map of lambdas over a grey photo                                               |
+| `octaves_of`      | the map that gives an area more bits, or fewer                                   |
 | `LambdaMaps`      | the explorer: a photo with a lambda for each block, beside one lambda for all    |
 """
 
@@ -13,62 +14,66 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from dhp_lab.codec.bits import bitstream
+from dhp_lab.codec import dhp_file
 from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.data.images import to_pixels
 from dhp_lab.data.photos import PHOTOS, load_photo
-from dhp_lab.lessons.where_next.between import (
+from dhp_lab.lessons.where_next.latent_hooks import (
     MAP_BLOCK,
-    smoothness_rank,
     decode_with_map,
     encode_with_map,
     encode_within,
     middle,
     over_pixels,
     region_psnr,
+    smoothness_rank,
 )
 from dhp_lab.metrics.pixels import decibel, ms_ssim, psnr
 from dhp_lab.notebook.html import Rendered, picture_bytes, table_html
 from dhp_lab.notebook.photo_figures import heat, over_photo, photos_figure
 from dhp_lab.notebook.style import BLUE, CHART_DPI, GAP, GREEN, LINE, ORANGE, SKY, style
 
-MIDDLE, CALM = "the middle", "calm blocks"
-AREAS = {MIDDLE: middle, CALM: smoothness_rank}
+MIDDLE, SMOOTH = "the middle", "smooth blocks"
+AREAS = {MIDDLE: middle, SMOOTH: smoothness_rank}
 SIDE = 320  # of the explorer's photos, in pixels: 5 x 5 blocks
 SIZE = 3 * SIDE + 2 * GAP, SIDE + 10 + 2 * LINE
 MOST = 4  # octaves of lambda that a map may differ by
 KEPT = 64  # files and pictures that the caches hold
+LOOKS = ((BLUE, "-"), (ORANGE, "--"), (SKY, "-"), (GREEN, "--"))
 
 
 def losses_figure(losses: Mapping[str, Sequence[float]], *, ylabel: str) -> Figure:
-    """Losses by name, one at each step, on a logarithmic axis."""
+    """Losses by name, four at most, one at each step, on a logarithmic axis."""
     with style():
         figure = Figure(figsize=(7.2, 2.9), dpi=CHART_DPI, layout="constrained")
         axes = figure.add_subplot()
-        for (name, values), colour, line in zip(
-            losses.items(), (BLUE, ORANGE, SKY, GREEN), ("-", "--", "-", "--")
-        ):
-            axes.semilogy(
-                np.arange(1, len(values) + 1), values, color=colour, linestyle=line, linewidth=1.4, label=name
-            )
+        for (name, values), (colour, line) in zip(losses.items(), LOOKS[: len(losses)], strict=True):
+            steps = np.arange(1, len(values) + 1)
+            axes.semilogy(steps, values, color=colour, linestyle=line, linewidth=1.4, label=name)
         axes.set(xlabel="step", ylabel=ylabel)
         figure.legend(loc="outside right upper", fontsize=9)
     return figure
 
 
 def map_pixels(x: Tensor, octaves: Tensor) -> np.ndarray:
-    """A map (rows, cols) in octaves over a photo (1, 3, H, W): yellow where lambda is small, dark where it is
-    large; uint8.
+    """A map over a photo: yellow where lambda is small, dark where it is large.
+
+    Args:
+        x: (1, 3, H, W) in [0, 1].
+        octaves: (rows, cols), a number for each block of 64 x 64 pixels.
+
+    Returns:
+        (H, W, 3) uint8.
     """
-    return over_photo(to_pixels(x), heat(octaves.cpu().numpy(), -MOST, MOST), block=MAP_BLOCK, share=0.6)
+    colours = heat(octaves.cpu().numpy(), -MOST, MOST)
+    return over_photo(to_pixels(x), colours, block=MAP_BLOCK, share=0.6)
 
 
 def octaves_of(area: str, x: Tensor, strength: int) -> Tensor:
-    """The map that gives an area ``strength`` octaves: whole numbers (rows, cols).
+    """The map (rows, cols), int32, that gives an area of a photo ``strength`` octaves.
 
     Raises:
         ValueError: another area than those of ``AREAS``.
@@ -79,66 +84,72 @@ def octaves_of(area: str, x: Tensor, strength: int) -> Tensor:
 
 
 class LambdaMaps:
-    """Photos of at most 320 x 320 pixels through a model, with maps of lambda: each file is written and
-    decoded once.
+    """Photos of at most 320 x 320 pixels through a model, with maps of lambda.
+
+    Each file is written and decoded once. ``encode_mapped`` and ``encode_plain`` give a file's bytes and its
+    decoded picture.
     """
 
     def __init__(self, model: DiffusionHyperprior) -> None:
         self.model = model
-        self.photo, self.code, self.plain = (
-            lru_cache(len(PHOTOS))(self._photo),
-            lru_cache(KEPT)(self._code),
-            lru_cache(KEPT)(self._plain),
-        )
+        self.photo = lru_cache(len(PHOTOS))(self._photo)
+        self.encode_mapped = lru_cache(KEPT)(self._encode_mapped)
+        self.encode_plain = lru_cache(KEPT)(self._encode_plain)
 
     def render(self, *, photo: str, area: str, lambda_rate: float, strength: int) -> Rendered:
-        """The map over the photo, the photo decoded with it, and with one lambda at as many bytes; PSNR in
-        and out of the area.
+        """The map over the photo, the photo decoded with it, and with one lambda in at most as many bytes.
+
+        Args:
+            photo: a name of ``PHOTOS``.
+            area: a name of ``AREAS``.
+            lambda_rate: of the picture, 1e-6 .. 1e-1.
+            strength: octaves of lambda for the area, -MOST .. MOST.
         """
-        x, octaves = self.photo(photo), octaves_of(area, self.photo(photo), strength)
-        size, ours = self.code(photo, area, lambda_rate, strength)
-        plain_size, plain = self.plain(photo, size)
-        chosen = over_pixels(AREAS[area](x) > 0, x.shape[-2:])
-        rows = [
-            [name, n_bytes, *_quality(x_hat, x, chosen)]
-            for name, n_bytes, x_hat in (("a λ for each block", size, ours), ("one λ", plain_size, plain))
-        ]
+        x = self.photo(photo)
+        octaves = octaves_of(area, x, strength)
+        mapped_size, mapped = self.encode_mapped(photo, area, lambda_rate, strength)
+        plain_size, plain = self.encode_plain(photo, mapped_size)
+        limits = f"{octaves.min()} dark .. {octaves.max()} yellow"
         figure = photos_figure(
             {
-                f"the map, {octaves.min()} dark .. {octaves.max()} yellow\noctaves of λ below the picture's": map_pixels(
-                    x, octaves
-                ),
-                f"a λ for each block\n{size} bytes": to_pixels(ours),
+                f"the map, {limits}\noctaves of λ below the picture's": map_pixels(x, octaves),
+                f"a λ for each block\n{mapped_size} bytes": to_pixels(mapped),
                 f"one λ\n{plain_size} bytes": to_pixels(plain),
             }
         )
+        inside = over_pixels(AREAS[area](x) > 0, x.shape[-2:])  # (H, W)
+        rows = [
+            ["a λ for each block", mapped_size, *_quality(mapped, x, inside)],
+            ["one λ", plain_size, *_quality(plain, x, inside)],
+        ]
+        header = ["", "bytes", f"PSNR of {area}, dB", "of all else", "of all", "MS-SSIM of all, dB"]
         alt = (
-            f"{photo}: a map that gives {area} {strength} octaves of λ; the photo decoded with it from {size} bytes, "
-            f"and with one λ from {plain_size} bytes"
+            f"{photo}: a map that gives {area} {strength} octaves of λ; the photo decoded with it from "
+            f"{mapped_size} bytes, and with one λ from {plain_size} bytes"
         )
-        table = table_html(
-            rows, ["", "bytes", f"PSNR of {area}, dB", "of all else", "of all", "MS-SSIM of all, dB"]
-        ).text
-        return Rendered(
-            picture_bytes(figure, compress_level=1),
-            alt,
-            f"<p>λ = {lambda_rate:g}, {area}: {strength} octaves</p>{table}",
-        )
+        text = f"<p>λ = {lambda_rate:g}, {area}: {strength} octaves</p>{table_html(rows, header).text}"
+        return Rendered(picture_bytes(figure, compress_level=1), alt, text)
 
     def _photo(self, photo: str) -> Tensor:
         return load_photo(photo, SIDE).to(self.model.log2_spread.device)
 
-    def _code(self, photo: str, area: str, lambda_rate: float, strength: int) -> tuple[int, Tensor]:
+    def _encode_mapped(self, photo: str, area: str, lambda_rate: float, strength: int) -> tuple[int, Tensor]:
         x = self.photo(photo)
-        data, map_data = encode_with_map(self.model, x, lambda_rate, octaves_of(area, x, strength))
+        octaves = octaves_of(area, x, strength)
+        data, map_data = encode_with_map(self.model, x, lambda_rate, octaves)
         return len(data) + len(map_data), decode_with_map(self.model, data, map_data)
 
-    def _plain(self, photo: str, n_bytes: int) -> tuple[int, Tensor]:
+    def _encode_plain(self, photo: str, n_bytes: int) -> tuple[int, Tensor]:
         data = encode_within(self.model, self.photo(photo), n_bytes)
-        file = bitstream.read(data)
-        return len(data), self.model.decompress(file.strings, file.shape, steps=1)["x_hat"]
+        return len(data), dhp_file.decode(self.model, data)
 
 
-def _quality(x_hat: Tensor, x: Tensor, chosen: torch.Tensor) -> list[str]:
-    parts = region_psnr(x_hat, x, chosen), region_psnr(x_hat, x, ~chosen), psnr(x_hat, x).item()
-    return [*(f"{part:.2f}" for part in parts), f"{decibel(ms_ssim(x_hat, x).item()):.2f}"]
+def _quality(x_hat: Tensor, x: Tensor, inside: Tensor) -> list[str]:
+    """PSNR inside, outside and of all, and MS-SSIM, in dB."""
+    values = [
+        region_psnr(x_hat, x, inside),
+        region_psnr(x_hat, x, ~inside),
+        psnr(x_hat, x).item(),
+        decibel(ms_ssim(x_hat, x).item()),
+    ]
+    return [f"{value:.2f}" for value in values]
