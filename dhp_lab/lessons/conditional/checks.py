@@ -1,4 +1,4 @@
-"""The exercises of lesson 04."""
+"""The exercises of the lesson on conditional diffusion."""
 
 from __future__ import annotations
 
@@ -36,7 +36,10 @@ def implied_gradient() -> Iterator[Case]:
     """Return the gradient of log p(class | x_t) that two noise estimates imply: implied_gradient(eps,
     eps_null, s, sigma).
     """
-    bayes = "log p(class | x_t) = log p(x_t | class) - log p(x_t) + a constant: take the difference of the two scores"
+    bayes = (
+        "log p(class | x_t) = log p(x_t | class) - log p(x_t) + a "
+        "constant: take the difference of the two scores"
+    )
     yield Case({"eps": 1.0, "eps_null": 3.0, "s": 1.0, "sigma": 1.0}, 2.0, hint=bayes)
     unit = "a score is -eps / (s sigma): both the scale and the noise level divide"
     yield Case({"eps": 1.0, "eps_null": 3.0, "s": 0.5, "sigma": 2.0}, 2.0, hint=unit)
@@ -45,8 +48,8 @@ def implied_gradient() -> Iterator[Case]:
         _two_classes(s=0.6, sigma=4 / 3),
         _sigmoid_gradient(s=0.6, sigma=4 / 3),
         hint=(
-            "two classes of one number each, 1 and -1, as likely as each other: p(class | x_t) is the logistic function "
-            "of 2 x_t / (s sigma^2), and these are the exact noise estimates for it"
+            "two classes of one number each, 1 and -1, of equal probability: p(class | x_t) is the logistic "
+            "function of 2 x_t / (s sigma^2), and these are the exact noise estimates for it"
         ),
     )
 

@@ -1,4 +1,4 @@
-"""The exercises of lesson 02."""
+"""The exercises of the lesson on DDIM."""
 
 from __future__ import annotations
 
@@ -17,9 +17,15 @@ def noise_kept() -> Iterator[Case]:
     eta).
     """
     pair = {"alpha_bar_t": 0.2, "alpha_bar_s": 0.5}
-    none = "at eta = 0 nothing is drawn anew: the noise in x_s is the old one, scaled to sqrt(1 - alpha_bar_s); divide by that"
+    none = (
+        "at eta = 0 nothing is drawn anew: the noise in x_s is the old one, "
+        "scaled to sqrt(1 - alpha_bar_s); divide by that"
+    )
     yield Case({**pair, "eta": 0.0}, 1.0, hint=none)
-    root = "the noise levels sigma are 2 at t and 1 at s; a correlation compares standard deviations and not variances"
+    root = (
+        "the noise levels sigma are 2 at t and 1 at s; a correlation "
+        "compares standard deviations and not variances"
+    )
     yield Case({**pair, "eta": 1.0}, 0.5, hint=root)
     yield Case({**pair, "eta": 0.5}, math.sqrt(13) / 4, hint="tau grows as eta, tau^2 as eta^2")
     rng, (kept, fresh) = np.random.default_rng(0), (math.sqrt(0.6), math.sqrt(0.4))
@@ -47,7 +53,10 @@ def step_up() -> Iterator[Case]:
     yield Case(
         {"x_s": x0, "eps": eps, "alpha_bar_s": 1.0, "alpha_bar_t": 0.36}, torch.tensor([2.2, 0.5]), hint=noise
     )
-    first = "x_s holds noise already: take sqrt(1 - alpha_bar_s) eps away, divide by sqrt(alpha_bar_s), and you have x_0"
+    first = (
+        "x_s holds noise already: take sqrt(1 - alpha_bar_s) eps away, "
+        "divide by sqrt(alpha_bar_s), and you have x_0"
+    )
     between = torch.tensor([2.0, 0.2])  # 0.8 x0 + 0.6 eps
     yield Case(
         {"x_s": between, "eps": eps, "alpha_bar_s": 0.64, "alpha_bar_t": 0.36},

@@ -1,4 +1,4 @@
-"""The exercises of lesson 01."""
+"""The exercises of the lesson on DDPM."""
 
 from __future__ import annotations
 
@@ -52,7 +52,10 @@ def guess_x0() -> Iterator[Case]:
         np.zeros((1, 2)),
         hint=only,
     )
-    late = "an error of the estimate grows by sigma = sqrt(1 / alpha_bar - 1): late guesses may lie far beyond -1 .. 1"
+    late = (
+        "an error of the estimate grows by sigma = sqrt(1 / alpha_bar - 1): "
+        "late estimates of x0 may lie far beyond -1 .. 1"
+    )
     yield Case(
         {"x_t": np.array([1.0]), "eps": np.array([0.0]), "alpha_bar": 1e-4}, np.array([100.0]), hint=late
     )

@@ -1,4 +1,4 @@
-"""The exercises of lesson 07."""
+"""The exercises of the lesson on the diffusion hyperprior."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ def time_of_step() -> Iterator[Case]:
     yield Case({"delta": 2 * math.sqrt(12), "latent_scale": 1.0, "alpha_bars": whole}, 2.0, hint=spread)
     unit = "a schedule counts noise beside a signal of size 1: divide the noise by latent_scale"
     yield Case({"delta": math.sqrt(12), "latent_scale": 0.5, "alpha_bars": whole}, 2.0, hint=unit)
-    line = "between two whole times log(alpha_bar) follows a straight line: interpolate the logarithm, and let it rise"
+    line = (
+        "between two whole times log(alpha_bar) follows a straight line: "
+        "interpolate the logarithm, and let it rise"
+    )
     middle = math.sqrt(12 * (math.sqrt(10) - 1))  # 1 + sigma^2 half way from 2 to 5, in logarithms
     yield Case({"delta": middle, "latent_scale": 1.0, "alpha_bars": whole}, 1.5, hint=line)
     equal = "here every beta is 0.1, so alpha_bar_t = 0.9^t, and t* = log(1 + sigma^2) / -log(0.9)"
@@ -30,7 +33,7 @@ def time_of_step() -> Iterator[Case]:
 
 @exercise
 def one_step_guess() -> Iterator[Case]:
-    """Return the latent that one step gives from a noise estimate eps: one_step_guess(q, mean, delta, eps)."""
+    """Return the latent that one step gives from a noise estimate: one_step_guess(q, mean, delta, eps)."""
     nothing = "without noise (eps = 0) the latent is delta (q + mean): q counts steps from the mean"
     yield Case({"q": 3.0, "mean": 0.25, "delta": 2.0, "eps": 0.0}, 6.5, hint=nothing)
     strength = "the noise is sigma_q eps with sigma_q = delta / sqrt(12): take it away"
@@ -38,7 +41,10 @@ def one_step_guess() -> Iterator[Case]:
     y = np.random.default_rng(0).normal(0, 2, 6)
     q = np.round(y / 0.7 - 0.3)
     eps = (0.7 * (q + 0.3) - y) / (0.7 / math.sqrt(12))
-    exact = "an estimate without error gives the latents back as they were; delta is 0.7, and numpy arrays go in and out"
+    exact = (
+        "an estimate without error gives the latents back as they were; "
+        "delta is 0.7, and numpy arrays go in and out"
+    )
     yield Case({"q": q, "mean": 0.3, "delta": 0.7, "eps": eps}, y, hint=exact)
 
 
@@ -46,7 +52,10 @@ def one_step_guess() -> Iterator[Case]:
 def bin_mean() -> Iterator[Case]:
     """Return the mean of numbers from a normal density around 0 that are rounded to q: bin_mean(q, scale)."""
     yield Case({"q": 0, "scale": 1.0}, 0.0, hint="the bin from -1/2 to 1/2 is symmetric")
-    cut = "average x over the bin from q - 1/2 to q + 1/2, weighted by exp(-x^2 / (2 scale^2)), and divide by the weights"
+    cut = (
+        "average x over the bin from q - 1/2 to q + 1/2, weighted by "
+        "exp(-x^2 / (2 scale^2)), and divide by the weights"
+    )
     yield Case({"q": 1, "scale": 1.0}, _many_draws(1, 1.0), hint=cut, tolerance=2e-3)
     yield Case({"q": -2, "scale": 1.5}, _many_draws(-2, 1.5), hint="a bin below 0: " + cut, tolerance=2e-3)
     near = "a small scale: what is rounded to 1 all the same lies close to 1/2, the near edge of the bin"
@@ -57,6 +66,6 @@ def bin_mean() -> Iterator[Case]:
 
 @cache
 def _many_draws(q: int, scale: float) -> float:
-    """The mean of one draw from each of many equally likely parts of the density, of those that round to q."""
+    """The mean of those numbers that round to q, one drawn from each of many equally likely intervals."""
     draws = scale * ndtri((np.arange(400_000) + 0.5) / 400_000)
     return float(draws[np.round(draws) == q].mean())

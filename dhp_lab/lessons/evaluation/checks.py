@@ -1,4 +1,4 @@
-"""The exercises of lesson 08."""
+"""The exercises of the lesson on evaluation."""
 
 from __future__ import annotations
 
@@ -49,7 +49,10 @@ def bd_rate_of_lines() -> Iterator[Case]:
     yield Case(shifted, -50.0, hint=half)
     double = "the anchor is what the test is compared with: twice its bits are +100 %"
     yield Case(shifted | {"anchor": shifted["test"], "test": shifted["anchor"]}, 100.0, hint=double)
-    mean = "average the logarithms first, then turn them into %; the mean of a straight line is its value in the middle"
+    mean = (
+        "average the logarithms first, then turn them into %; the mean of "
+        "a straight line is its value in the middle"
+    )
     crossing = {"anchor": (-3.0, 0.1), "test": (-2.7, 0.09), "low": 20.0, "high": 40.0}
     yield Case(crossing, 0.0, hint="the lines cross in the middle: what is lost below is won above; " + mean)
     yield Case(crossing | {"low": 30.0}, 100 * (10**-0.05 - 1), hint=mean)

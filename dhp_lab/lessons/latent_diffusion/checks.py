@@ -1,4 +1,4 @@
-"""The exercises of lesson 05."""
+"""The exercises of the lesson on latent diffusion."""
 
 from __future__ import annotations
 
@@ -55,9 +55,15 @@ def cross_attention() -> Iterator[Case]:
         np.array([[math.log(3), 0, 0, 0], [0, 5.0, 0, 0]]),
         np.array([[1.0], [0.0]]),
     )
-    root = "divide the products by the square root of d, the number of entries of a key, here 4: the shares are 3/4 and 1/4"
+    root = (
+        "divide the products by the square root of d, the number of entries "
+        "of a key, here 4: the shares are 3/4 and 1/4"
+    )
     yield Case({"q": q, "k": k, "v": v}, np.array([[0.75], [0.25]]), hint=root)
-    large = "exp(1000) is too large for a float: subtract the greatest score of a place before exp; the shares stay the same"
+    large = (
+        "exp(1000) is too large for a float: subtract the greatest score of "
+        "a place before exp; the shares stay the same"
+    )
     yield Case(
         {"q": np.array([[1000.0]]), "k": np.array([[1.0], [-1.0]]), "v": np.array([[1.0], [0.0]])},
         np.array([[1.0]]),
@@ -72,7 +78,10 @@ def inception_score() -> Iterator[Case]:
     """
     alike = "all pictures show the same class: the score is 1. In an entropy 0 log 0 counts as 0"
     yield Case({"p": np.array([[1.0, 0.0], [1.0, 0.0]])}, 1.0, hint=alike)
-    each = "three pictures of three classes, no doubt about any: the score is 3. Take the entropy of the mean over the pictures"
+    each = (
+        "three pictures of three classes, each with certainty: the score is 3. "
+        "Take the entropy of the mean over the pictures"
+    )
     yield Case({"p": np.eye(3)}, 3.0, hint=each)
     unsure = "pictures that look like everything score 1: subtract the mean entropy of the single pictures"
     yield Case({"p": np.full((5, 4), 0.25)}, 1.0, hint=unsure)

@@ -1,4 +1,4 @@
-"""The exercises of lesson 06."""
+"""The exercises of the lesson on the scale hyperprior."""
 
 from __future__ import annotations
 
@@ -82,7 +82,10 @@ def latent_bits() -> Iterator[Case]:
     yield Case(
         {"y": 0.0, "mean": 0.0, "scale": 3.0}, -math.log2(math.erf(0.5 / (3 * math.sqrt(2)))), hint=wide
     )
-    two = "here the symbol is 2: the probability of 1.5 .. 2.5, by the difference of two values of the distribution function"
+    two = (
+        "here the symbol is 2: the probability of 1.5 .. 2.5, by the "
+        "difference of two values of the distribution function"
+    )
     yield Case(
         {"y": 1.9, "mean": 0.0, "scale": 1.0},
         -math.log2(NormalDist().cdf(2.5) - NormalDist().cdf(1.5)),

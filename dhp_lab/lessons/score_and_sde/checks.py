@@ -1,4 +1,4 @@
-"""The exercises of lesson 03."""
+"""The exercises of the lesson on scores and SDEs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The exercises of lesson 00."""
+"""The exercises of the first lesson."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def psnr() -> Iterator[Case]:
 
 @exercise
 def quantisation_step() -> Iterator[Case]:
-    """Return the step Delta whose rounding error has the standard deviation sigma: quantisation_step(sigma)."""
+    """Return the step Delta whose rounding error has standard deviation sigma: quantisation_step(sigma)."""
     spread = "an error spread evenly over one step has the variance Delta^2 / 12"
     yield Case({"sigma": 1 / math.sqrt(12)}, 1.0, hint=spread)
     yield Case({"sigma": 3.0}, 10.392305, hint="twice the error needs twice the step")
