@@ -1,4 +1,19 @@
-"""A classifier of digits, and what it measures of samples: class accuracy and diversity."""
+"""A classifier of digits, and what it measures of samples: class accuracy and diversity.
+
+A perceptron, trained on the digits in about a second, plays the part that the Inception network plays for
+photos. Its accuracy on the test digits is 97 to 98 %.
+
+| question about samples        | measured by          | source                                           |
+|-------------------------------|----------------------|--------------------------------------------------|
+| Have they the data's spread?  | ``frechet_distance`` | Heusel et al. 2017, eq. 6 (Dowson & Landau 1982) |
+| Does each look like a digit?  | ``precision_recall`` | precision in Kynkäänniemi et al. 2019            |
+| Is each kind among them?      | ``precision_recall`` | recall, in the same                              |
+| Do those of one class differ? | ``diversity``        | the mean distance of two of them                 |
+| Do they have their class?     | ``class_accuracy``   | the classifier's prediction                      |
+
+All but the last compare features: the classifier's last hidden layer. Figures of one classifier compare only
+with each other.
+"""
 
 from __future__ import annotations
 
@@ -11,41 +26,52 @@ from torch import Tensor
 from dhp_lab.data.digits import CLASSES, SIDE, load_digits
 from dhp_lab.metrics.feature_distances import distances
 
+HIDDEN_WIDTHS = (128, 32)
+
 
 class DigitClassifier:
-    """A perceptron with two hidden layers, fitted by scikit-learn and run by torch: so it has gradients, on
-    any device.
+    """A perceptron with two hidden layers, fitted by scikit-learn and evaluated by torch, on any device.
 
-    Each pass over the data sees them with fresh noise, which makes up for their small number.
+    Each epoch adds fresh Gaussian noise to the data, which makes up for their small number.
 
     Args:
         x: (N, 1, 8, 8) pictures in [-1, 1].
         labels: (N,) their classes, 0 .. 9, each at least once.
+        passes: epochs of training.
+        noise: standard deviation of the noise.
 
     Raises:
         ValueError: labels that do not fit.
     """
 
     def __init__(self, x: Tensor, labels: Tensor, *, passes: int = 80, noise: float = 0.5) -> None:
-        if labels.shape != x.shape[:1] or labels.unique().tolist() != list(range(CLASSES)):
+        present = labels.unique().tolist()
+        if labels.shape != x.shape[:1] or present != list(range(CLASSES)):
             raise ValueError(
-                f"{len(x)} labels that hold each of 0 .. {CLASSES - 1} are needed, got {labels.unique().tolist()}"
+                f"{len(x)} labels that hold each of 0 .. {CLASSES - 1} are needed, got {present}"
             )
-        known, classes = x.flatten(1).cpu(), labels.cpu().numpy()  # (N, 64)
-        fitted = MLPClassifier(
-            (128, 32), batch_size=min(128, len(x)), learning_rate_init=2e-3, random_state=0
+        pixels = x.flatten(1).cpu()  # (N, 64)
+        classes = labels.cpu().numpy()
+        perceptron = MLPClassifier(
+            HIDDEN_WIDTHS, batch_size=min(128, len(x)), learning_rate_init=2e-3, random_state=0
         )
         generator = torch.Generator().manual_seed(0)
         for _ in range(passes):
-            noisy = known + noise * torch.randn(known.shape, generator=generator)
-            fitted.partial_fit(noisy.numpy(), classes, classes=range(CLASSES))
-        layers = zip(fitted.coefs_, fitted.intercepts_, strict=True)
+            noisy = pixels + noise * torch.randn(pixels.shape, generator=generator)
+            perceptron.partial_fit(noisy.numpy(), classes, classes=range(CLASSES))
         self.layers = [
-            (torch.from_numpy(weight).float(), torch.from_numpy(bias).float()) for weight, bias in layers
+            (torch.from_numpy(weight).float(), torch.from_numpy(bias).float())
+            for weight, bias in zip(perceptron.coefs_, perceptron.intercepts_, strict=True)
         ]
 
     def features(self, x: Tensor) -> Tensor:
-        """(B, 32) the last hidden layer, for pictures (B, 1, 8, 8); differentiable.
+        """The last hidden layer; differentiable.
+
+        Args:
+            x: (B, 1, 8, 8) pictures in [-1, 1].
+
+        Returns:
+            (B, 32), at least 0.
 
         Raises:
             ValueError: pictures of another shape.
@@ -58,31 +84,34 @@ class DigitClassifier:
         return h
 
     def logits(self, x: Tensor) -> Tensor:
-        """(B, 10) log-probabilities of the classes, up to a constant for each picture; differentiable."""
+        """(B, 10) log-probabilities of the classes, up to a constant for each picture; differentiable.
+
+        Arguments and errors as for ``features``.
+        """
         weight, bias = self.layers[-1]
         h = self.features(x)
         return h @ weight.to(h) + bias.to(h)
 
     @torch.no_grad()
     def predict(self, x: Tensor) -> Tensor:
-        """(B,) the likeliest class of each picture, 0 .. 9."""
+        """(B,) the most probable class of each picture, 0 .. 9; arguments and errors as for ``features``."""
         return self.logits(x).argmax(1)
 
 
 @lru_cache(maxsize=1)
 def digit_classifier() -> DigitClassifier:
-    """The classifier of this kit, trained on the training digits; made once in a process, in about a second."""
+    """The classifier of this kit, trained on the training digits: once in a process, in about a second."""
     digits = load_digits()
     return DigitClassifier(digits.train, digits.train_labels)
 
 
 def class_accuracy(samples: Tensor, labels: Tensor, classifier: DigitClassifier | None = None) -> float:
-    """The share of samples in which the classifier (this kit's by default) sees the class that was asked for,
-    in [0, 1].
+    """The share of samples that the classifier assigns to their class, in [0, 1].
 
     Args:
         samples: (B, 1, 8, 8) pictures.
-        labels: (B,) the classes asked for.
+        labels: (B,) the classes that they were sampled for.
+        classifier: None: ``digit_classifier``.
 
     Raises:
         ValueError: another number of labels than of samples.
@@ -96,12 +125,14 @@ def class_accuracy(samples: Tensor, labels: Tensor, classifier: DigitClassifier 
 
 
 def diversity(features: Tensor, labels: Tensor) -> float:
-    """The mean distance between two samples of one class, averaged over the classes that have two; 0 if all
-    are alike.
+    """The mean distance between two samples of one class, averaged over the classes that have two.
 
     Args:
-        features: (B, d).
-        labels: (B,) their classes, as asked for or as predicted.
+        features: (B, d) of the samples.
+        labels: (B,) their classes, given or predicted.
+
+    Returns:
+        At least 0; 0 if all samples of each class are equal.
 
     Raises:
         ValueError: labels that do not fit, or no class with two samples.
@@ -111,7 +142,8 @@ def diversity(features: Tensor, labels: Tensor) -> float:
             f"{len(features)} labels are needed, one for each sample, got shape {tuple(labels.shape)}"
         )
     groups = [features[labels == label] for label in labels.unique()]
-    means = [distances(g, g).sum() / (len(g) * (len(g) - 1)) for g in groups if len(g) > 1]
+    groups = [group for group in groups if len(group) > 1]
+    means = [distances(group, group).sum() / (len(group) * (len(group) - 1)) for group in groups]
     if not means:
         raise ValueError(f"no class has two samples among {len(features)}: there is no distance to measure")
     return torch.stack(means).mean().item()

@@ -1,16 +1,17 @@
-"""The networks through which generative models are usually measured, and where their weights lie.
+"""The networks that generative models are usually measured with, and where their weights lie.
 
-| function          | tells                    | weights                                            | source              |
-|-------------------|--------------------------|----------------------------------------------------|---------------------|
-| ``inception``     | features, classes        | weights-inception-2015-12-05-6726825d.pth, 91 MiB  | Heusel et al. 2017  |
-| ``alexnet_lpips`` | how unlike two look      | alexnet-owt-7be5be79.pth, 233 MiB                  | Zhang et al. 2018   |
-| ``clip``          | pictures beside captions | clip-vit-large-patch14/, 1.6 GiB                   | Radford et al. 2021 |
+| function          | returns          | weights                                   | source              |
+|-------------------|------------------|-------------------------------------------|---------------------|
+| ``inception``     | features, logits | weights-inception-2015-12-05-6726825d.pth | Heusel et al. 2017  |
+| ``alexnet_lpips`` | distances        | alexnet-owt-7be5be79.pth                  | Zhang et al. 2018   |
+| ``clip``          | embeddings       | clip-vit-large-patch14/                   | Radford et al. 2021 |
 
-A file that is not there is fetched from its authors' site once, resumed if need be: the first two to torch's
-folder of weights (``torch.hub.get_dir()``, TORCH_HOME moves it), CLIP's to the folder of data sets
-(DHP_DATA). With HF_HUB_OFFLINE set nothing is fetched. The networks are torch-fidelity's, torchmetrics' and
-transformers'. CLIP's weights are safetensors; the other two files are used once their sha256 begins as their
-name says, and they are known to hold numbers alone, no code.
+The files have 91 MiB, 233 MiB and 1.6 GiB. One that is not there is fetched from its authors' site once,
+resumed if need be: the first two to torch's folder of weights (``torch.hub.get_dir()``, TORCH_HOME moves it),
+CLIP's to the folder of data sets (DHP_DATA). With HF_HUB_OFFLINE set nothing is fetched. The networks are
+torch-fidelity's, torchmetrics' and transformers', each loaded once in a process and moved to the device of
+its input. CLIP's weights are safetensors; the other two files are used once their sha256 begins with the
+digits in their name, and torch has found that they hold tensors alone, no code.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from dhp_lab.core.download import DownloadError, fetch
 from dhp_lab.core.paths import data_dir
 from dhp_lab.metrics.pixels import round_to_8_bits
 
+TRUE_VALUES = ("1", "true", "yes", "on")  # of HF_HUB_OFFLINE, as huggingface_hub reads it
 MAX_BYTES = 1 << 31  # more than any of the files has
 SMALLEST_SIDE = 31  # below it AlexNet's second pooling has nothing left to pool
 CLIP_FOLDER = "clip-vit-large-patch14"
@@ -43,30 +45,31 @@ CLIP_FILES = (
 
 
 def obtain(url: str, folder: Path, *, beside: Sequence[str] = ()) -> Path:
-    """Return the file of an address in a folder, fetched if it is not there.
+    """Return the path of a file in a folder, fetched if it is not there.
 
     Args:
-        url: where its authors keep it; eight hexadecimal digits at the end of its name are those of its
-            sha256.
+        url: its address; eight hexadecimal digits at the end of its name are the first of its sha256.
         folder: where it lies, or will; made if need be.
-        beside: names of other files of that site that are missing too, for the error to name.
+        beside: names of other files of that site that are missing too, for the error message.
 
     Raises:
-        DownloadError: it is not there and cannot be fetched, or is not the original; names the file and what
-            to do. A site that does not answer is given ``download.TIMEOUT`` seconds.
+        DownloadError: it is not there and cannot be fetched, or is not the original; the message names the
+            file and what to do. A site that does not answer is given ``download.TIMEOUT`` seconds.
     """
     path = folder / url.rpartition("/")[2]
     if path.exists():
-        if wrong := _mismatch(path, path.name):
+        wrong = _mismatch(path, path.name)
+        if wrong:
             raise DownloadError(f"{path} {wrong}; move it away, and it is fetched again")
         return path
     part = path.with_name(f"{path.name}.part")
     try:
-        if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
+        if os.environ.get("HF_HUB_OFFLINE", "").lower() in TRUE_VALUES:
             raise DownloadError("HF_HUB_OFFLINE is set, nothing is fetched")
         folder.mkdir(parents=True, exist_ok=True)
         fetch(url, part, limit=MAX_BYTES)
-        if wrong := _mismatch(part, path.name):
+        wrong = _mismatch(part, path.name)
+        if wrong:
             part.unlink()
             raise DownloadError(f"what {url} sent {wrong}, and was removed")
     except DownloadError as error:
@@ -79,9 +82,7 @@ def obtain(url: str, folder: Path, *, beside: Sequence[str] = ()) -> Path:
 
 
 def _mismatch(path: Path, name: str) -> str | None:
-    """What is wrong with a file, judged by the start of its sha256 in torch's names, as in
-    alexnet-owt-7be5be79.pth.
-    """
+    """What is wrong with a file whose name holds the start of its sha256, as in alexnet-owt-7be5be79.pth."""
     expected = re.search(r"-([0-9a-f]{8})\.\w+$", name)
     if expected is None:
         return None
@@ -92,13 +93,12 @@ def _mismatch(path: Path, name: str) -> str | None:
     return f"is not the original: its sha256 starts with {found[:8]}, not {expected[1]}"
 
 
-def _numbers(url: str) -> Path:
-    """A file of weights in torch's folder that is known to hold tensors and nothing else."""
+def _obtain_tensors(url: str) -> Path:
+    """A file of weights in torch's folder that holds tensors and nothing else."""
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     path = obtain(url, folder)
-    torch.hub.load_state_dict_from_url(
-        url, str(folder), map_location="cpu", weights_only=True
-    )  # raises if it holds code
+    # Raises if the file holds code; the libraries that open it later would run it.
+    torch.hub.load_state_dict_from_url(url, str(folder), map_location="cpu", weights_only=True)
     return path
 
 
@@ -109,17 +109,17 @@ def _inception_network() -> nn.Module:
         FeatureExtractorInceptionV3,
     )
 
-    parts, path = ["2048", "logits_unbiased"], str(_numbers(URL_INCEPTION_V3))
-    return FeatureExtractorInceptionV3("inception-v3-compat", parts, feature_extractor_weights_path=path)
+    path = str(_obtain_tensors(URL_INCEPTION_V3))
+    outputs = ["2048", "logits_unbiased"]
+    return FeatureExtractorInceptionV3("inception-v3-compat", outputs, feature_extractor_weights_path=path)
 
 
 @torch.no_grad()
 def inception(pictures: Tensor) -> tuple[Tensor, Tensor]:
-    """What the Inception network of the first FID sees, by torch-fidelity: resized as TensorFlow 1 did it, 8
-    bits deep.
+    """The Inception network of the first FID, by torch-fidelity; pictures are resized as TensorFlow 1 did it.
 
     Args:
-        pictures: (B, 3, H, W) in [0, 1].
+        pictures: (B, 3, H, W) in [0, 1], rounded to 8 bits.
 
     Returns:
         (B, 2048) the features before the last layer, and (B, 1008) the logits of its classes, without their
@@ -137,7 +137,7 @@ def _alexnet() -> nn.Module:
     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
     from torchvision.models import AlexNet_Weights
 
-    _numbers(AlexNet_Weights.DEFAULT.url)
+    _obtain_tensors(AlexNet_Weights.DEFAULT.url)
     return LearnedPerceptualImagePatchSimilarity("alex", normalize=True).net
 
 
@@ -171,18 +171,19 @@ def _clip_parts() -> tuple:
         obtain(CLIP_URL + name, folder, beside=missing[number:])
     from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
-    kinds = (CLIPModel, CLIPImageProcessor, CLIPTokenizer)
-    model, look, read = (kind.from_pretrained(folder, local_files_only=True) for kind in kinds)
-    return model.eval(), look, read
+    model = CLIPModel.from_pretrained(folder, local_files_only=True).eval()
+    processor = CLIPImageProcessor.from_pretrained(folder, local_files_only=True)
+    tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+    return model, processor, tokenizer
 
 
 @torch.no_grad()
 def clip(pictures: Tensor, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Embed pictures and captions in the space that CLIP ViT-L/14 gives both, by transformers.
+    """Embed pictures and captions in the common space of CLIP ViT-L/14, by transformers.
 
     Args:
-        pictures: (B, 3, H, W) in [0, 1]; resized to the network's 224 pixels, 8 bits deep.
-        captions: B sentences; each is cut after 77 tokens.
+        pictures: (B, 3, H, W) in [0, 1], rounded to 8 bits and resized to the network's 224 pixels.
+        captions: B sentences, each truncated to 77 tokens.
 
     Returns:
         (B, 768) for the pictures and (B, 768) for the captions, not normalised.
@@ -190,19 +191,21 @@ def clip(pictures: Tensor, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
     Raises:
         DownloadError: the weights are missing and cannot be had.
     """
-    model, look, read = _clip_parts()
+    model, processor, tokenizer = _clip_parts()
     model = model.to(pictures.device)
-    seen = look(images=list(_bytes(pictures)), return_tensors="pt").to(pictures.device)
-    words = read(
+    pixels = processor(images=list(_bytes(pictures)), return_tensors="pt").to(pictures.device)
+    tokens = tokenizer(
         list(captions),
         padding=True,
         truncation=True,
         max_length=model.config.text_config.max_position_embeddings,
         return_tensors="pt",
     ).to(pictures.device)
-    return model.get_image_features(**seen).pooler_output, model.get_text_features(**words).pooler_output
+    picture_embeddings = model.get_image_features(**pixels).pooler_output
+    caption_embeddings = model.get_text_features(**tokens).pooler_output
+    return picture_embeddings, caption_embeddings
 
 
 def _bytes(pictures: Tensor) -> Tensor:
-    """[0, 1] to the whole numbers 0 .. 255 that an 8-bit file would hold."""
+    """[0, 1] -> uint8, as an 8-bit file would hold it."""
     return (255 * round_to_8_bits(pictures)).round().to(torch.uint8)

@@ -3,13 +3,13 @@
 Every figure here is about pixels a viewer gets and bytes really written. A decoded picture is first rounded
 to 8 bits, as a PNG of it would be; a bit rate is the size of the whole file, header included.
 
-| word      | here                    | unit                                                    |
-|-----------|-------------------------|---------------------------------------------------------|
-| PSNR      | `psnr`                  | dB, larger is better                                    |
-| MS-SSIM   | `ms_ssim`               | 0..1, larger is better; `decibel` spreads its upper end |
-| texture   | `gradient_energy_ratio` | 1 = as much fine detail as the original                 |
-| rate      | `bits_per_pixel`        | bits of the file / pixels of the picture                |
-| BD-rate   | `bd_rate`               | % of bits more (+) or less (-) at equal quality         |
+| word    | here                    | unit                                                    |
+|---------|-------------------------|---------------------------------------------------------|
+| PSNR    | `psnr`                  | dB, larger is better                                    |
+| MS-SSIM | `ms_ssim`               | 0..1, larger is better; `decibel` spreads its upper end |
+| texture | `gradient_energy_ratio` | 1 = as much fine detail as the original                 |
+| rate    | `bits_per_pixel`        | bits of the file / pixels of the picture                |
+| BD-rate | `bd_rate`               | % of bits more (+) or less (-) at equal quality         |
 
 MS-SSIM: Wang, Simoncelli & Bovik 2003, doi:10.1109/ACSSC.2003.1292216. BD-rate: Bjontegaard, VCEG-M33, 2001,
 with piecewise cubic interpolation (pchip).
@@ -29,7 +29,7 @@ LUMA_BT601 = (0.299, 0.587, 0.114)
 
 
 def round_to_8_bits(x: Tensor) -> Tensor:
-    """Return x, any shape, clamped to [0, 1] and rounded to the 256 levels that an 8-bit file can hold."""
+    """x, of any shape, clamped to [0, 1] and rounded to the 256 levels of an 8-bit file."""
     return (x.clamp(0, 1) * 255).round() / 255
 
 
@@ -39,8 +39,10 @@ def psnr(x_hat: Tensor, x: Tensor, *, rounded: bool = True) -> Tensor:
     Args:
         x_hat, x: decoded and original pictures, (B, C, H, W) in [0, 1].
         rounded: compare what 8-bit files would hold (default); False compares the floats as they are.
+
     Returns:
         (B,) float64 in dB; `inf` for identical pictures.
+
     Raises:
         ValueError: the shapes differ or are not (B, C, H, W).
     """
@@ -57,10 +59,12 @@ def ms_ssim(x_hat: Tensor, x: Tensor, *, rounded: bool = True) -> Tensor:
     Args:
         x_hat, x: decoded and original pictures, (B, C, H, W) in [0, 1], H and W at least 161.
         rounded: as in `psnr`.
+
     Returns:
         (B,) in 0..1, of x's dtype; 1 for identical pictures. In float32, as published figures are, flat areas
         cost up to 5e-5 of precision. Sides that are not multiples of 16 get the library's zero padding at
         coarse scales.
+
     Raises:
         ValueError: the shapes differ, or a side is below 161 pixels: five scales do not fit, and fewer scales
             would give figures that compare with nothing published.
@@ -77,15 +81,18 @@ def ms_ssim(x_hat: Tensor, x: Tensor, *, rounded: bool = True) -> Tensor:
 
 
 def decibel(ms_ssim: float) -> float:
-    """Return MS-SSIM in dB, -10 log10(1 - MS-SSIM), `inf` at 1: a scale on which its curves are nearly
-    straight.
-    """
+    """MS-SSIM in 0..1 as dB, -10 log10(1 - MS-SSIM), on which its curves are nearly straight; `inf` at 1."""
     return math.inf if ms_ssim >= 1 else -10 * math.log10(1 - ms_ssim)
 
 
 def gradient_energy(x: Tensor) -> Tensor:
-    """Sum of squared differences between neighbouring pixels of the BT.601 luma: (B, 3, H, W) -> (B,)
-    float64.
+    """Sum of squared differences between neighbouring pixels of the BT.601 luma.
+
+    Args:
+        x: (B, 3, H, W) in [0, 1].
+
+    Returns:
+        (B,) float64.
     """
     luma = torch.einsum("bchw,c->bhw", x.double(), x.new_tensor(LUMA_BT601, dtype=torch.float64))
     return luma.diff(dim=1).square().sum(dim=(1, 2)) + luma.diff(dim=2).square().sum(dim=(1, 2))
@@ -97,9 +104,11 @@ def gradient_energy_ratio(x_hat: Tensor, x: Tensor, *, rounded: bool = True) -> 
     Args:
         x_hat, x: decoded and original pictures, (B, 3, H, W) in [0, 1].
         rounded: as in `psnr`.
+
     Returns:
         (B,) float64, 0 or more. Below 1: smoother than the original; 1: as much texture; above: noise or
         ringing was added. For a flat original: 1 if the decoded picture is flat too, else `inf`.
+
     Raises:
         ValueError: the shapes differ or are not (B, C, H, W).
     """
@@ -111,12 +120,12 @@ def gradient_energy_ratio(x_hat: Tensor, x: Tensor, *, rounded: bool = True) -> 
 
 
 def bits_per_pixel(n_bytes: int, height: int, width: int) -> float:
-    """Return 8 * n_bytes / (height * width); n_bytes is the size of the whole file."""
+    """The bit rate 8 * n_bytes / (height * width) in bits per pixel; n_bytes is that of the whole file."""
     return 8 * n_bytes / (height * width)
 
 
 def compression_ratio(n_bytes: int, height: int, width: int) -> float:
-    """Return the size of the raw 24-bit picture over the size of its file."""
+    """The size of the raw 24-bit picture over the size of its file."""
     return RAW_BITS_PER_PIXEL * height * width / (8 * n_bytes)
 
 

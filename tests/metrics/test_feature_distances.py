@@ -70,8 +70,13 @@ def test_kernel_distance_is_that_of_torchmetrics_and_of_a_double_loop():
     theirs = KernelInceptionDistance(Through(), subsets=2, subset_size=40)
     theirs.update(a, real=True)
     theirs.update(b, real=False)
-    kernel = lambda x, y: (sum(p * q for p, q in zip(x, y, strict=True)) / 6 + 1) ** 3
-    same = lambda c: sum(kernel(x, y) for i, x in enumerate(c) for j, y in enumerate(c) if i != j) / (40 * 39)
+
+    def kernel(x, y):
+        return (sum(p * q for p, q in zip(x, y, strict=True)) / 6 + 1) ** 3
+
+    def same(c):
+        return sum(kernel(x, y) for i, x in enumerate(c) for j, y in enumerate(c) if i != j) / (40 * 39)
+
     a_, b_ = a.tolist(), b.tolist()
     loops = same(a_) + same(b_) - 2 * sum(kernel(x, y) for x in a_ for y in b_) / 40**2
     found = kernel_distance(a, b, subsets=2, subset_size=40)

@@ -24,7 +24,7 @@ from torchmetrics.image.fid import NoTrainInceptionV3
 
 from dhp_lab.core import download
 from dhp_lab.core.download import DownloadError
-from dhp_lab.metrics import feature_networks as metric_networks
+from dhp_lab.metrics import feature_networks
 from dhp_lab.metrics.feature_distances import frechet_distance, kernel_distance
 from dhp_lab.metrics.feature_networks import CLIP_FILES, alexnet_lpips, clip, inception, obtain
 from dhp_lab.metrics.generative import clip_score, fid, improved_precision_recall, inception_score, kid, lpips
@@ -33,7 +33,7 @@ from dhp_lab.metrics.generative import clip_score, fid, improved_precision_recal
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     """Empty folders for weights, and no network loaded before or after."""
-    caches = (metric_networks._inception_network, metric_networks._alexnet, metric_networks._clip_parts)
+    caches = (feature_networks._inception_network, feature_networks._alexnet, feature_networks._clip_parts)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("DHP_DATA", str(tmp_path / "data"))
     for cache in caches:
@@ -86,7 +86,7 @@ def test_inception_is_that_of_torchmetrics(hub, monkeypatch):
         name: value / 6 for name, value in weights.items() if name.endswith("running_var")
     }  # keeps each layer's size
     torch.save(weights, path)
-    monkeypatch.setattr(metric_networks, "_mismatch", lambda path, name: None)
+    monkeypatch.setattr(feature_networks, "_mismatch", lambda path, name: None)
     x = pictures(4)
     features, logits = inception(x)
     theirs = NoTrainInceptionV3("inception-v3-compat", ["2048"], str(path), antialias=False)
@@ -101,7 +101,7 @@ def test_inception_is_that_of_torchmetrics(hub, monkeypatch):
 
 
 def test_fid_looks_through_inception(monkeypatch):
-    monkeypatch.setattr(metric_networks, "inception", lambda x: (x.mean((2, 3)), None))
+    monkeypatch.setattr(feature_networks, "inception", lambda x: (x.mean((2, 3)), None))
     x, y = pictures(9), pictures(9, seed=1)
     assert fid(x, y) == pytest.approx(frechet_distance(x.mean((2, 3)), y.mean((2, 3))), rel=1e-6)
 
@@ -124,7 +124,7 @@ def test_lpips_is_its_equation_on_alexnet(hub, monkeypatch):
             f"classifier.{name}.bias": torch.zeros(shape[0]),
         }
     torch.save(weights, hub / torchvision.models.AlexNet_Weights.DEFAULT.url.rpartition("/")[2])
-    monkeypatch.setattr(metric_networks, "_mismatch", lambda path, name: None)
+    monkeypatch.setattr(feature_networks, "_mismatch", lambda path, name: None)
 
     a, b = pictures(3, 40), pictures(3, 40, seed=1)
     shipped = Path(torchmetrics.__file__).parent / "functional/image/lpips_models/alex.pth"
@@ -189,9 +189,15 @@ def test_clip_score_is_that_of_torchmetrics(hub, tmp_path):
         """As transformers 4 answered."""
 
         config = parts[0].config
-        to = lambda self, device: self
-        get_image_features = lambda self, *args: parts[0].get_image_features(*args).pooler_output
-        get_text_features = lambda self, *args: parts[0].get_text_features(*args).pooler_output
+
+        def to(self, device):
+            return self
+
+        def get_image_features(self, *args):
+            return parts[0].get_image_features(*args).pooler_output
+
+        def get_text_features(self, *args):
+            return parts[0].get_text_features(*args).pooler_output
 
     def processor(images=None, text=None, return_tensors=None, padding=None):
         return (
@@ -326,7 +332,7 @@ def test_code_in_a_file_of_weights_is_not_run(hub, tmp_path):
     name = named((tmp_path / "trap").read_bytes())
     (tmp_path / "trap").rename(hub / name)
     with pytest.raises(Exception, match="Weights only load failed"):
-        metric_networks._numbers(f"https://example.com/{name}")
+        feature_networks._obtain_tensors(f"https://example.com/{name}")
     assert not (tmp_path / "sprung").exists()
     torch.load(hub / name, weights_only=False)
     assert (tmp_path / "sprung").exists(), "the trap works"

@@ -49,7 +49,7 @@ def classes(strength):
 
 
 def test_fid_of_colours_with_known_moments():
-    """Deviations 0.1 and 0.2 of red, 0.2 and 0.05 of green, blue alone; means 0.1 apart in red, 0.3 in blue."""
+    """Deviations 0.1 and 0.2 of red, 0.2 and 0.05 of green; means 0.1 apart in red, 0.3 in blue."""
     square = torch.tensor(
         [[1.0, 1.0, 0], [1.0, -1.0, 0], [-1.0, 1.0, 0], [-1.0, -1.0, 0]]
     ).double() * math.sqrt(3 / 4)
@@ -74,9 +74,10 @@ def test_sets_are_compared_by_their_features_batch_by_batch():
 
 def test_a_lost_kind_costs_recall_and_noise_costs_precision():
     place = torch.tensor([[0.2, 0.2, 0.2]] * 150 + [[0.8, 0.8, 0.8]] * 150)
-    shades = lambda seed, spread=0.03: flat(
-        (place + spread * torch.randn(300, 3, generator=seeded(seed))).clamp(0, 1)
-    )
+
+    def shades(seed, spread=0.03):
+        return flat((place + spread * torch.randn(300, 3, generator=seeded(seed))).clamp(0, 1))
+
     real, fake = shades(0), shades(1)
     fair, lost, noisy = (
         improved_precision_recall(real, x, colours) for x in (fake, fake[:150], shades(2, 0.15))
@@ -104,7 +105,10 @@ def test_inception_score_is_that_of_torchmetrics():
     theirs = InceptionScore(torch.nn.Identity(), splits=1)
     theirs.update(logits)
     number = flat([[i / 40] * 3 for i in range(40)])
-    look_up = lambda x: logits[(40 * colours(x)[:, 0]).round().long()]
+
+    def look_up(x):
+        return logits[(40 * colours(x)[:, 0]).round().long()]
+
     assert inception_score(number, look_up, splits=1)[0] == pytest.approx(
         theirs.compute()[0].item(), rel=1e-9
     )
@@ -124,7 +128,10 @@ def test_inception_score_is_that_of_torchmetrics():
 
 def test_lpips_of_one_layer_is_twice_one_minus_the_cosine():
     a, b = pictures(BATCH + 5), pictures(BATCH + 5, seed=1)
-    cosine = lambda p, q: sum(x * y for x, y in zip(p, q, strict=True)) / math.hypot(*p) / math.hypot(*q)
+
+    def cosine(p, q):
+        return sum(x * y for x, y in zip(p, q, strict=True)) / math.hypot(*p) / math.hypot(*q)
+
     expected = [2 - 2 * cosine(p, q) for p, q in zip(colours(a).tolist(), colours(b).tolist(), strict=True)]
     assert largest(lpips(a, b, colours) - torch.tensor(expected)) < 1e-6
     places = zip(maps(a).flatten(2).mT.tolist(), maps(b).flatten(2).mT.tolist(), strict=True)
@@ -142,7 +149,10 @@ def layers(x):
 
 def test_lpips_of_several_layers_is_that_of_torchmetrics():
     """Its own equation, with a network of ours in the place of AlexNet, and all weights 1."""
-    as_maps = lambda x: [layer.view(*layer.shape, *[1] * (4 - layer.ndim)) for layer in layers(x)]
+
+    def as_maps(x):
+        return [layer.view(*layer.shape, *[1] * (4 - layer.ndim)) for layer in layers(x)]
+
     theirs = SimpleNamespace(
         scaling_layer=lambda x: x,
         resize=None,

@@ -65,7 +65,10 @@ def ms_ssim_of_one_channel(a, b):
     """The definition of Wang 2003 on two (H, W) arrays in [0, 1] with even sides at all five scales."""
     g = np.exp(-((np.arange(11) - 5) ** 2) / (2 * 1.5**2))
     g /= g.sum()
-    blur = lambda t: correlate1d(correlate1d(t, g, axis=0), g, axis=1)[5:-5, 5:-5]
+
+    def blur(t):
+        return correlate1d(correlate1d(t, g, axis=0), g, axis=1)[5:-5, 5:-5]
+
     result, c1, c2 = 1.0, 0.01**2, 0.03**2
     for scale, weight in enumerate((0.0448, 0.2856, 0.3001, 0.2363, 0.1333)):
         mean_a, mean_b = blur(a), blur(b)
@@ -172,7 +175,10 @@ def test_bd_rate_of_straight_lines_in_log_rate():
     range.
     """
     quality = np.linspace(26, 38, 7)
-    line = lambda db: 2 ** ((db - 26) / 3)
+
+    def line(db):
+        return 2 ** ((db - 26) / 3)
+
     result = bd_rate((line(quality), quality), (line(quality), quality - 1))
     assert result.percent == pytest.approx(100 * (2 ** (1 / 3) - 1), abs=1e-9)
     assert (result.low, result.high) == (26, 37)
@@ -217,7 +223,10 @@ def test_smallest_gain_between_straight_lines():
 
 def test_smallest_gain_looks_only_where_both_curves_reach():
     rates = np.geomspace(0.5, 4, 5)
-    line = lambda r: 30 + 3 * np.log2(r)
+
+    def line(r):
+        return 30 + 3 * np.log2(r)
+
     assert smallest_gain((RATES, line(np.array(RATES))), (rates, line(rates) + 0.5)) == pytest.approx(
         0.5, abs=1e-9
     )
