@@ -1,7 +1,7 @@
 """Answers to the lessons' exercises, one module for each lesson.
 
 RIGHT     {exercise: a right answer}
-MISTAKES  {exercise: [(a wrong answer that a reader is likely to give, words that the message must hold), ...]}
+MISTAKES  {exercise: [(a wrong answer that readers are likely to give, words that its message holds), ...]}
 """
 
 import importlib

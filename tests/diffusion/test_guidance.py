@@ -90,7 +90,7 @@ def test_labels_that_are_no_whole_numbers_are_refused(labels):
 
 @each_schedule
 def test_guidance_is_equation_6(schedule):
-    """(1 + w) eps(label) - w eps(null) with w = scale - 1; at 1 and 0 one of the two estimates, bit for bit."""
+    """(1 + w) eps(label) - w eps(null) with w = scale - 1; at 1 and 0 it is one of the two, bit for bit."""
     ideal = IdealDenoiser(CORNERS, schedule, LEFT_RIGHT)
     x, t, label = (
         torch.randn(6, 2, generator=seeded()),

@@ -142,7 +142,7 @@ def test_the_change_of_scale_is_the_width_of_a_level(levels, bits):
 
 
 def test_uniform_levels_take_log2_17_bits():
-    """Dequantised, they are uniform on [-17/16, 17/16]; the guess of the signal is a truncated normal's mean."""
+    """Dequantised, they are uniform on [-17/16, 17/16]; x0's posterior mean is a truncated normal's."""
     schedule, edge = geometric(1000, first=0.002), 17 / 16
 
     def denoiser(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:

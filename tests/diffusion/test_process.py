@@ -60,7 +60,7 @@ def test_q_sample_with_exploding_noise_is_add_noise_of_diffusers():
 
 @each_schedule
 def test_all_steps_in_turn_are_one_draw_of_q_sample(schedule):
-    """The chain is linear, so that two noiseless states give the signal's factor, and the variances add up."""
+    """The chain is linear: two noiseless states give the signal's factor, and the variances add up."""
     factor, variance = torch.ones(1, 1).double(), torch.zeros(1, 1).double()
     zero, one = torch.zeros(1, 1).double(), torch.ones(1, 1).double()
     for t in range(1, schedule.steps + 1):

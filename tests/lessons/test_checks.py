@@ -1,5 +1,6 @@
 """The lessons' checks: every exercise is proved on a stub, on wrong answers and on a right one."""
 
+import itertools
 import math
 
 import numpy as np
@@ -15,12 +16,26 @@ def unfinished(*arguments):
     raise NotImplementedError
 
 
+def constant(value):
+    """A function that always returns this."""
+    return lambda *arguments: value
+
+
+class WrongAt:
+    """A function but for one of its calls, counted from 0."""
+
+    def __init__(self, number, function):
+        self.number, self.function, self.calls = number, function, itertools.count()
+
+    def __call__(self, *arguments):
+        return "?" if next(self.calls) == self.number else self.function(*arguments)
+
+
 def test_every_exercise_is_proved_here():
     assert REGISTRY.keys() == RIGHT.keys() == MISTAKES.keys()
-    assert all(
-        getattr(CHECKS[check.lesson], name) is check and check.name == name
-        for name, check in REGISTRY.items()
-    )
+    for name, check in REGISTRY.items():
+        assert getattr(CHECKS[check.lesson], name) is check and check.name == name
+        assert check.task and "\n" not in check.task
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
@@ -58,12 +73,9 @@ def test_right_answer_is_correct(name):
 
 @pytest.mark.parametrize("name", RIGHT)
 def test_every_case_catches_something(name):
-    """A function that is right but for one case is told about that case, hint included."""
+    """A function that is right but for one case fails at that case, and its hint is shown."""
     for wrong_at, case in enumerate(REGISTRY[name].cases()):
-        calls = iter(range(99))
-        result = REGISTRY[name](
-            lambda *arguments: "?" if next(calls) == wrong_at else RIGHT[name](*arguments)
-        )
+        result = REGISTRY[name](WrongAt(wrong_at, RIGHT[name]))
         assert (result.status, case.hint != "") == (WRONG, True)
         assert result.message.endswith(
             f"your function returned '?'\nexpected: {machinery._show(case.expected)}\nHint: {case.hint}"
@@ -120,8 +132,8 @@ def test_none_after_the_first_case_is_wrong():
 )
 def test_comparison(expected, right, wrong):
     check = make(Case({"x": 0}, expected))
-    assert [value for value in right if check(lambda x: value).status != CORRECT] == []
-    assert [value for value in wrong if check(lambda x: value).status != WRONG] == []
+    assert [value for value in right if check(constant(value)).status != CORRECT] == []
+    assert [value for value in wrong if check(constant(value)).status != WRONG] == []
 
 
 @pytest.mark.parametrize(

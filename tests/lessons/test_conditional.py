@@ -1,4 +1,4 @@
-"""Lesson 04: its figures show the numbers they are given, its explorer's picture is what the samplers draw."""
+"""The lesson on guidance: figures show the numbers they are given, the explorer what the samplers draw."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
-"""Lesson 02: its figures show the numbers they are given, its explorer's picture is what the sampler draws."""
+"""The lesson on DDIM: figures show the numbers they are given, the explorer what the sampler draws."""
 
 from __future__ import annotations
 
 import io
 import json
 import re
+from itertools import pairwise
 
 import pytest
 import torch
@@ -143,5 +144,5 @@ def test_every_slider_changes_picture_and_text(draws):
     for name, value in (("steps", 21), ("eta", 0.1), ("seed", 1)):
         explorer.controls[name].value = value
         shown.append((explorer.picture.value, explorer.text.value))
-    assert [a != b and c != d for (a, c), (b, d) in zip(shown, shown[1:])] == [True] * 3
+    assert [a != b and c != d for (a, c), (b, d) in pairwise(shown)] == [True] * 3
     assert explorer.start == {"steps": 20, "eta": 0.0, "seed": 0} and 'alt="8 noises' in explorer.still().text

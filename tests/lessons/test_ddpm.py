@@ -29,7 +29,8 @@ def axes_of(figure):
 def test_schedules_are_drawn_as_they_are():
     tables = {chain.name: chain.alpha_bar(torch.arange(T + 1)).numpy() for chain in (linear(T), cosine(T))}
     share, ratio = axes_of(ddpm.schedules_figure(tables))
-    for line, curve, chain in zip(share.lines, ratio.lines, (linear(T), cosine(T))):
+    for i, chain in enumerate((linear(T), cosine(T))):
+        line, curve = share.lines[i], ratio.lines[i]
         assert np.array_equal(line.get_ydata(), tables[chain.name]) and line.get_label() == chain.name
         assert np.allclose(curve.get_ydata(), chain.snr(torch.arange(1, T + 1)).numpy(), rtol=1e-6)
     assert ratio.lines[-1].get_ydata() == [1, 1]
@@ -64,14 +65,15 @@ def test_a_short_run_has_a_loss_curve_too():
 def test_errors_come_in_pairs_of_one_colour():
     errors = {name: np.full(T, 0.1) for name in ("a", "b", "c", "d")}
     (axes,) = axes_of(ddpm.errors_figure(TIMES, errors, np.full(T, 0.2)))
-    colours, styles = zip(*((line.get_color(), line.get_linestyle()) for line in axes.lines[:4]))
-    assert colours[0] == colours[1] != colours[2] == colours[3] and styles == ("-", "--", "-", "--")
+    colours = [line.get_color() for line in axes.lines[:4]]
+    assert colours[0] == colours[1] != colours[2] == colours[3]
+    assert [line.get_linestyle() for line in axes.lines[:4]] == ["-", "--", "-", "--"]
     assert np.array_equal(axes.lines[4].get_ydata(), np.full(T, 0.2))
 
 
 def test_bound_shows_error_weight_and_bits():
     parts = [np.geomspace(1, 10**-i, T) for i in (1, 2, 3)]
-    for axes, part in zip(axes_of(ddpm.bound_figure(TIMES, *parts)), parts):
+    for axes, part in zip(axes_of(ddpm.bound_figure(TIMES, *parts)), parts, strict=True):
         assert np.array_equal(axes.lines[0].get_ydata(), part)
 
 
@@ -114,7 +116,7 @@ def test_a_network_is_asked_at_the_time_of_equal_noise(view, schedule, t):
 
 
 def test_a_state_beyond_the_networks_noise_is_guessed_as_pure_noise(view):
-    """The end of the cosine schedule is noisier than that of the linear one; no signal can be seen in either."""
+    """The cosine schedule ends noisier than the linear one; no signal can be seen in either."""
     chain, x0 = view.schedules["cosine"], view.digits["4"]
     assert chain.sigma(T) > 3 * view.known.sigma(T)
     x_t = q_sample(chain, x0, T, noise_like(x0, torch.Generator().manual_seed(0)))

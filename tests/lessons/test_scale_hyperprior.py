@@ -152,9 +152,11 @@ def test_bins_are_as_wide_as_they_are():
     half = np.arange(-2.5, 3)
     assert np.allclose(ticks, [half, 1.02 * half, half, 1.25 * half]) and len(ticks) == 4
     assert [label.get_text() for label in left.get_yticklabels()] == ["scale 2", "scale 0.5"]
-    found = {line.get_label(): list(zip(*map(list, line.get_data()))) for line in right.lines}
+    found = {line.get_label(): list(zip(*map(list, line.get_data()), strict=True)) for line in right.lines}
     assert found == {"step": plain, "zone": zoned}
-    assert {text.get_text(): text.xy for text in right.texts} == dict(zip(("0", "0.5", "1"), zoned))
+    assert {text.get_text(): text.xy for text in right.texts} == dict(
+        zip(("0", "0.5", "1"), zoned, strict=True)
+    )
 
 
 def test_heat_reaches_from_end_to_end():
@@ -228,10 +230,10 @@ def test_the_factorised_prior_codes_what_it_says(latents):
     )
     assert found == y.round().int().flatten().tolist()
     bits = escaped = 0
-    for value, row in zip(found, rows):
+    for value, row in zip(found, rows, strict=True):
         table, place = prior.tables[row], value - prior.lows[row]
-        decoder_state = 0 <= place < len(table) - 2
-        place, escaped = place if decoder_state else len(table) - 2, escaped + (not decoder_state)
+        in_table = 0 <= place < len(table) - 2
+        place, escaped = place if in_table else len(table) - 2, escaped + (not in_table)
         bits += 16 - math.log2(table[place + 1] - table[place])
     assert -1 < len(coded.y) - bits / 8 < 9 + 4 * escaped
 
