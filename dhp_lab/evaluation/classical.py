@@ -31,9 +31,14 @@ from dhp_lab.metrics.pixels import RAW_BITS_PER_PIXEL
 
 @dataclass(frozen=True)
 class ClassicalCodec:
-    """A Pillow format with the settings to sweep and the options that a setting stands for.
+    """A Pillow format with the settings to sweep.
 
-    name: as in tables. format: Pillow's name of it. feature: what `PIL.features.check` calls it.
+    Attributes:
+        name: as in tables.
+        format: Pillow's name of it.
+        feature: what `PIL.features.check` calls it.
+        settings: from the smallest file to the largest.
+        options: the keyword arguments of Pillow's `save` that a setting stands for.
     """
 
     name: str

@@ -1,6 +1,4 @@
-"""One coding of one picture as a row of figures, rows averaged to points of a curve, and what the times
-depend on.
-"""
+"""One coding of one picture as a row of figures, and rows averaged to the points of a curve."""
 
 from __future__ import annotations
 
@@ -25,8 +23,16 @@ from dhp_lab.metrics.pixels import (
 class Measurement:
     """One picture through one codec at one setting.
 
-    setting: what the codec calls its trade-off (lambda, a quality, a target rate). psnr in dB, texture as in
-    `gradient_energy_ratio`, ms_ssim None where a side is below 161 pixels, times in seconds of one picture.
+    Attributes:
+        codec: its name, as in tables.
+        setting: what the codec calls its trade-off (lambda, a quality, a target rate).
+        picture: its name.
+        height, width: in pixels.
+        n_bytes: of the whole file.
+        psnr: in dB.
+        ms_ssim: 0 .. 1; None where a side is below 161 pixels.
+        texture: gradient energy over the original's, see `gradient_energy_ratio`.
+        encode_seconds, decode_seconds: of one picture.
     """
 
     codec: str
@@ -58,22 +64,28 @@ def measure(
     encode_seconds: float,
     decode_seconds: float,
 ) -> Measurement:
-    """Measure one decoded picture, 8-bit rounded, against its original; both (1, 3, H, W) in [0, 1]."""
+    """Measure one decoded picture, rounded to 8 bits, against its original.
+
+    Args:
+        x_hat: the decoded picture, (1, 3, H, W) in [0, 1].
+        x: the original, likewise.
+        codec, setting, picture, n_bytes, encode_seconds, decode_seconds: see `Measurement`.
+    """
     height, width = x.shape[-2:]
     x_hat = round_to_8_bits(x_hat)
-    fits = min(height, width) >= MS_SSIM_MIN_SIDE
+    is_large = min(height, width) >= MS_SSIM_MIN_SIDE
     return Measurement(
-        codec,
-        setting,
-        picture,
-        height,
-        width,
-        n_bytes,
-        psnr(x_hat, x).item(),
-        ms_ssim(x_hat, x).item() if fits else None,
-        gradient_energy_ratio(x_hat, x).item(),
-        encode_seconds,
-        decode_seconds,
+        codec=codec,
+        setting=setting,
+        picture=picture,
+        height=height,
+        width=width,
+        n_bytes=n_bytes,
+        psnr=psnr(x_hat, x).item(),
+        ms_ssim=ms_ssim(x_hat, x).item() if is_large else None,
+        texture=gradient_energy_ratio(x_hat, x).item(),
+        encode_seconds=encode_seconds,
+        decode_seconds=decode_seconds,
     )
 
 
@@ -81,8 +93,13 @@ def measure(
 class Point:
     """A codec at one setting, averaged over pictures: one point of its rate-distortion curve.
 
-    bpp, psnr, ms_ssim and texture are means over the pictures, as published curves are; compression_ratio is
-    24 / bpp; the times are medians. ms_ssim is None if one of the pictures was too small for it.
+    Attributes:
+        codec, setting: see `Measurement`.
+        pictures: how many were averaged.
+        bpp, psnr, texture: means over the pictures, as published curves are.
+        ms_ssim: likewise; None if one of the pictures was too small for it.
+        compression_ratio: 24 bits of a pixel over bpp.
+        encode_seconds, decode_seconds: medians over the pictures.
     """
 
     codec: str
@@ -109,14 +126,14 @@ def _point(codec: str, setting: float, group: list[Measurement]) -> Point:
     bpp = mean(one.bpp for one in group)
     similarities = [one.ms_ssim for one in group]
     return Point(
-        codec,
-        setting,
-        len(group),
-        bpp,
-        RAW_BITS_PER_PIXEL / bpp,
-        mean(one.psnr for one in group),
-        None if None in similarities else mean(similarities),
-        mean(one.texture for one in group),
-        median(one.encode_seconds for one in group),
-        median(one.decode_seconds for one in group),
+        codec=codec,
+        setting=setting,
+        pictures=len(group),
+        bpp=bpp,
+        compression_ratio=RAW_BITS_PER_PIXEL / bpp,
+        psnr=mean(one.psnr for one in group),
+        ms_ssim=None if None in similarities else mean(similarities),
+        texture=mean(one.texture for one in group),
+        encode_seconds=median(one.encode_seconds for one in group),
+        decode_seconds=median(one.decode_seconds for one in group),
     )

@@ -3,7 +3,7 @@
 | in the JSON    | one entry for each                                                                        |
 |----------------|-------------------------------------------------------------------------------------------|
 | `about`        | the run: command, model, threads, processor, versions                                     |
-| `notes`        | a picture that was skipped or converted, a figure that could not be had                   |
+| `notes`        | a picture that was skipped or converted, a figure that could not be measured              |
 | `points`       | codec and setting: means over the pictures (`measurements.Point`)                         |
 | `comparisons`  | our curve, other curve and metric: BD-rate in %, common range in dB, or why there is none |
 | `measurements` | picture and setting of our codec (`measurements.Measurement`)                    |
@@ -30,6 +30,10 @@ METRICS = ("PSNR", "MS-SSIM")
 KODAK = {f"kodim{number:02d}" for number in range(1, 25)}
 KODAK_PIXELS = 768 * 512
 PUBLISHED = " (published)"
+POINT_HEADS = "codec       setting     bpp  ratio   PSNR  MS-SSIM     dB  texture  encode s  decode s"
+COMPARISON_HEADS = f"{'curve':<10} {'against':<33}" + "".join(
+    f"{f'BD-rate by {metric} (common range, share)  gain':<50}" for metric in METRICS
+)
 
 Curves = Mapping[str, Curve]  # by metric
 TABLE_ANCHORS = (
@@ -48,11 +52,15 @@ TABLE_ANCHORS = (
 
 @dataclass(frozen=True)
 class Comparison:
-    """One curve judged against another by one metric.
+    """One curve against another by one metric.
 
-    result: the BD-rate, None for the `reason` given. least_gain: the smallest distance of the test curve
-    above the anchor at equal rate between 0.2 and 1 bits per pixel, in dB; None where they have no such rate
-    in common.
+    Attributes:
+        test, anchor: names of the curves.
+        metric: one of METRICS.
+        result: the BD-rate; None for the `reason` given.
+        least_gain: the smallest distance of the test curve above the anchor at equal rate between 0.2 and 1
+            bits per pixel, in dB; None where they have no such rate in common.
+        reason: why there is no result.
     """
 
     test: str
@@ -83,35 +91,58 @@ class EvaluationReport:
 
     def table(self) -> str:
         """Return the averaged figures, the BD-rates, the notes and where it was measured, as aligned text."""
-        place = "{device}, threads: {threads}, peak memory {peak_memory_mb:.0f} MB".format_map(self.about)
-        place = f"mean of {self.points[0].pictures} pictures, median of their times; {place}"
-        parts = (points_table(self.points), comparisons_table(self.comparisons), "\n".join(self.notes), place)
-        return "\n\n".join(filter(None, parts))
+        machine = "{device}, threads: {threads}, peak memory {peak_memory_mb:.0f} MB".format_map(self.about)
+        parts = [
+            points_table(self.points),
+            comparisons_table(self.comparisons),
+            "\n".join(self.notes),
+            f"mean of {self.points[0].pictures} pictures, median of their times; {machine}",
+        ]
+        return "\n\n".join(part for part in parts if part)
 
 
 def make_report(
     about: dict[str, object], ours: list[Measurement], classical: list[Measurement]
 ) -> EvaluationReport:
-    """Average the measurements; compare each of our curves with the first of them and with those of other
-    codecs.
+    """Average the measurements and compare the curves.
 
-    Without measurements of ours, the classical curves are compared with the published ones.
+    Each of our curves is compared with the first of them, with the classical ones and, on Kodak's pictures,
+    with the published ones; without measurements of ours, the classical curves with the published ones.
+
+    Args:
+        about: what the run depends on, for the JSON.
+        ours: measurements of our codec, one for each picture, lambda and K.
+        classical: those of the classical codecs on the same pictures.
     """
     everything = [*ours, *classical]
-    small = sorted({one.picture for one in everything if one.ms_ssim is None})
-    reason = f"no averages of MS-SSIM: a side is below {MS_SSIM_MIN_SIDE} pixels in {', '.join(small)}"
-    notes = [reason] if small else []
-    tests, anchors = curves_of(average(ours)), curves_of(average(classical))
-    published = published_curves() if is_kodak(everything) and ANCHORS.exists() else {}
-    if is_kodak(everything) and not published:
-        notes.append(f"no published curves: data/anchors/{ANCHORS.name} is missing; work in a full clone")
-    first = dict(list(tests.items())[:1])
-    comparisons = compare(tests, first | anchors | published) if tests else compare(anchors, published)
+    notes = _small_pictures(everything)
+    published = {}
+    if is_kodak(everything):
+        if ANCHORS.exists():
+            published = published_curves()
+        else:
+            notes.append(f"no published curves: data/anchors/{ANCHORS.name} is missing; work in a full clone")
+    own_curves = curves_of(average(ours))
+    classical_curves = curves_of(average(classical))
+    if own_curves:
+        first = next(iter(own_curves))
+        anchors = {first: own_curves[first]} | classical_curves | published
+        comparisons = compare(own_curves, anchors)
+    else:
+        comparisons = compare(classical_curves, published)
     return EvaluationReport(about, notes, average(everything), comparisons, ours)
 
 
+def _small_pictures(measurements: Sequence[Measurement]) -> list[str]:
+    """A note that names the pictures without MS-SSIM, if there are any."""
+    small = sorted({one.picture for one in measurements if one.ms_ssim is None})
+    if not small:
+        return []
+    return [f"no averages of MS-SSIM: a side is below {MS_SSIM_MIN_SIDE} pixels in {', '.join(small)}"]
+
+
 def curves_of(points: Sequence[Point]) -> dict[str, Curves]:
-    """Return the rate-distortion curves of each codec; MS-SSIM in dB, and left out where it was not measured."""
+    """Return the rate-distortion curves of each codec: PSNR, and MS-SSIM where it was measured, both in dB."""
     curves = {}
     for codec in dict.fromkeys(point.codec for point in points):
         own = [point for point in points if point.codec == codec]
@@ -130,77 +161,84 @@ def published_curves(path: Path = ANCHORS) -> dict[str, Curves]:
     """
     curves = {}
     for name, entry in json.loads(path.read_text()).items():
-        curve = curves[name + PUBLISHED] = {"PSNR": (entry["bpp"], entry["psnr_rgb"])}
+        own = {"PSNR": (entry["bpp"], entry["psnr_rgb"])}
         if entry["ms_ssim_rgb"]:
-            curve["MS-SSIM"] = (entry["bpp"], [decibel(value) for value in entry["ms_ssim_rgb"]])
+            own["MS-SSIM"] = (entry["bpp"], [decibel(value) for value in entry["ms_ssim_rgb"]])
+        curves[name + PUBLISHED] = own
     return curves
 
 
 def is_kodak(measurements: Sequence[Measurement]) -> bool:
-    """Whether the pictures are the 24 of the Kodak set, by name and size: only then do published curves
-    compare.
+    """Return whether the pictures are the 24 of the Kodak set, by name and size.
+
+    Only then are the published curves comparable.
     """
-    same_size = all(one.height * one.width == KODAK_PIXELS for one in measurements)
-    return same_size and {Path(one.picture).stem for one in measurements} == KODAK
+    names = {Path(one.picture).stem for one in measurements}
+    return names == KODAK and all(one.height * one.width == KODAK_PIXELS for one in measurements)
 
 
 def compare(tests: Mapping[str, Curves], anchors: Mapping[str, Curves]) -> list[Comparison]:
     """Return the BD-rate of each test curve against each other anchor, by each metric that both have."""
-    return [
-        _compare_one(test, anchor, metric, tests[test][metric], anchors[anchor][metric])
-        for test in tests
-        for anchor in anchors
-        for metric in METRICS
-        if test != anchor and metric in tests[test] and metric in anchors[anchor]
-    ]
+    found = []
+    for test, test_curves in tests.items():
+        for anchor, anchor_curves in anchors.items():
+            common = [metric for metric in METRICS if metric in test_curves and metric in anchor_curves]
+            for metric in common if test != anchor else ():
+                found.append(_compare_one(test, anchor, metric, test_curves[metric], anchor_curves[metric]))
+    return found
 
 
 def _compare_one(test: str, anchor: str, metric: str, test_curve: Curve, anchor_curve: Curve) -> Comparison:
     try:
         gain = smallest_gain(anchor_curve, test_curve)
-        return Comparison(test, anchor, metric, bd_rate(anchor_curve, test_curve), gain)
+        result = bd_rate(anchor_curve, test_curve)
     except ValueError as error:
         return Comparison(test, anchor, metric, None, reason=str(error))
+    return Comparison(test, anchor, metric, result, gain)
 
 
 def points_table(points: Sequence[Point]) -> str:
     """Return one line per codec and setting, codecs together."""
     order = list(dict.fromkeys(point.codec for point in points))
-    lines = ["codec       setting     bpp  ratio   PSNR  MS-SSIM     dB  texture  encode s  decode s"]
-    for point in sorted(points, key=lambda point: order.index(point.codec)):
-        similarity = (
-            ("-", "-") if point.ms_ssim is None else (f"{point.ms_ssim:.4f}", f"{decibel(point.ms_ssim):.2f}")
-        )
-        lines.append(
-            f"{point.codec:<10} {point.setting:>8g} {point.bpp:>7.4f} {point.compression_ratio:>6.1f} "
-            f"{point.psnr:>6.2f} {similarity[0]:>8} {similarity[1]:>6} {point.texture:>8.3f} "
-            f"{point.encode_seconds:>9.3f} {point.decode_seconds:>9.3f}"
-        )
-    return "\n".join(lines)
+    together = sorted(points, key=lambda point: order.index(point.codec))
+    return "\n".join([POINT_HEADS, *(_point_line(point) for point in together)])
+
+
+def _point_line(point: Point) -> str:
+    similarity = "-" if point.ms_ssim is None else f"{point.ms_ssim:.4f}"
+    similarity_db = "-" if point.ms_ssim is None else f"{decibel(point.ms_ssim):.2f}"
+    return (
+        f"{point.codec:<10} {point.setting:>8g} {point.bpp:>7.4f} {point.compression_ratio:>6.1f} "
+        f"{point.psnr:>6.2f} {similarity:>8} {similarity_db:>6} {point.texture:>8.3f} "
+        f"{point.encode_seconds:>9.3f} {point.decode_seconds:>9.3f}"
+    )
 
 
 def comparisons_table(comparisons: Sequence[Comparison]) -> str:
-    """Return one line per pair of curves: BD-rate, the common range, its share of our curve, and the least
-    gain.
+    """Return one line per pair of curves: BD-rate, the common range, its share of our curve, the least gain.
 
     Of the published curves only those in TABLE_ANCHORS have a line; the JSON has them all.
     """
-    pairs = {}
+    pairs: dict[tuple[str, str], dict[str, Comparison]] = {}
     for one in comparisons:
         name = one.anchor.removesuffix(PUBLISHED)
         if name == one.anchor or name in TABLE_ANCHORS:
             pairs.setdefault((one.test, one.anchor), {})[one.metric] = one
-    heads = "".join(f"{f'BD-rate by {metric} (common range, share)  gain':<50}" for metric in METRICS)
-    lines = [f"{'curve':<10} {'against':<33}{heads}".rstrip()] if pairs else []
-    for (test, anchor), found in pairs.items():
-        cells = "".join(f"{_cell(found.get(metric)):<49} " for metric in METRICS)
+    if not pairs:
+        return ""
+    lines = [COMPARISON_HEADS.rstrip()]
+    for (test, anchor), by_metric in pairs.items():
+        cells = "".join(f"{_comparison_cell(by_metric.get(metric)):<49} " for metric in METRICS)
         lines.append(f"{test:<10} {anchor:<33}{cells}".rstrip())
-    return "\n".join([*lines, "gain: the least at equal rate, 0.2 to 1 bits per pixel"] if lines else [])
+    lines.append("gain: the least at equal rate, 0.2 to 1 bits per pixel")
+    return "\n".join(lines)
 
 
-def _cell(one: Comparison | None) -> str:
-    if one is None or one.result is None:
-        return "-" if one is None else one.reason.partition(":")[0].partition(";")[0]
+def _comparison_cell(one: Comparison | None) -> str:
+    if one is None:
+        return "-"
+    if one.result is None:
+        return one.reason.partition(":")[0].partition(";")[0]
     gain = "-" if one.least_gain is None else f"{one.least_gain:+.2f} dB"
     common = f"({one.result.low:.1f}..{one.result.high:.1f} dB, {one.result.coverage:.0%})"
     return f"{one.result.percent:+7.1f} % {common:<24} {gain}"
@@ -212,32 +250,31 @@ def to_json(report: EvaluationReport) -> str:
         "about": report.about,
         "notes": report.notes,
         "points": [asdict(point) for point in report.points],
-        "comparisons": [_flat(one) for one in report.comparisons],
-        "measurements": [{**asdict(one), "bpp": one.bpp} for one in report.measurements],
+        "comparisons": [_comparison_entry(one) for one in report.comparisons],
+        "measurements": [asdict(one) | {"bpp": one.bpp} for one in report.measurements],
     }
-    return (
-        "{\n"
-        + ",\n".join(f"{json.dumps(name)}: {_section(value)}" for name, value in sections.items())
-        + "\n}\n"
-    )
+    lines = [f"{json.dumps(name)}: {_section(value)}" for name, value in sections.items()]
+    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
-def _flat(one: Comparison) -> dict[str, object]:
+def _comparison_entry(one: Comparison) -> dict[str, object]:
     names = {"test": one.test, "anchor": one.anchor, "metric": one.metric}
     result = {"percent": None, "reason": one.reason} if one.result is None else asdict(one.result)
-    return {**names, **result, "least_gain": one.least_gain}
+    return names | result | {"least_gain": one.least_gain}
 
 
 def _section(value: object) -> str:
+    """A list with an entry on each line; anything else indented."""
     if not isinstance(value, list):
-        return json.dumps(_plain(value), indent=1, allow_nan=False)
-    return "[" + ",".join("\n " + json.dumps(_plain(entry), allow_nan=False) for entry in value) + "\n]"
+        return json.dumps(_rounded(value), indent=1, allow_nan=False)
+    lines = ["\n " + json.dumps(_rounded(entry), allow_nan=False) for entry in value]
+    return "[" + ",".join(lines) + "\n]"
 
 
-def _plain(value: object) -> object:
-    """Six significant digits for floats, null where JSON has no number."""
+def _rounded(value: object) -> object:
+    """Six significant digits for floats, None where JSON has no number."""
     if isinstance(value, Mapping):
-        return {key: _plain(entry) for key, entry in value.items()}
+        return {key: _rounded(entry) for key, entry in value.items()}
     if isinstance(value, float):
         return float(f"{value:.6g}") if math.isfinite(value) else None
     return value

@@ -31,8 +31,8 @@ class TrainingConfig:
         transmit, passes, dead_zone: as in ``CodecConfig``; None is its default, or what the model to start
             from has.
         bk_sdm_path: a Stable Diffusion folder or hub id, whose parts the codec takes. use_pretrained_vae,
-            use_pretrained_unet: which of them; None is both. See ``StableDiffusionConfig``. spare_memory: see
-            ``DiffusionHyperprior.spare_memory``.
+            use_pretrained_unet: which of them; None is both. See ``StableDiffusionConfig``. low_memory: see
+            ``DiffusionHyperprior.low_memory``.
         init_from: checkpoint folder to start from. resume: go on from output_dir/last.safetensors.
         minutes_between_saves: of last.safetensors. validate_every: steps between validations.
     """
