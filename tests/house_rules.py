@@ -32,14 +32,14 @@ ROOMS = (
     "lessons",
     "cli",
 )
-# Within codec/: its rooms, then its modules.
+# The storeys of codec/, its rooms and its modules.
 CODEC = (
     "bits",
     "networks",
     "denoising",
     "config",
-    "stable_diffusion",
     "parts",
+    "stable_diffusion",
     "hyperprior",
     "entropy_coding",
     "checkpoint",
@@ -204,6 +204,11 @@ def is_frozen(decorator: ast.expr) -> bool:
     )
 
 
+def is_thawing(call: ast.Call) -> bool:
+    """Whether a call is `object.__setattr__(...)`."""
+    return ast.unparse(call.func) == "object.__setattr__"
+
+
 @rule
 def configurations_are_plain(files):
     """A class named ...Config is frozen, and nobody thaws one; in config.py and *_config.py its fields are
@@ -211,18 +216,21 @@ def configurations_are_plain(files):
     """
     offenders = []
     for path, source in package(files).items():
-        for node in ast.walk(tree(source)):
-            if isinstance(node, ast.Attribute) and ast.unparse(node) == "object.__setattr__":
-                offenders.append(f"{path}:{node.lineno} changes what is frozen")
-            if not (isinstance(node, ast.ClassDef) and node.name.endswith("Config")):
-                continue
-            if not any(is_frozen(decorator) for decorator in node.decorator_list):
-                offenders.append(f"{path}:{node.lineno} {node.name} is not frozen")
-            fields = [part for part in node.body if isinstance(part, ast.AnnAssign)]
+        nodes = list(ast.walk(tree(source)))
+        configs = [node for node in nodes if isinstance(node, ast.ClassDef) and node.name.endswith("Config")]
+        inside = {id(node) for config in configs for node in ast.walk(config)}
+        thawing = [node for node in nodes if isinstance(node, ast.Call) and is_thawing(node)]
+        for call in thawing:
+            if id(call) in inside or ast.unparse(call.args[0]) != "self":
+                offenders.append(f"{path}:{call.lineno} changes what is frozen")
+        for config in configs:
+            if not any(is_frozen(decorator) for decorator in config.decorator_list):
+                offenders.append(f"{path}:{config.lineno} {config.name} is not frozen")
+            fields = [part for part in config.body if isinstance(part, ast.AnnAssign)]
             for field in fields if path.endswith(("/config.py", "_config.py")) else ():
                 words = {part.id for part in ast.walk(field.annotation) if isinstance(part, ast.Name)}
                 if words - PLAIN:
-                    offenders.append(f"{path}:{field.lineno} {node.name}.{ast.unparse(field.target)}")
+                    offenders.append(f"{path}:{field.lineno} {config.name}.{ast.unparse(field.target)}")
     return offenders
 
 

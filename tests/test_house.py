@@ -126,6 +126,7 @@ BREAKS = [
     ("configurations_are_plain", add("dhp_lab/training/codec_config.py", config("sizes: list[int]"))),
     ("configurations_are_plain", add("dhp_lab/core/hub.py", config("n: int", decorator="@dataclass"))),
     ("configurations_are_plain", add("dhp_lab/core/hub.py", "object.__setattr__(config, 'n', 1)")),
+    ("configurations_are_plain", add("dhp_lab/core/hub.py", config("object.__setattr__(self, 'n', 1)"))),
     ("doors_are_few", add("dhp_lab/core/settings.py", "from urllib.request import urlopen")),
     ("doors_are_few", add("dhp_lab/lessons/ddim/figures.py", "import ipywidgets as widgets")),
     ("doors_are_few", add("dhp_lab/core/settings.py", "import pickle")),

@@ -122,7 +122,7 @@ def test_each_place_shows_its_pass(passes):
     order = []
     for part in coding_order(passes, 20, 3, 5):
         whole = torch.zeros(1, 20, 3, 5).contiguous(memory_format=torch.channels_last)
-        part.put(whole, torch.ones_like(part.take(whole)))
+        part.scatter(whole, torch.ones_like(part.gather(whole)))
         order.append(whole[0].bool())
     loud, other = passes_and_bins.order_figure(
         [places.numpy() for places in order], {"loud": 0, "other": 19}
