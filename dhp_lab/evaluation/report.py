@@ -142,7 +142,7 @@ def _small_pictures(measurements: Sequence[Measurement]) -> list[str]:
 
 
 def curves_of(points: Sequence[Point]) -> dict[str, Curves]:
-    """Return the rate-distortion curves of each codec: PSNR, and MS-SSIM where it was measured, both in dB."""
+    """Return the rate-distortion curves of each codec: PSNR and, where it was measured, MS-SSIM, in dB."""
     curves = {}
     for codec in dict.fromkeys(point.codec for point in points):
         own = [point for point in points if point.codec == codec]
