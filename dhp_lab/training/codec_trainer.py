@@ -15,6 +15,7 @@ import json
 import logging
 import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -61,9 +62,25 @@ def split_validation(crops: PhotoCrops) -> PhotoCrops:
 
 
 class Trainer:
-    """One run: photos, model, EMA, optimiser, step."""
+    """One run: photos, model, EMA, optimiser, step.
 
-    def __init__(self, config: TrainingConfig) -> None:
+    Args:
+        config: everything that `dhp train` offers. What follows is for experiments.
+        model: the codec to train; None makes that of ``config``.
+        objective: makes the loss of (model, lambda_rate, seed=...).
+        crops: the stream of training crops; None makes that of ``config``.
+        lengths: steps of the three stages; None counts epochs of the photos.
+    """
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        *,
+        model: DiffusionHyperprior | None = None,
+        objective: Callable[..., CodecObjective] = CodecObjective,
+        crops: PhotoCrops | None = None,
+        lengths: tuple[int, int, int] | None = None,
+    ) -> None:
         self.config = config
         self.out = Path(config.output_dir)
         (self.out / "samples").mkdir(parents=True, exist_ok=True)
@@ -71,13 +88,16 @@ class Trainer:
         if self.accelerator.is_main_process:
             self._log_to_file()
         self.crops, self.val = self._photos()
-        self.lengths = self._stage_lengths()
+        if crops is not None:
+            self.crops = crops
+        self.lengths = list(lengths or self._stage_lengths())
         self.total = sum(self.lengths)
         seed = config.seed + RANK_STRIDE * self.accelerator.process_index
         torch.manual_seed(seed)
-        model = config.model().to(self.accelerator.device, memory_format=torch.channels_last)
+        model = config.model() if model is None else model
+        model = model.to(self.accelerator.device, memory_format=torch.channels_last)
         self.model: DiffusionHyperprior = model.train()
-        self.objective = CodecObjective(self.model, config.lambda_rate, seed=seed)
+        self.objective = objective(self.model, config.lambda_rate, seed=seed)
         self.ema = EMA(self.model, config.ema_decay)
         self.step, self.best, self.stage, self.optimizer = 0, math.inf, "", None
         if config.resume:
