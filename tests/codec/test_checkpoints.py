@@ -14,7 +14,7 @@ import torch
 from models import picture, untrained, woken
 from safetensors.torch import load, save
 
-from dhp_lab.codec.checkpoint import model_id, read_checkpoint, save_model
+from dhp_lab.codec.checkpoint import model_id, read_checkpoint
 from dhp_lab.codec.config import CodecConfig
 from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.core import paths, weights
@@ -25,7 +25,7 @@ from dhp_lab.core.weights import CONFIG, WEIGHTS, CheckpointError
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("saved") / "made" / "on demand"
-    save_model(folder, woken(N=4, M=8))
+    woken(N=4, M=8).save_pretrained(folder)
     return folder
 
 
@@ -157,7 +157,7 @@ def test_a_failing_disk_keeps_the_old_checkpoint(folder, monkeypatch):
         os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
     )
     with pytest.raises(OSError, match="No space"):
-        save_model(folder, untrained(N=4, M=8))
+        untrained(N=4, M=8).save_pretrained(folder)
     assert read_checkpoint(folder)[2] == before and sorted(os.listdir(folder)) == [CONFIG, WEIGHTS]
 
 

@@ -16,14 +16,15 @@ from scipy.stats import norm
 
 from dhp_lab.codec.bits.lambdas import lambda_code
 from dhp_lab.codec.bits.scales import SCALES, log2_scale_in_steps, scale_indexes
+from dhp_lab.codec.config import PASSES
 from dhp_lab.codec.create import with_settings
 from dhp_lab.codec.entropy_coding import decode_latents
 from dhp_lab.codec.networks import context as module
 from dhp_lab.codec.networks.context import (
     LIMIT,
-    PASSES,
     ContextNetwork,
     ContextModel,
+    Gaussian,
     coding_order,
     normalised_symbols,
 )
@@ -42,8 +43,22 @@ def marked(order, channels, rows, cols):
         torch.zeros(1, channels, rows, cols).contiguous(memory_format=torch.channels_last) for _ in order
     ]
     for part, whole in zip(order, found, strict=True):
-        part.put(whole, torch.ones(1, len(part.places), part.channels.stop - part.channels.start))
+        part.scatter(whole, torch.ones(1, len(part.places), part.channels.stop - part.channels.start))
     return [whole[0].bool() for whole in found]
+
+
+def run_passes(context, mean, log2_scale, log2_delta, symbols_at, *, exact):
+    """Mean, log2(scale) and symbols of all latents, with symbols of the test's own choice in each pass."""
+    first = Gaussian(mean, log2_scale)
+    seen = context.nothing_seen(first)
+    found = [torch.empty_like(mean, memory_format=torch.channels_last) for _ in range(3)]
+    for group in context.groups(first):
+        gaussian, shift = context.predict(group, first, seen, log2_delta, exact=exact)
+        symbols = symbols_at(group, *gaussian)
+        context.observe(group, first, seen, symbols, shift)
+        for whole, values in zip(found, (*gaussian, symbols), strict=True):
+            group.scatter(whole, values)
+    return found
 
 
 # the order
@@ -74,8 +89,8 @@ def test_a_part_is_taken_and_put_back(layout):
     for part, places in zip(
         coding_order(4, 20, 3, 5), marked(coding_order(4, 20, 3, 5), 20, 3, 5), strict=True
     ):
-        assert torch.equal(part.take(whole).mT.flatten(), whole[:, places].flatten())
-        part.put(again, part.take(whole))
+        assert torch.equal(part.gather(whole).mT.flatten(), whole[:, places].flatten())
+        part.scatter(again, part.gather(whole))
     assert torch.equal(again, whole)
 
 
@@ -120,11 +135,12 @@ def test_a_pass_knows_the_earlier_ones_and_nothing_else(passes):
     truth = torch.randint(-3, 4, (1, M, 8, 8), generator=generator).float()
 
     def walk(symbols):
-        return codec.context.run_passes(
+        return run_passes(
+            codec.context,
             mean,
             log2_scale,
             torch.tensor([-5.0]),
-            lambda part, *decoder_state: part.take(symbols),
+            lambda part, *decoder_state: part.gather(symbols),
             exact=True,
         )
 
@@ -156,7 +172,7 @@ def test_the_exact_network_is_the_trained_one_but_for_rounding(passes):
             network(r, log2_scale, log2_delta, part),
         )
         for a, b in zip(exact, plain, strict=True):
-            assert a.shape == b.shape == part.take(r).shape
+            assert a.shape == b.shape == part.gather(r).shape
             assert a.dtype == torch.float64 and largest(a - b) < 0.02 < 0.1 < largest(b)
             assert torch.equal(a * 2**10, (a * 2**10).round())
 
@@ -186,7 +202,7 @@ def test_the_network_is_that_of_torchs_convolutions(passes):
         for a, b in zip(found, wanted.chunk(2, 1), strict=True):
             whole = torch.zeros_like(r)
             whole[:, network.channels] = b
-            assert torch.allclose(a, part.take(whole), atol=1e-5) and largest(a) > 0.1
+            assert torch.allclose(a, part.gather(whole), atol=1e-5) and largest(a) > 0.1
 
 
 def test_a_network_looks_at_what_is_decoded():
@@ -249,19 +265,14 @@ def test_scales_do_not_depend_on_tiles_layout_threads_or_the_order_of_sums(passe
     codec, x = woken(passes=passes), picture(200, 180)
     expected = codec.encode(x, [15000])
 
-    def convolved(windows, layer):
+    def convolved(windows, numbers):
         """`exact_sum` through torch's convolution in float64: other algorithms, other orders of summation."""
-        weight, bias = torch.round(layer.weight.double() * 2**12), torch.round(layer.bias.double() * 2**22)
-        h = (
-            torch.stack(list(windows), 2).permute(0, 3, 1, 2).unflatten(3, layer.kernel_size).flatten(2, 3)
-        )  # (B, C, 3 n, 3)
-        return (
-            torch.floor(
-                F.conv2d(h, weight, bias, stride=layer.kernel_size, groups=layer.groups) / 2**12 + 0.5
-            )
-            .flatten(2)
-            .mT
-        )
+        side, depthwise = numbers.weight.shape[-1], numbers.weight.shape[1] == 1
+        h = torch.stack(list(windows), 2)  # (B, n, taps, C)
+        h = h.permute(0, 3, 1, 2).unflatten(3, (side, side)).flatten(2, 3)  # (B, C, n side, side)
+        groups = h.shape[1] if depthwise else 1
+        summed = F.conv2d(h, numbers.weight, numbers.bias, stride=side, groups=groups)
+        return torch.floor(summed / 2**12 + 0.5).flatten(2).mT
 
     ways = [
         lambda: monkeypatch.setattr(module, "AT_ONCE", 5),
@@ -272,10 +283,11 @@ def test_scales_do_not_depend_on_tiles_layout_threads_or_the_order_of_sums(passe
     try:
         for way in ways:
             way()
-            found = codec.context.run_passes(
+            found = run_passes(
+                codec.context,
                 *expected.first,
                 expected.log2_delta,
-                lambda part, *decoder_state: part.take(symbols),
+                lambda part, *decoder_state: part.gather(symbols),
                 exact=True,
             )
             assert torch.equal(found[0], expected.mean) and torch.equal(found[1], expected.log2_scale)
@@ -337,18 +349,19 @@ def test_a_network_learns_what_neighbours_tell():
     for _ in range(150):
         residual = torch.randn(8, 2, 8, 4).repeat_interleave(2, 3) * 4 + 0.3 * torch.randn(8, 2, 8, 8)
         log2_scale = torch.full_like(residual, 2.0)
-        mean, found, _ = passes.run_passes(
+        mean, found, _ = run_passes(
+            passes,
             torch.zeros_like(residual),
             log2_scale,
             torch.zeros(8),
-            lambda part, mean, log2_scale: (part.take(residual) - mean).round(),
+            lambda part, mean, log2_scale: (part.gather(residual) - mean).round(),
             exact=False,
         )
         nats = 0.5 * ((residual - mean) / found.exp2()).square() + found * 0.6931
         optimizer.zero_grad()
         nats.mean().backward()
         optimizer.step()
-        spent.append(coding_order(2, 2, 8, 8)[1].take(nats.detach()).mean().item())
+        spent.append(coding_order(2, 2, 8, 8)[1].gather(nats.detach()).mean().item())
     assert sum(spent[-10:]) / 10 < spent[0] - 0.7
 
 
@@ -368,10 +381,10 @@ def test_a_scale_beyond_the_table_counts_as_its_largest(exact):
     be coded.
     """
     passes = ContextModel(N, M, 2)
-    torch.nn.init.ones_(passes.later[0].exit.bias)  # a shift of 1 everywhere, an octave more
+    torch.nn.init.ones_(passes.networks[0].exit.bias)  # a shift of 1 everywhere, an octave more
     still, wild = torch.zeros(1, M, 4, 4), torch.full((1, M, 4, 4), 42.0)
-    mean, log2_scale, _ = passes.run_passes(
-        still, wild, torch.zeros(1), lambda part, *decoder_state: part.take(still), exact=exact
+    mean, log2_scale, _ = run_passes(
+        passes, still, wild, torch.zeros(1), lambda part, *decoder_state: part.gather(still), exact=exact
     )
     white = marked(coding_order(2, M, 4, 4), M, 4, 4)[1]
     assert (

@@ -290,13 +290,17 @@ def test_noise_levels_start_at_the_rounding_error_or_at_pure_noise(model, coded,
 
 def test_z_alone_gives_a_preview(model, coded):
     _, z, side = coded["strings"]
-    previews = [
-        model.decompress([[nothing], z, side], coded["shape"], steps=2)["x_hat"] for nothing in (None, b"")
-    ]
-    assert torch.equal(*previews) and previews[0].shape == (1, 3, 64, 96)
-    assert largest(previews[0] - model.decompress(coded["strings"], coded["shape"], steps=2)["x_hat"]) > 0.01
+    preview = model.decompress([[None], z, side], coded["shape"], steps=2)["x_hat"]
+    whole = model.decompress(coded["strings"], coded["shape"], steps=2)["x_hat"]
+    assert preview.shape == (1, 3, 64, 96) and largest(preview - whole) > 0.01
     decoder_state = decode_latents(model, [[None], z, side], coded["shape"])
     assert not decoder_state.symbols.any() and not decoder_state.decoded.any()
+
+
+def test_no_bytes_where_symbols_are_missing_are_no_preview(model, coded):
+    _, z, side = coded["strings"]
+    with pytest.raises(BitstreamError, match="y has 0 bytes where [0-9]+ symbols are missing"):
+        model.decompress([[b""], z, side], coded["shape"])
 
 
 @torch.no_grad()

@@ -31,7 +31,7 @@ from dhp_lab.codec.stable_diffusion.networks import Frozen
 from dhp_lab.core.weights import CheckpointError
 from dhp_lab.data.scenes import batch
 from dhp_lab.metrics.pixels import psnr
-from dhp_lab.training.codec_objective import Objective
+from dhp_lab.training.codec_objective import CodecObjective
 
 pytestmark = pytest.mark.usefixtures("in_float32")
 
@@ -301,8 +301,8 @@ def test_from_t_the_preview_is_a_ddim_like_walk_of_the_same_u_net(model):
 @pytest.mark.parametrize("stage", ["codec", "denoiser", "joint"])
 def test_each_stage_trains_what_is_ours(bk_sdm, stage):
     model = created(bk_sdm).train()
-    task = Objective(model, 1e-2)
-    groups = task.parameter_groups(stage, 1e-3)
+    task = CodecObjective(model, 1e-2)
+    groups = task.optimizer_groups(stage, 1e-3)
     before = [part.network.state_dict() for part in model.modules() if isinstance(part, Frozen)]
     before = [{name: tensor.clone() for name, tensor in state.items()} for state in before]
     losses = task(picture(64, 64, count=2), stage)

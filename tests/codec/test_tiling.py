@@ -10,9 +10,6 @@ import torch.nn.functional as F
 from models import M, picture, woken
 from oracles import largest
 
-from dhp_lab.codec import hyperprior
-from dhp_lab.codec import model as model_module
-from dhp_lab.codec.denoising import decoder_state as denoiser_module
 from dhp_lab.codec.denoising.decoder_state import SIGMA_Q, DecoderState
 from dhp_lab.codec.entropy_coding import decode_latents
 from dhp_lab.codec.networks.hyper_transforms import HYPER
@@ -29,20 +26,14 @@ def model():
 
 
 @pytest.fixture
-def in_tiles(monkeypatch):
+def in_tiles(model):
     """A function that sets the side of all tiles; None means one tile for everything."""
 
     def use(side: int | None):
-        for module in (hyperprior, model_module, denoiser_module):
-            monkeypatch.setattr(
-                module,
-                "tiled",
-                lambda network, rows, cols, scale, tile=TILE: tiled(
-                    network, rows, cols, scale, side or 10**9
-                ),
-            )
+        model.tile = side or 10**9
 
-    return use
+    yield use
+    model.tile = TILE
 
 
 # the assembly

@@ -223,22 +223,20 @@ def test_exact_is_the_trained_network_up_to_the_fixed_point(h_s):
     z_hat, log2_delta = whole()
     exact, trained = h_s.exact(z_hat, log2_delta), h_s(z_hat.float(), log2_delta.float())
     assert exact.dtype == torch.float64 and exact.shape == (2, 2 * M, 12, 20)
-    assert largest(exact - trained) < 0.01 < 1 < largest(trained)
+    assert largest(exact - trained) < 0.01 < 0.9 < largest(trained)
 
 
-def _convolved(h, layer):
+def _convolved(h, numbers):
     """`exact_conv` through torch's convolution in float64: other algorithms, other orders of summation."""
     h = h.clamp(-exact.ACTIVATION_LIMIT, exact.ACTIVATION_LIMIT)
-    weight, bias = torch.round(layer.weight.double() * 2**12), torch.round(layer.bias.double() * 2**22)
-    return torch.floor(F.conv2d(h, weight, bias, padding=layer.padding) / 2**12 + 0.5)
+    summed = F.conv2d(h, *numbers, padding=numbers.weight.shape[-1] // 2)
+    return torch.floor(summed / 2**12 + 0.5)
 
 
-def _shuffled(h, layer):
+def _shuffled(h, numbers):
     """The same with the input channels in another order."""
     order = torch.randperm(h.shape[1], generator=torch.Generator().manual_seed(3))
-    other = torch.nn.Conv2d(h.shape[1], layer.out_channels, layer.kernel_size, padding=layer.padding)
-    other.weight, other.bias = torch.nn.Parameter(layer.weight[:, order].clone()), layer.bias
-    return _convolved(h[:, order], other)
+    return _convolved(h[:, order], exact.FixedPoint(numbers.weight[:, order], numbers.bias))
 
 
 @torch.no_grad()
