@@ -48,7 +48,7 @@ def test_the_symbols_are_those_that_were_sent(name, models):
     decoder_state = decode_latents(models[name], file.strings, file.shape)
     _, z_crc, y_crc = SIDE.unpack(file.side)
     assert z_crc and (y_crc != 0) == (file.transmit == "z+y")
-    assert symbol_crc(decoder_state.symbols) == CRC[name]
+    assert symbol_crc(decoder_state.symbols) == CRC.get(name)
 
 
 CRC = {
