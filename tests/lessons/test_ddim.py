@@ -117,7 +117,7 @@ def test_the_runs_are_the_samplers(draws, steps, eta):
     assert all(torch.equal(a.x, b.x) for a, b in zip(states, expected, strict=True))
 
 
-def test_both_runs_agree_exactly_if_there_is_no_chance(draws):
+def test_both_runs_agree_exactly_where_sampling_is_deterministic(draws):
     apart = {eta: lesson.level_error(*draws.runs(10, eta, 0)[1][-1].x.chunk(2)) for eta in (0.0, 0.5, 1.0)}
     assert apart[0.0] < 1e-3 < 0.5 < min(apart[0.5], apart[1.0])
 
@@ -128,7 +128,7 @@ def test_the_picture_has_its_place_and_says_what_it_shows(draws, steps):
     with Image.open(io.BytesIO(shown.picture)) as picture:
         assert picture.size == lesson.SIZE
     assert f"{steps} steps, η = 0.5, seed 7" in shown.alt
-    assert f"asked {steps} times" in shown.text and "t = " in shown.text and shown.text.count("of 16") == 1
+    assert f"Network evaluations: {steps};" in shown.text and "t = " in shown.text and shown.text.count("of 16") == 1
 
 
 def test_the_same_position_gives_the_same_picture_and_leaves_the_global_generator_alone(draws):

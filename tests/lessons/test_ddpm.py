@@ -82,7 +82,7 @@ def test_bound_shows_error_weight_and_bits():
 
 @pytest.fixture(scope="module")
 def view():
-    """An explorer whose network is the ideal denoiser itself: both guesses must agree."""
+    """An explorer whose network is the ideal denoiser itself: both estimates must agree."""
     return ddpm.NoisyDigit(IdealDenoiser(load_digits().train, linear(T)), linear(T))
 
 
@@ -99,7 +99,7 @@ def test_the_picture_is_pure_and_has_its_size(view):
         assert view.render(**position | {name: value}).picture != first.picture
 
 
-def test_the_text_tells_the_schedules_numbers(view):
+def test_the_text_has_the_schedules_numbers(view):
     shown = view.render(schedule="cosine", digit="7", t=30, seed=2)
     chain = cosine(T)
     for value in (chain.alpha_bar(30), chain.sigma(30), chain.snr(30)):
@@ -109,18 +109,18 @@ def test_the_text_tells_the_schedules_numbers(view):
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 @pytest.mark.parametrize("t", [1, 40, 90])
-def test_a_network_is_asked_at_the_time_of_equal_noise(view, schedule, t):
+def test_a_network_is_evaluated_at_the_time_of_equal_noise(view, schedule, t):
     chain, x0 = view.schedules[schedule], view.digits["4"]
     x_t = q_sample(chain, x0, t, noise_like(x0, torch.Generator().manual_seed(0)))
-    assert (view.learnt_x0(chain, x_t, t) - view.ideal[schedule].x0(x_t, t)).abs().max() < 1e-4
+    assert (view.predicted_x0(chain, x_t, t) - view.ideal[schedule].x0(x_t, t)).abs().max() < 1e-4
 
 
-def test_a_state_beyond_the_networks_noise_is_guessed_as_pure_noise(view):
+def test_a_state_beyond_the_networks_noise_is_taken_as_pure_noise(view):
     """The cosine schedule ends noisier than the linear one; no signal can be seen in either."""
     chain, x0 = view.schedules["cosine"], view.digits["4"]
-    assert chain.sigma(T) > 3 * view.known.sigma(T)
+    assert chain.sigma(T) > 3 * view.trained_on.sigma(T)
     x_t = q_sample(chain, x0, T, noise_like(x0, torch.Generator().manual_seed(0)))
-    assert (view.learnt_x0(chain, x_t, T) - view.ideal["cosine"].x0(x_t, T)).abs().max() < 0.05
+    assert (view.predicted_x0(chain, x_t, T) - view.ideal["cosine"].x0(x_t, T)).abs().max() < 0.05
     view.render(schedule="cosine", digit="4", t=T, seed=0)
 
 

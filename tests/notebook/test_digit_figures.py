@@ -93,4 +93,5 @@ def test_the_lessons_draw_digits_by_no_other_way():
     from dhp_lab.lessons.ddim import figures as ddim
     from dhp_lab.lessons.ddpm import figures as ddpm
 
-    assert ddpm.digits_figure is ddim.digits_figure is conditional.digits_figure is pictures.digits_figure
+    assert ddpm.sheet is pictures.sheet
+    assert ddim.digits_figure is conditional.digits_figure is pictures.digits_figure

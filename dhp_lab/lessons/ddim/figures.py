@@ -1,12 +1,10 @@
-"""Lesson 02, DDIM: the ways of one pixel, quality against steps, measured samplers, and the picture behind
-the explorer.
+"""The lesson's figures: paths of one pixel, quality against steps, and the picture behind the explorer.
 
 | function or class   | what it gives                                                                  |
 |---------------------|--------------------------------------------------------------------------------|
 | `level_error`       | how far two sets of digits are apart, in the data's grey levels                |
 | `paths_figure`      | how a value goes from time T to 0 in several runs, a panel for each eta        |
 | `quality_figure`    | a measure against the number of steps, a curve for each sampler                |
-| `measured_samplers` | what benchmarks/digit_samplers.py has found of samplers, as a table            |
 | `DigitDraws`        | digits for the explorer's steps, eta and seed, each noise drawn from twice     |
 """
 
@@ -30,16 +28,17 @@ from dhp_lab.notebook.html import Rendered, picture_bytes
 from dhp_lab.notebook.style import BLUE, CHART_DPI, GREEN, GREY, ORANGE, SKY, style
 
 GREY_LEVELS = 8  # levels of the data in a unit of x: 16 of them from -1 to 1
-COLUMNS, ZOOM, LABEL = (
-    8,
-    8,
-    170,
-)  # of the explorer's picture: digits a row, dots a pixel, dots for a row's label
-SIZE = LABEL + COLUMNS * (ZOOM * SIDE + GAP) - GAP, 5 * (ZOOM * SIDE + GAP) - GAP
+COLOURS = (BLUE, ORANGE, GREEN, SKY)
+DASHES = ("--", ":", "-.")
+COLUMNS = 8  # digits in a row of the explorer's picture
+ZOOM = 8  # dots a pixel
+LABEL = 170  # dots for a row's label
+PICTURE = ZOOM * SIDE + GAP
+SIZE = LABEL + COLUMNS * PICTURE - GAP, 5 * PICTURE - GAP
 
 
 def level_error(a: Tensor, b: Tensor) -> float:
-    """The root mean square difference of two sets of pictures in [-1, 1], in the data's grey levels 0 .. 16."""
+    """Root mean square difference of two sets of pictures in [-1, 1], in the data's grey levels 0 .. 16."""
     return GREY_LEVELS * (a - b).square().mean().sqrt().item()
 
 
@@ -53,19 +52,17 @@ def paths_figure(times: Sequence[float], paths: Mapping[str, Tensor]) -> Figure:
     Raises:
         ValueError: paths that do not have a value for each time.
     """
-    if any(values.ndim != 2 or values.shape[1] != len(times) for values in paths.values()):
-        raise ValueError(
-            f"paths must be (runs, {len(times)}), got {[tuple(values.shape) for values in paths.values()]}"
-        )
+    shapes = [tuple(values.shape) for values in paths.values()]
+    if any(len(shape) != 2 or shape[1] != len(times) for shape in shapes):
+        raise ValueError(f"paths must be (runs, {len(times)}), got {shapes}")
     with style():
         figure = Figure(figsize=(9.4, 2.9), dpi=CHART_DPI, layout="constrained")
-        for axes, (label, values) in zip(
-            figure.subplots(1, len(paths), sharey=True, squeeze=False)[0], paths.items()
-        ):
-            for number, value in enumerate(values.detach().cpu().double().numpy()):
-                axes.plot(times, value, color=(BLUE, ORANGE, GREEN, SKY)[number % 4], linewidth=1.2)
+        panels = figure.subplots(1, len(paths), sharey=True, squeeze=False)[0]
+        for axes, (label, values) in zip(panels, paths.items(), strict=True):
+            for run, value in enumerate(values.detach().cpu().double().numpy()):
+                axes.plot(times, value, color=COLOURS[run % len(COLOURS)], linewidth=1.2)
             axes.set(title=label, xlabel="time t, from right to left", xlim=(0, max(times)))
-        figure.axes[0].set_ylabel("the pixel's value in x_t")
+        panels[0].set_ylabel("the pixel's value in x_t")
     return figure
 
 
@@ -75,16 +72,16 @@ def quality_figure(
     """A measure against the number of steps.
 
     Args:
-        curves: for each sampler its value by number of steps.
-        lines: values to compare with, drawn across.
+        curves: for each sampler, four at most, its value by number of steps.
+        lines: values to compare with, three at most, drawn across.
         ylabel: what is measured.
     """
     with style():
         figure = Figure(figsize=(7.2, 3.4), dpi=CHART_DPI, layout="constrained")
         axes = figure.add_subplot()
-        for (label, curve), colour in zip(curves.items(), (BLUE, ORANGE, GREEN, SKY)):
+        for (label, curve), colour in zip(curves.items(), COLOURS[: len(curves)], strict=True):
             axes.loglog(list(curve), list(curve.values()), "o-", color=colour, label=label)
-        for (label, value), dashes in zip(lines.items(), ("--", ":", "-.")):
+        for (label, value), dashes in zip(lines.items(), DASHES[: len(lines)], strict=True):
             axes.axhline(value, color=GREY, linestyle=dashes, linewidth=1.4, label=label)
         marks = sorted({count for curve in curves.values() for count in curve})
         axes.set_xticks(marks, [str(count) for count in marks], minor=False)
@@ -97,11 +94,11 @@ def quality_figure(
 
 
 class DigitDraws:
-    """Digits as the explorer of lesson 02 asks for them.
+    """Digits for the lesson's explorer.
 
     Args:
         denoiser: eps = denoiser(x_t, t) for pictures (B, 1, 8, 8).
-        schedule: the chain that it knows.
+        schedule: the chain that it was trained on.
         device: where the denoiser lives.
     """
 
@@ -111,8 +108,11 @@ class DigitDraws:
         self.denoiser, self.schedule, self.device = denoiser, schedule, device
 
     def runs(self, steps: int, eta: float, seed: int) -> tuple[Tensor, list[State]]:
-        """(2 COLUMNS, 1, 8, 8) noise, its second half equal to the first, and the states on its way to
-        digits.
+        """Two runs from the same noises.
+
+        Returns:
+            (2 COLUMNS, 1, 8, 8) noise, its second half equal to the first, and the states on its way to
+            digits.
         """
         generator = torch.Generator().manual_seed(seed)
         noise = start(self.schedule, (COLUMNS, 1, SIDE, SIDE), generator=generator, device=self.device)
@@ -120,24 +120,36 @@ class DigitDraws:
         return x_T, list(ddim(self.denoiser, self.schedule, x_T, count=steps, eta=eta, generator=generator))
 
     def render(self, *, steps: int, eta: float, seed: int) -> Rendered:
-        """Two runs from the same noises, and the first digit's way."""
+        """Two runs from the same noises, and the first digit's way.
+
+        Args:
+            steps: 1 .. T.
+            eta: 0 .. 1.
+            seed: of all noise.
+        """
         begin = perf_counter()
         x_T, states = self.runs(steps, eta, seed)
         one, other = states[-1].x.cpu().chunk(2)
-        seconds, apart = perf_counter() - begin, level_error(one, other)
-        chosen = [states[i] for i in np.unique(np.linspace(0, steps - 1, COLUMNS).round().astype(int))]
+        seconds = perf_counter() - begin
+        places = np.unique(np.linspace(0, steps - 1, COLUMNS).round().astype(int))
+        shown = [states[i] for i in places]
         rows = {
             "the noise": x_T[:COLUMNS],
             "a digit of each": one,
             "again, the same noise": other,
-            "first digit: its guesses": torch.stack([state.x0[0] for state in chosen]),
-            "first digit: its states": torch.stack([state.x[0] for state in chosen]),
+            "first digit: $\\hat x_0$": torch.stack([state.x0[0] for state in shown]),
+            "first digit: its states": torch.stack([state.x[0] for state in shown]),
         }
-        times = ", ".join(f"{state.t:.0f}" for state in chosen)
+        difference = level_error(one, other)
+        times = ", ".join(f"{state.t:.0f}" for state in shown)
         text = (
-            f"<p>The two runs from the same noise differ by {apart:.2f} grey levels of 16 (root mean square).<br>"
-            f"The network was asked {steps} times; {1000 * seconds:.0f} ms for {2 * COLUMNS} digits.<br>"
+            f"<p>The two runs from the same noise differ by {difference:.2f} grey levels of 16 "
+            "(root mean square).<br>"
+            f"Network evaluations: {steps}; {1000 * seconds:.0f} ms for {2 * COLUMNS} digits.<br>"
             f"The states shown are at t = {times}.</p>"
         )
-        alt = f"{COLUMNS} noises and the digits that DDIM makes of them in two runs: {steps} steps, η = {eta:g}, seed {seed}"
+        alt = (
+            f"{COLUMNS} noises and the digits that DDIM makes of them in two runs: "
+            f"{steps} steps, η = {eta:g}, seed {seed}"
+        )
         return Rendered(picture_bytes(digits_figure(rows, zoom=ZOOM, label=LABEL)), alt, text)

@@ -9,16 +9,20 @@ from dhp_lab.lessons.ddpm import figures
 from dhp_lab.notebook.sliders import Dropdown, Explorer, Slider
 
 
-def explore(network: Denoiser, known: NoiseSchedule) -> Explorer:
-    """A digit at a time t of a schedule, and what the network (trained on ``known``, on the CPU) guesses it
-    was.
+def explore(network: Denoiser, trained_on: NoiseSchedule) -> Explorer:
+    """A digit at a time t of a schedule, and its clean version as the network predicts it.
+
+    Args:
+        network: on the CPU.
+        trained_on: the schedule that the network was trained on.
     """
+    steps = trained_on.steps
     return Explorer(
-        figures.NoisyDigit(network, known).render,
+        figures.NoisyDigit(network, trained_on).render,
         [
             Dropdown("schedule", "schedule", ["linear", "cosine"]),
             Dropdown("digit", "digit", [str(i) for i in range(CLASSES)], "3"),
-            Slider("t", "time t", 1, known.steps, 1, known.steps // 5, unit=f"of {known.steps}"),
+            Slider("t", "time t", 1, steps, 1, steps // 5, unit=f"of {steps}"),
             Slider("seed", "noise", 0, 20, 1, 0, unit="each number is other noise"),
         ],
         size=figures.SIZE,

@@ -32,40 +32,41 @@ def noise_level_figure(
     lambda_rate, delta, time, sigma = chosen
     with style():
         figure = Figure(figsize=(10.4, 3.3), dpi=CHART_DPI, layout="constrained")
-        step, noise, clock = figure.subplots(1, 3)
-        step.loglog(lambdas, deltas, color=BLUE)
-        step.set(title="1. λ sets the step Δ", xlabel="λ, what a bit costs", ylabel="quantisation step Δ")
-        step.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        step.yaxis.set_major_formatter(FormatStrFormatter("%g"))
-        step.yaxis.set_minor_locator(NullLocator())
-        _point_out(step, lambda_rate, delta, f"Δ = {delta:.3f}")
-        _error_panel(noise, errors, delta)
-        inside = sigmas > 0
-        clock.semilogy(times[inside], sigmas[inside], color=BLUE)
-        clock.set(
+        step_panel, noise_panel, time_panel = figure.subplots(1, 3)
+        step_panel.loglog(lambdas, deltas, color=BLUE)
+        step_panel.set(
+            title="1. λ sets the step Δ", xlabel="λ, what a bit costs", ylabel="quantisation step Δ"
+        )
+        step_panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        step_panel.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+        step_panel.yaxis.set_minor_locator(NullLocator())
+        _point_out(step_panel, lambda_rate, delta, f"Δ = {delta:.3f}")
+        _draw_errors(noise_panel, errors, delta)
+        noisy = sigmas > 0
+        time_panel.semilogy(times[noisy], sigmas[noisy], color=BLUE)
+        time_panel.set(
             title="3. The noise sets the time t*",
             xlabel="diffusion time t",
             ylabel="noise level σ(t), latents = 1",
         )
-        _point_out(clock, time, sigma, f"t* = {time:.2f}")
+        _point_out(time_panel, time, sigma, f"t* = {time:.2f}")
     return figure
 
 
-def _error_panel(axes: Axes, errors: np.ndarray, delta: float) -> None:
+def _draw_errors(axes: Axes, errors: np.ndarray, delta: float) -> None:
     """The rounding errors as a histogram, and the Gaussian that has their theoretical standard deviation."""
     sigma = delta / math.sqrt(12)
     at = np.linspace(-4 * sigma, 4 * sigma, 200)
-    axes.hist(
-        errors, bins=np.linspace(-delta / 2, delta / 2, 26), density=True, color=SKY, label="measured error"
-    )
     gauss = np.exp(-(at**2) / (2 * sigma**2)) / (sigma * math.sqrt(2 * math.pi))
+    bins = np.linspace(-delta / 2, delta / 2, 26)
+    axes.hist(errors, bins=bins, density=True, color=SKY, label="measured error")
     axes.plot(at, gauss, color=ORANGE, label=f"Gaussian, σ$_q$ = {sigma:.3f}")
     axes.set(
         title="2. The step sets the noise σ$_q$",
         xlabel="rounding error of a latent",
         ylabel="how often (density)",
     )
-    axes.set_ylim(top=1.55 * axes.get_ylim()[1])
+    axes.set_ylim(top=1.55 * axes.get_ylim()[1])  # room for the legend
     axes.legend(loc="upper left", handlelength=1.2)
 
 
@@ -74,7 +75,6 @@ def _point_out(axes: Axes, x: float, y: float, label: str) -> None:
     left, bottom = axes.get_xlim()[0], axes.get_ylim()[0]
     axes.plot([x, x, left], [bottom, y, y], color=ORANGE, linewidth=1.2, linestyle="--")
     axes.plot(x, y, "o", color=ORANGE, markersize=8)
-    axes.annotate(
-        label, (x, y), xytext=(10, -14), textcoords="offset points", color=ORANGE, fontweight="bold"
-    )
+    offset = {"xytext": (10, -14), "textcoords": "offset points"}
+    axes.annotate(label, (x, y), **offset, color=ORANGE, fontweight="bold")
     axes.set(xlim=(left, None), ylim=(bottom, None))
