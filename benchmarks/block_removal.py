@@ -2,24 +2,24 @@
 distillation.
 
     python benchmarks/block_removal.py [--training_steps 400] [--batch 16] [--scenes 2048] [--lr 5e-05]
-        [--new_lr 0.001]
-                                       [--count 256] [--seed 1000000] [--teachers scenes-f4]
-                                       [--checkpoints data/checkpoints] [--device cpu] [--output
-                                       data/results/block_removal.json]
+                                       [--new_lr 0.001] [--count 256] [--seed 1000000]
+                                       [--teachers scenes-f4] [--checkpoints data/checkpoints]
+                                       [--device cpu] [--output data/results/block_removal.json]
 
 Each shipped latent diffusion model is a teacher. Of its U-Net the base, small and tiny ones are made, where
-its layout lets them (`dhp_lab.latent.block_removal`; what cannot be made is told, with the reason), measured
-as they are, and measured again after each of two distillations: on the task and the teacher's output, and on
-these and the ends of the stages, as in the paper. The smallest one is also distilled from new weights instead
-of the teacher's, with steps of size --new_lr: what the weights that stay are worth.
+its layout lets them (`dhp_lab.latent.block_removal`; of one that cannot be made the reason is printed),
+measured as they are, and measured again after each of two distillations: on the task and the teacher's
+output, and on these and the ends of the stages, as in the paper. The smallest one is also distilled from new
+weights instead of the teacher's, at the learning rate --new_lr: what the weights that stay are worth.
 
-    s a step       of DDIM at guidance 4, two evaluations, 8 pictures at a time; median (least..greatest) of 9 steps
-    error of v     mean square on --count scenes beyond those of training, times spread over the chain; most of it is noise that
-                   no network can know
-    from teacher   mean square of the output minus the teacher's, on the same
-    features       the same of the stages' ends, summed up
-    placed, obeyed the share of --count captions whose picture is as asked, in 25 steps at guidance 4, with 95 % intervals
-                   (Wilson); see `caption_obedience.py`
+    s a step         of DDIM at guidance 4, two evaluations, 8 pictures at a time; median (least..greatest) of
+                     9 steps
+    error of v       mean square on --count scenes beyond those of training, times spread over the chain; most
+                     of it is noise that no network can predict
+    from teacher     mean square of the output minus the teacher's, on the same
+    features         the same of the stages' ends, summed up
+    placed, matches  the share of --count captions whose picture is as the caption says, in 25 steps at
+                     guidance 4, with 95 % intervals (Wilson); see `caption_accuracy.py`
 
 All rows see the same scenes, captions and noise; a quarter of an hour on two cores for each teacher. Prints a
 table, and writes it as JSON and Markdown.
@@ -30,14 +30,25 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from itertools import pairwise
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from time import perf_counter
 
 import torch
-from caption_obedience import GUIDANCE, MEASURES, STEPS, draw, identity, percent, shares
+from caption_accuracy import GUIDANCE, MEASURES, STEPS, draw, identity, share_cell, shares
+from common import (
+    add_machine_options,
+    command_line,
+    heading,
+    markdown_table,
+    new_parser,
+    page,
+    save,
+    set_threads,
+    spread,
+)
 from diffusers import UNet2DConditionModel
-from saving import save
 
 from dhp_lab.core.environment import environment
 from dhp_lab.core.paths import CHECKPOINTS
@@ -45,13 +56,12 @@ from dhp_lab.core.settings import choose_device
 from dhp_lab.data.scenes import batch, check_captions, parse
 from dhp_lab.diffusion.process import noise_like, q_sample, v_from_eps
 from dhp_lab.latent.block_removal import SIZES, smaller_unet
-from dhp_lab.latent.pipeline import LatentDiffusion, V_PREDICTION
+from dhp_lab.latent.folder import V_PREDICTION
+from dhp_lab.latent.pipeline import LatentDiffusion
 from dhp_lab.training.distillation import LOSSES, DistilConfig, distil, distillation_losses
 from dhp_lab.training.latent_diffusion import scaled_latents
 
-ROOT = Path(__file__).resolve().parents[1]
-WITHOUT, WITH = "task, output", "task, output, feature"
-FEATURE_WEIGHTS = {WITHOUT: 0.0, WITH: 1.0}
+FEATURE_WEIGHTS = {"task, output": 0.0, "task, output, feature": 1.0}  # of the two distillations
 COLUMNS = (
     "teacher",
     "U-Net",
@@ -63,9 +73,11 @@ COLUMNS = (
     "from teacher",
     "features",
     "placed (95 %)",
-    "obeyed (95 %)",
+    "matches (95 %)",
 )
-CHUNK, AT_A_TIME, TIMED_STEPS = 64, 8, 10
+CHUNK = 64  # scenes whose error is measured together
+TIMED_PICTURES, TIMED_STEPS = 8, 10
+TAIL = 50  # last training steps whose losses are averaged
 
 
 @torch.no_grad()
@@ -73,29 +85,29 @@ def errors(teacher: LatentDiffusion, model: LatentDiffusion, count: int, seed: i
     """Return the three losses on scenes that were not trained on, the same noise for every model."""
     z, captions = scaled_latents(teacher.vae, count, seed=seed)
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-    t = (
-        (1 + order * (teacher.schedule.steps - 1) / max(count - 1, 1)).round().float().to(z.device)
-    )  # every part of the chain
-    eps, found = noise_like(z, torch.Generator().manual_seed(seed)), dict.fromkeys(LOSSES, 0.0)
+    every_part = 1 + order * (teacher.schedule.steps - 1) / max(count - 1, 1)  # of the chain
+    t = every_part.round().float().to(z.device)
+    eps = noise_like(z, torch.Generator().manual_seed(seed))
     target = v_from_eps(teacher.schedule, z, t, eps) if teacher.prediction == V_PREDICTION else eps
     z_t = q_sample(teacher.schedule, z, t, eps)
+    found = dict.fromkeys(LOSSES, 0.0)
     for first in range(0, count, CHUNK):
         some = slice(first, first + CHUNK)
         context = teacher.context(captions[some])
         part = distillation_losses(teacher.unet, model.unet, z_t[some], t[some], context, target[some])
-        found = {name: found[name] + part[name].item() * len(context) / count for name in LOSSES}
+        for name in LOSSES:
+            found[name] += part[name].item() * len(context) / count
     return found
 
 
 def step_seconds(model: LatentDiffusion) -> list[float]:
-    """Return the seconds of the steps of a sample but the first, `AT_A_TIME` pictures together."""
-    marks = [
-        perf_counter() for _ in model.states(batch(AT_A_TIME, 0)[1], steps=TIMED_STEPS, guidance=GUIDANCE)
-    ]
-    return [after - before for before, after in zip(marks, marks[1:], strict=False)]
+    """Return the seconds of the steps of a sample but the first, ``TIMED_PICTURES`` together."""
+    captions = batch(TIMED_PICTURES, 0)[1]
+    moments = [perf_counter() for _ in model.states(captions, steps=TIMED_STEPS, guidance=GUIDANCE)]
+    return [after - before for before, after in pairwise(moments)]
 
 
-def measured(teacher: LatentDiffusion, model: LatentDiffusion, options: argparse.Namespace) -> dict:
+def measure(teacher: LatentDiffusion, model: LatentDiffusion, options: argparse.Namespace) -> dict:
     """Return the figures of one line but its name."""
     captions = batch(options.count, options.seed)[1]
     pictures, seconds = draw(model, captions, GUIDANCE, STEPS, options.seed)
@@ -108,26 +120,29 @@ def measured(teacher: LatentDiffusion, model: LatentDiffusion, options: argparse
     }
 
 
-def distilled(
-    teacher: LatentDiffusion, student: LatentDiffusion, config: DistilConfig
+def distil_student(
+    teacher: LatentDiffusion, unet: UNet2DConditionModel, config: DistilConfig
 ) -> tuple[LatentDiffusion, dict]:
     """Return a trained student, and how its training went."""
-    curve, begin = [], perf_counter()
-    model = distil(
-        config, teacher, student.unet, progress=lambda step, losses: curve.append((perf_counter(), losses))
-    )
-    gaps = [after[0] - before[0] for before, after in zip(curve, curve[1:], strict=False)]
-    tail = [losses for _, losses in curve[-min(50, len(curve)) :]]
+    moments, curve = [], []
+
+    def note(step: int, losses: dict[str, float]) -> None:
+        moments.append(perf_counter())
+        curve.append(losses)
+
+    begin = perf_counter()
+    model = distil(config, teacher, unet, progress=note)
+    gaps = [after - before for before, after in pairwise(moments)]
     return model, {
         "config": asdict(config),
         "seconds": perf_counter() - begin,
         "training_step_seconds": median(gaps) if gaps else None,
-        "first": curve[0][1],
-        "last": {name: sum(one[name] for one in tail) / len(tail) for name in LOSSES},
+        "first": curve[0],
+        "last": {name: fmean(losses[name] for losses in curve[-TAIL:]) for name in LOSSES},
     }
 
 
-def new(unet: UNet2DConditionModel) -> UNet2DConditionModel:
+def with_new_weights(unet: UNet2DConditionModel) -> UNet2DConditionModel:
     """Return a U-Net of the same shape with new weights."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -145,118 +160,106 @@ def students(teacher: LatentDiffusion) -> tuple[dict[str, UNet2DConditionModel],
     return made, reasons
 
 
-def rows(name: str, teacher: LatentDiffusion, options: argparse.Namespace) -> Iterator[dict]:
-    """Measure one line of a teacher's table after the other; sizes that cannot be made have a reason in place
-    of figures.
+def measure_teacher(name: str, teacher: LatentDiffusion, options: argparse.Namespace) -> Iterator[dict]:
+    """Measure one line of a teacher's table after the other.
+
+    Sizes that cannot be made have a reason in place of figures.
     """
+
+    def line(size: str, weights: str, trained: str, model: LatentDiffusion, **more: object) -> dict:
+        place = {"teacher": name, "size": size, "weights": weights, "trained": trained}
+        return {**place, **more, **measure(teacher, model, options)}
+
+    def distilled_lines(size: str, weights: str, unet: UNet2DConditionModel, lr: float) -> Iterator[dict]:
+        for trained, weight in FEATURE_WEIGHTS.items():
+            config = DistilConfig(
+                scenes=options.scenes,
+                training_steps=options.training_steps,
+                batch_size=options.batch,
+                lr=lr,
+                feature=weight,
+            )
+            model, training = distil_student(teacher, unet, config)
+            yield line(size, weights, trained, model, training=training)
+
     made, reasons = students(teacher)
-    config = DistilConfig(
-        scenes=options.scenes, training_steps=options.training_steps, batch_size=options.batch, lr=options.lr
-    )
-    yield {
-        "teacher": name,
-        "size": "full",
-        "weights": "its own",
-        "trained": "no",
-        **measured(teacher, teacher, options),
-    }
+    yield line("full", "its own", "no", teacher)
     for size, unet in made.items():
-        student, place = (
-            replace(teacher, unet=unet),
-            {"teacher": name, "size": size, "weights": "the teacher's"},
-        )
-        yield {**place, "trained": "no", **measured(teacher, student, options)}
-        for trained, weight in FEATURE_WEIGHTS.items():
-            model, training = distilled(teacher, student, replace(config, feature=weight))
-            yield {**place, "trained": trained, "training": training, **measured(teacher, model, options)}
-    for size in [*made][-1:]:
-        student = replace(teacher, unet=new(made[size]))
-        for trained, weight in FEATURE_WEIGHTS.items():
-            model, training = distilled(teacher, student, replace(config, feature=weight, lr=options.new_lr))
-            found = {
-                "weights": "new",
-                "trained": trained,
-                "training": training,
-                **measured(teacher, model, options),
-            }
-            yield {"teacher": name, "size": size, **found}
-    yield from ({"teacher": name, "size": size, "reason": reason} for size, reason in reasons.items())
+        yield line(size, "the teacher's", "no", replace(teacher, unet=unet))
+        yield from distilled_lines(size, "the teacher's", unet, options.lr)
+    if made:
+        smallest = list(made)[-1]
+        yield from distilled_lines(smallest, "new", with_new_weights(made[smallest]), options.new_lr)
+    for size, reason in reasons.items():
+        yield {"teacher": name, "size": size, "reason": reason}
 
 
 def cells(row: dict) -> list[str]:
     """Return one line of the table."""
-    seconds, found = row["step_seconds"], row["errors"]
+    found = row["errors"]
     return [
         row["teacher"],
         row["size"],
         row["weights"],
         row["trained"],
         f"{row['parameters']:,}",
-        f"{median(seconds):.3f} ({min(seconds):.3f}..{max(seconds):.3f})",
+        spread(row["step_seconds"]),
         f"{found['task']:.5f}",
         f"{found['output']:.2e}",
         f"{found['feature']:.3g}",
-        *(percent(row[name]["all"], interval=True) for name in MEASURES),
+        *(share_cell(row[measure]["all"], interval=True) for measure in MEASURES),
     ]
 
 
 def table(found: dict) -> str:
     """Return everything as Markdown."""
-    place = found["environment"]
     models = ", ".join(f"{name}: {model}" for name, model in found["models"].items())
-    lines = [
-        f"`{found['command']}` on {place['device']}, {place['threads']} threads, torch {place['versions']['torch']}, "
-        f"{place['date']}; models {models}",
-        "",
-        "| " + " | ".join(COLUMNS) + " |",
-        4 * "|---" + "|" + (len(COLUMNS) - 4) * "---:|",
-    ]
-    lines += ["| " + " | ".join(cells(row)) + " |" for row in found["rows"] if "reason" not in row]
-    lines += [
-        f"\n{row['teacher']}, {row['size']}: {row['reason']}." for row in found["rows"] if "reason" in row
-    ]
-    return "\n".join(lines)
+    made = [cells(row) for row in found["rows"] if "reason" not in row]
+    reasons = [row for row in found["rows"] if "reason" in row]
+    return page(
+        heading(found, f"models {models}"),
+        markdown_table(COLUMNS, made, align="llllr"),
+        *(f"{row['teacher']}, {row['size']}: {row['reason']}." for row in reasons),
+    )
 
 
 def measure_all(options: argparse.Namespace) -> dict:
     """Return all figures, and what they depend on."""
     device = choose_device(options.device)
-    models = {
-        name: LatentDiffusion.load(options.checkpoints / name, device=device, check=parse)
-        for name in options.teachers
-    }
-    names = ("training_steps", "batch", "scenes", "lr", "new_lr", "count", "seed")
-    numbers = " ".join(f"--{name} {getattr(options, name)}" for name in names)
+    folders = {name: options.checkpoints / name for name in options.teachers}
+    rows = []
+    for name, folder in folders.items():
+        teacher = LatentDiffusion.load(folder, device=device, check=parse)
+        rows += measure_teacher(name, teacher, options)
+    names = ("training_steps", "batch", "scenes", "lr", "new_lr", "count", "seed", "teachers")
     return {
-        "command": f"python benchmarks/block_removal.py {numbers} --teachers {' '.join(models)}",
+        "command": command_line(__file__, options, names),
         "environment": environment(device),
-        "models": {name: identity(options.checkpoints / name) for name in models},
-        "rows": [row for name, model in models.items() for row in rows(name, model, options)],
+        "models": {name: identity(folder) for name, folder in folders.items()},
+        "rows": rows,
     }
 
 
-def main() -> None:
-    """Measure, print, write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the options."""
+    parser = new_parser(__doc__, "block_removal")
     parser.add_argument("--training_steps", type=int, default=400, help="of each distillation")
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--batch", type=int, default=16, help="scenes in a training step")
     parser.add_argument("--scenes", type=int, default=2048, help="to distil on")
-    parser.add_argument("--lr", type=float, default=DistilConfig.lr)
-    parser.add_argument("--new_lr", type=float, default=1e-3, help="of the student with new weights")
+    parser.add_argument("--lr", type=float, default=DistilConfig.lr, help="learning rate")
+    parser.add_argument("--new_lr", type=float, default=1e-3, help="that of the student with new weights")
     parser.add_argument("--count", type=int, default=256, help="captions and scenes to measure on")
-    parser.add_argument(
-        "--seed",
-        type=int,
-        default=1_000_000,
-        help="of the captions and scenes measured on, and of their noise",
-    )
+    parser.add_argument("--seed", type=int, default=1_000_000, help="of these, and of their noise")
     parser.add_argument("--teachers", nargs="+", default=["scenes-f4"], help="folders in --checkpoints")
     parser.add_argument("--checkpoints", type=Path, default=CHECKPOINTS)
-    parser.add_argument("--device", help="cpu or cuda; the fastest there is if not given")
-    parser.add_argument("--output", type=Path, default=ROOT / "data" / "results" / "block_removal.json")
-    options = parser.parse_args()
+    add_machine_options(parser)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure, print, write."""
+    options = make_parser().parse_args(arguments)
+    set_threads(options)
     found = measure_all(options)
     save(found, table(found), options.output)
 

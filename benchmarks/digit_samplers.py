@@ -3,12 +3,13 @@
     python benchmarks/digit_samplers.py [--samples 360] [--seed 0] [--output data/results/digit_samplers.json]
 
 Each sampler draws from the shipped denoiser of digits, and from the conditional one at guidance 3 with every
-class asked for equally often. A second table changes the guidance scale. Prints the tables, and writes them
-as JSON and Markdown.
+class equally often. A second table changes the guidance scale. Prints the tables, and writes them as JSON and
+Markdown.
 
-    Frechet distance, precision, recall   samples against the training digits, in our classifier's features
-    diversity                             mean distance of two samples of one class, 1 = as in the training digits
-    control                               share of conditional samples in which the classifier sees the class asked for
+    Fréchet distance,   samples against the training digits, in our classifier's features
+    precision, recall
+    diversity           mean distance of two samples of one class, 1 = as in the training digits
+    control             share of conditional samples whose class the classifier recognises
 
 The line "real digits" is that of the 360 test digits: no sampler can be expected to do better with as many
 samples.
@@ -20,11 +21,19 @@ import argparse
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from time import perf_counter
 
 import torch
-from saving import save
+from common import (
+    add_machine_options,
+    command_line,
+    heading,
+    markdown_table,
+    new_parser,
+    page,
+    save,
+    set_threads,
+)
 from torch import Tensor
 
 from dhp_lab.codec.checkpoint import model_id
@@ -46,13 +55,19 @@ from dhp_lab.diffusion.samplers import (
     start,
 )
 from dhp_lab.diffusion.schedules import NoiseSchedule, geometric
-from dhp_lab.metrics.digit_classifier import digit_classifier, diversity, class_accuracy
+from dhp_lab.metrics.digit_classifier import class_accuracy, digit_classifier, diversity
 from dhp_lab.metrics.feature_distances import frechet_distance, precision_recall
 from dhp_lab.training.digit_denoiser import LESSONS, load_denoiser
 
-ROOT = Path(__file__).resolve().parents[1]
 SCALE = 3.0  # of guidance in the first table
 SCALES = (0.0, 1.0, 2.0, 3.0, 5.0, 7.5, 15.0)  # in the second
+DETERMINISTIC = (ddim, probability_flow)  # they draw no noise
+QUALITY = {
+    "frechet_distance": "Fréchet distance",
+    "precision": "precision",
+    "recall": "recall",
+    "diversity": "diversity",
+}
 
 
 @dataclass(frozen=True)
@@ -65,22 +80,22 @@ class Setting:
     schedule: NoiseSchedule | None = None
 
 
+CORRECTED = partial(predictor_corrector, corrector_steps=5)
 SETTINGS = (
     Setting("DDPM", 1000, ddpm),
     Setting("DDPM", 50, ddpm),
     *(Setting("DDIM", steps, ddim) for steps in (50, 20, 5)),
     *(Setting("Euler-Maruyama", steps, euler_maruyama) for steps in (1000, 200)),
     Setting("Euler-Maruyama, exploding", 1000, euler_maruyama, geometric(1000)),
-    Setting(
-        "predictor-corrector, exploding", 100, partial(predictor_corrector, corrector_steps=5), geometric(100)
-    ),
+    Setting("predictor-corrector, exploding", 100, CORRECTED, geometric(100)),
     *(Setting("probability flow (Heun)", steps, probability_flow) for steps in (25, 10)),
 )
+OF_SCALES = Setting("DDIM", 50, ddim)
 
 
 @dataclass(frozen=True)
 class Quality:
-    """What the judge says of a set of pictures; see the module's docstring."""
+    """How a set of pictures compares with the training digits; see the module's docstring."""
 
     frechet_distance: float
     precision: float
@@ -88,130 +103,127 @@ class Quality:
     diversity: float
 
 
-@dataclass(frozen=True)
-class Row:
-    """One sampler: its cost for one picture, its unconditional samples' quality, and its control at guidance
-    SCALE.
-    """
-
-    name: str
-    steps: int
-    evaluations: int
-    milliseconds: float
-    quality: Quality
-    control: float
-
-
-def judge(x: Tensor, labels: Tensor | None = None) -> Quality:
-    """Compare pictures with the training digits; labels None takes those that the classifier sees."""
+def quality(x: Tensor, labels: Tensor | None = None) -> Quality:
+    """Compare pictures with the training digits; labels None takes those that the classifier predicts."""
     digits, classifier = load_digits(), digit_classifier()
     real, found = classifier.features(digits.train), classifier.features(x)
-    seen = classifier.predict(x) if labels is None else labels
-    of_one = diversity(found, seen) / diversity(real, digits.train_labels)
-    return Quality(frechet_distance(real, found), *precision_recall(real, found), of_one)
+    classes = classifier.predict(x) if labels is None else labels
+    relative = diversity(found, classes) / diversity(real, digits.train_labels)
+    precision, recall = precision_recall(real, found)
+    return Quality(frechet_distance(real, found), precision, recall, relative)
 
 
 def draw(
-    setting: Setting, denoiser: Denoiser, known: NoiseSchedule, samples: int, seed: int
+    setting: Setting, denoiser: Denoiser, own_schedule: NoiseSchedule, samples: int, seed: int
 ) -> tuple[Tensor, int, float]:
-    """The samples at the data's grey levels, how often the denoiser was asked, and the seconds."""
-    generator, calls = torch.Generator().manual_seed(seed), []
+    """Return samples at the data's grey levels, the number of evaluations of the denoiser, and seconds."""
+    generator = torch.Generator().manual_seed(seed)
+    evaluations = 0
 
     def counted(x_t: Tensor, t: Tensor) -> Tensor:
-        calls.append(len(x_t))
+        nonlocal evaluations
+        evaluations += 1
         return denoiser(x_t, t)
 
-    schedule = setting.schedule or known
-    asked = counted if setting.schedule is None else rescaled(counted, known, schedule)
+    schedule = setting.schedule or own_schedule
+    evaluated = counted if setting.schedule is None else rescaled(counted, own_schedule, schedule)
     x_T = start(schedule, (samples, 1, SIDE, SIDE), generator=generator)
-    options = {"count": setting.steps} | (
-        {} if setting.sampler in (probability_flow, ddim) else {"generator": generator}
-    )
+    options = {"count": setting.steps}
+    if setting.sampler not in DETERMINISTIC:
+        options["generator"] = generator
     begin = perf_counter()
-    x = last(setting.sampler(asked, schedule, x_T, **options)).x
-    return round_to_levels(x), len(calls), perf_counter() - begin
+    x = last(setting.sampler(evaluated, schedule, x_T, **options)).x
+    return round_to_levels(x), evaluations, perf_counter() - begin
 
 
-def compare_samplers(samples: int, seed: int) -> Iterator[Row]:
-    """Measure every setting, one after the other."""
-    (free, free_config), (told, told_config) = (load_denoiser(name) for name in LESSONS)
+def compare_samplers(samples: int, seed: int, settings: tuple[Setting, ...] = SETTINGS) -> Iterator[dict]:
+    """Measure every setting, one after the other: cost of one picture, quality, control at guidance SCALE."""
+    (free, free_config), (conditional, config) = (load_denoiser(name) for name in LESSONS)
     labels = torch.arange(samples) % CLASSES
-    for setting in SETTINGS:
+    for setting in settings:
         x, evaluations, seconds = draw(setting, free, free_config.noise_schedule(), samples, seed)
-        denoiser = guided(told, labels, scale=SCALE, null=told.null)
-        obedient, _, _ = draw(setting, denoiser, told_config.noise_schedule(), samples, seed)
-        control = class_accuracy(obedient, labels)
-        yield Row(setting.name, setting.steps, evaluations, 1000 * seconds / samples, judge(x), control)
+        denoiser = guided(conditional, labels, scale=SCALE, null=conditional.null)
+        of_class, _, _ = draw(setting, denoiser, config.noise_schedule(), samples, seed)
+        yield {
+            "name": setting.name,
+            "steps": setting.steps,
+            "evaluations": evaluations,
+            "milliseconds": 1000 * seconds / samples,
+            "quality": asdict(quality(x)),
+            "control": class_accuracy(of_class, labels),
+        }
 
 
 def compare_scales(samples: int, seed: int) -> Iterator[dict]:
     """Measure guidance scales with DDIM in 50 steps."""
-    told, config = load_denoiser("digits-conditional")
+    conditional, config = load_denoiser("digits-conditional")
     labels = torch.arange(samples) % CLASSES
     for scale in SCALES:
-        denoiser = guided(told, labels, scale=scale, null=told.null)
-        x, _, _ = draw(Setting("DDIM", 50, ddim), denoiser, config.noise_schedule(), samples, seed)
-        yield {"scale": scale, "quality": judge(x, labels), "control": class_accuracy(x, labels)}
+        denoiser = guided(conditional, labels, scale=scale, null=conditional.null)
+        x, _, _ = draw(OF_SCALES, denoiser, config.noise_schedule(), samples, seed)
+        control = class_accuracy(x, labels)
+        yield {"scale": scale, "quality": asdict(quality(x, labels)), "control": control}
 
 
-def cells(quality: Quality) -> str:
-    """Return four cells of a Markdown table."""
-    return f"{quality.frechet_distance:.2f} | {quality.precision:.2f} | {quality.recall:.2f} | {quality.diversity:.2f}"
+def cells(row: dict) -> list[str]:
+    """Return the cells of quality and control."""
+    return [*(f"{row['quality'][name]:.2f}" for name in QUALITY), f"{row['control']:.1%}"]
 
 
-def tables(found: dict) -> str:
+def table(found: dict) -> str:
     """Return everything as Markdown."""
-    place, heads = found["environment"], "Fréchet distance | precision | recall | diversity"
-    lines = [
-        f"`{found['command']}` on {place['device']}, {place['threads']} threads, torch {place['versions']['torch']}, "
-        f"{place['date']}; {found['samples']} samples each",
-        "",
-        f"| sampler | steps | network evaluations | ms a picture | {heads} | control, guidance {SCALE:g} |",
-        "|" + 9 * "---|",
+    samplers = [
+        [row["name"], row["steps"], row["evaluations"], f"{row['milliseconds']:.1f}", *cells(row)]
+        for row in found["samplers"]
     ]
-    for row in found["samplers"]:
-        cost = f"{row.steps} | {row.evaluations} | {row.milliseconds:.1f}"
-        lines.append(f"| {row.name} | {cost} | {cells(row.quality)} | {row.control:.1%} |")
-    real = found["real"]
-    lines += [f"| real digits | | | | {cells(real['quality'])} | {real['control']:.1%} |", ""]
-    lines += [f"| guidance scale (DDIM, 50 steps) | {heads} | control |", "|" + 6 * "---|"]
-    lines += [
-        f"| {row['scale']:g} | {cells(row['quality'])} | {row['control']:.1%} |" for row in found["scales"]
-    ]
-    return "\n".join(lines)
+    samplers.append(["real digits", "", "", "", *cells(found["real"])])
+    heads = ["sampler", "steps", "network evaluations", "ms a picture", *QUALITY.values()]
+    scales = [[f"{row['scale']:g}", *cells(row)] for row in found["scales"]]
+    return page(
+        heading(found, f"{found['samples']} samples each"),
+        markdown_table([*heads, f"control, guidance {found['guidance']:g}"], samplers),
+        markdown_table(["guidance scale (DDIM, 50 steps)", *QUALITY.values(), "control"], scales, align="r"),
+    )
+
+
+def identity(name: str) -> str:
+    """Return a hash of a shipped denoiser's files."""
+    return model_id(*((CHECKPOINTS / name / file).read_bytes() for file in (CONFIG, WEIGHTS))).hex()
 
 
 def measure_all(options: argparse.Namespace) -> dict:
     """Return all figures, and what they depend on."""
     digits = load_digits()
-    control = class_accuracy(digits.test, digits.test_labels)
-    folders = {name: CHECKPOINTS / name for name in LESSONS}
+    real = asdict(quality(digits.test, digits.test_labels))
+    settings = tuple(setting for setting in SETTINGS if setting.steps <= options.most_steps)
     return {
-        "command": f"python benchmarks/digit_samplers.py --samples {options.samples} --seed {options.seed}",
+        "command": command_line(__file__, options, ["samples", "seed"]),
         "environment": environment(torch.device("cpu")),
-        "models": {
-            name: model_id(*((f / part).read_bytes() for part in (CONFIG, WEIGHTS))).hex()
-            for name, f in folders.items()
-        },
+        "models": {name: identity(name) for name in LESSONS},
         "samples": options.samples,
         "guidance": SCALE,
-        "real": {"quality": judge(digits.test, digits.test_labels), "control": control},
-        "samplers": list(compare_samplers(options.samples, options.seed)),
+        "real": {"quality": real, "control": class_accuracy(digits.test, digits.test_labels)},
+        "samplers": list(compare_samplers(options.samples, options.seed, settings)),
         "scales": list(compare_scales(options.samples, options.seed)),
     }
 
 
-def main() -> None:
-    """Measure, print, write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the options."""
+    parser = new_parser(__doc__, "digit_samplers")
     parser.add_argument("--samples", type=int, default=360, help="pictures for each figure")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=ROOT / "data" / "results" / "digit_samplers.json")
-    options = parser.parse_args()
+    parser.add_argument("--most_steps", type=int, default=1000, help="leave out samplers of more steps")
+    add_machine_options(parser, device=False)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure, print, write."""
+    options = make_parser().parse_args(arguments)
+    set_threads(options)
     found = measure_all(options)
-    save(found, tables(found), options.output, default=asdict)
+    save(found, table(found), options.output)
 
 
 if __name__ == "__main__":

@@ -1,89 +1,94 @@
 """Do the tiles into which a large picture is cut leave a seam?
 
-    python benchmarks/tiling_seams.py [--model_path DIR] [--tile 32] [--output data/results/tiling.json]
+    python benchmarks/tiling_seams.py [--model_path DIR] [--tile 32] [--width 1536] [--height 1024]
+                                      [--output data/results/tiling.json]
 
-Codes and decodes one photo whole and in tiles, prints the greatest differences and writes them as JSON and
+Codes and decodes one picture whole and in tiles, prints the greatest differences and writes them as JSON and
 Markdown: of the latents in quantiser steps, of the decoded picture in 8-bit levels, and the same within 2
-pixels of a square's edge.
+pixels of a tile's edge.
 """
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import torch
-from codec_speed import mosaic
-from saving import save
+from common import command_line, heading, load_codec, markdown_table, mosaic, new_parser, page, save
+from torch import Tensor
 
 from dhp_lab.codec.bits.lambdas import lambda_code
 from dhp_lab.codec.model import DiffusionHyperprior
-from dhp_lab.codec.networks.lapped import BLOCK
 
-ROOT = Path(__file__).resolve().parents[1]
 LAMBDA_RATES = (1e-2, 1e-3, 1e-4)
-SIZE = (1536, 1024)
+WHOLE = 10**6  # a tile that no picture fills
+EDGE = 2  # pixels on both sides of a tile's edge that count as near it
+
+
+def near_edges(height: int, width: int, side: int) -> Tensor:
+    """(H, W) bool: whether a pixel is near the edge of a tile with this side."""
+    rows, cols = (torch.arange(length) % side for length in (height, width))
+    near_row, near_col = ((at < EDGE) | (at >= side - EDGE) for at in (rows, cols))
+    return near_row[:, None] | near_col[None, :]
 
 
 @torch.no_grad()
-def differences(
-    model: DiffusionHyperprior, x: torch.Tensor, lambda_rate: float, tile: int
-) -> dict[str, float]:
-    """Greatest differences between the whole picture and its tiles; all levels are of 255."""
+def differences(model: DiffusionHyperprior, x: Tensor, lambda_rate: float, tile: int) -> dict[str, float]:
+    """Return the greatest differences between the whole picture and its tiles; all levels are of 255."""
     latents = model.encode(x, [lambda_code(lambda_rate)])
-    known, delta = model.known(latents), latents.log2_delta.exp2()
+    state = model.decoder_state(latents)
     y = model.analyse(x, latents.log2_delta, tile=tile)
-    y_hat = model.denoise(known, steps=1)
-    whole, parts = (
-        255 * model.synthesise(y_hat, latents.log2_delta, x.shape[-2:], tile=t).clamp(0, 1)
-        for t in (10**6, tile)
+    y_hat = model.sampler.sample(state, steps=1)
+    whole, tiled = (
+        255 * model.synthesise(y_hat, latents.log2_delta, x.shape[-2:], tile=side).clamp(0, 1)
+        for side in (WHOLE, tile)
     )
-    gap = (whole - parts).abs().amax((0, 1))  # (H, W)
-    rows, cols = (torch.arange(side) % (BLOCK * tile) for side in gap.shape)
-    near = [(edge < 2) | (edge >= BLOCK * tile - 2) for edge in (rows, cols)]
-    seams = gap[near[0][:, None] | near[1][None, :]]
+    gap = (whole - tiled).abs().amax((0, 1))  # (H, W)
+    seams = gap[near_edges(*gap.shape, model.block * tile)]
     return {
         "lambda_rate": lambda_rate,
-        "latents_in_steps": ((y - latents.y).abs().max() / delta).item(),
+        "latents_in_steps": ((y - latents.y).abs() / state.delta).max().item(),
         "picture_in_levels": gap.max().item(),
         "picture_near_seams_in_levels": seams.max().item(),
         "mean_in_levels": gap.mean().item(),
-        "pixels_that_differ_after_rounding": ((whole.round() != parts.round()).float().mean()).item(),
+        "pixels_that_differ_after_rounding": (whole.round() != tiled.round()).float().mean().item(),
     }
 
 
 def table(found: dict) -> str:
     """Return all figures as Markdown."""
+    width, height = found["picture"]
     names = list(found["rows"][0])
-    lines = [
-        f"`{found['command']}`, a picture of {found['picture'][0]} x {found['picture'][1]}; model {found['model_id']}",
-        "",
-        "| " + " | ".join(name.replace("_", " ") for name in names) + " |",
-        "|---:" * len(names) + "|",
-    ]
-    return "\n".join(
-        [*lines, *("| " + " | ".join(f"{row[name]:.3g}" for name in names) + " |" for row in found["rows"])]
+    return page(
+        heading(found, f"a picture of {width} x {height}", f"model {found['model_id']}"),
+        markdown_table(
+            [name.replace("_", " ") for name in names],
+            [[f"{row[name]:.3g}" for name in names] for row in found["rows"]],
+            align="r",
+        ),
     )
 
 
-def main() -> None:
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the options."""
+    parser = new_parser(__doc__, "tiling")
+    parser.add_argument("--model_path", help="the shipped checkpoint if not given")
+    parser.add_argument("--tile", type=int, default=32, help="side of a tile, in latents of 16 pixels")
+    parser.add_argument("--width", type=int, default=1536, help="of the picture, in pixels")
+    parser.add_argument("--height", type=int, default=1024)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model_path", default=str(ROOT / "data" / "checkpoints" / "diffusion-hyperprior"))
-    parser.add_argument("--tile", type=int, default=32, help="side of a square in latents of 16 pixels")
-    parser.add_argument("--output", type=Path, default=ROOT / "data" / "results" / "tiling.json")
-    options = parser.parse_args()
-    model = DiffusionHyperprior.from_pretrained(options.model_path)
-    rows = [differences(model, mosaic(*SIZE), lambda_rate, options.tile) for lambda_rate in LAMBDA_RATES]
-    command = f"python benchmarks/tiling_seams.py --tile {options.tile}"
+    options = make_parser().parse_args(arguments)
+    model = load_codec(options.model_path)
+    x = mosaic(options.width, options.height)
     found = {
-        "command": command,
+        "command": command_line(__file__, options, ["tile"]),
         "model_id": model.model_id.hex(),
-        "picture": SIZE,
+        "picture": [options.width, options.height],
         "tile": options.tile,
-        "rows": rows,
+        "rows": [differences(model, x, rate, options.tile) for rate in LAMBDA_RATES],
     }
     save(found, table(found), options.output)
 

@@ -108,23 +108,23 @@ def test_the_u_net_alone_is_what_diffusers_u_net_says(model, decoder_state):
 def test_each_part_adds_something_and_the_codec_stays_as_it_is(model, decoder_state):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     told = [
-        one.denoise(decoder_state, steps=1)
+        one.sampler.sample(decoder_state, steps=1)
         for one in (lesson.unet_alone(model), lesson.without_adapter(model), model)
     ]
     assert largest(told[0] - told[1]) > 1e-3 and largest(told[1] - told[2]) > 1e-3
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-    assert torch.equal(told[2], model.denoise(decoder_state, steps=1))
+    assert torch.equal(told[2], model.sampler.sample(decoder_state, steps=1))
 
 
 @torch.no_grad()
 def test_another_u_net_takes_the_place_of_the_codecs(model, decoder_state):
     own = model.denoiser.unet.network
     same = lesson.with_unet(model, own)
-    assert torch.equal(same.denoise(decoder_state, steps=1), model.denoise(decoder_state, steps=1))
+    assert torch.equal(same.sampler.sample(decoder_state, steps=1), model.sampler.sample(decoder_state, steps=1))
     other = lesson.with_unet(model, own)
     other.denoiser.unet.network.conv_out.bias += 1
-    assert largest(other.denoise(decoder_state, steps=1) - same.denoise(decoder_state, steps=1)) > 0.01
-    assert torch.equal(same.denoise(decoder_state, steps=1), model.denoise(decoder_state, steps=1))
+    assert largest(other.sampler.sample(decoder_state, steps=1) - same.sampler.sample(decoder_state, steps=1)) > 0.01
+    assert torch.equal(same.sampler.sample(decoder_state, steps=1), model.sampler.sample(decoder_state, steps=1))
     assert other.g_s.decoder.network is model.g_s.decoder.network  # the VAE is not copied
 
 
@@ -150,7 +150,7 @@ def test_block_removal_is_shown_as_measured(tmp_path):
         "step_seconds": [0.3, 0.1, 0.2],
         "errors": {"task": 0.6, "output": 1.5e-3, "feature": 0.05},
         "placed": {"all": {"share": 0.875}},
-        "obeyed": {"all": {"share": 0.8}},
+        "matches": {"all": {"share": 0.8}},
     }
     none = {"teacher": "scenes-f8", "size": "base", "reason": "no <layer>"}
     found = {
@@ -180,7 +180,7 @@ def test_the_walk_goes_down_the_folders_times(model, coded):
     assert schedule.sigma(walk[0]).item() == pytest.approx(model.step_size(1e-1) / math.sqrt(12), rel=1e-6)
     decoder_state = decode_latents(model, **model.compress(new_scenes(1), 1e-1))
     levels = [
-        level.flatten()[0].item() * model.step_size(1e-1) for level in model.noise_levels(decoder_state, 4)
+        level.flatten()[0].item() * model.step_size(1e-1) for level in model.sampler.noise_levels(decoder_state, 4)
     ]
     assert (
         np.allclose(schedule.sigma(torch.tensor(walk)), levels, rtol=1e-4)

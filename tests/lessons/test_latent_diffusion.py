@@ -169,7 +169,7 @@ def test_costs_are_shown_as_measured(tmp_path):
         assert words in text, words
 
 
-def test_obedience_is_shown_as_measured(tmp_path):
+def test_caption_accuracy_is_shown_as_measured(tmp_path):
     def shares(*values):
         names = ("all", "one thing", "two", "three")
         return {name: value and {"share": value} for name, value in zip(names, values, strict=True)}
@@ -177,7 +177,7 @@ def test_obedience_is_shown_as_measured(tmp_path):
     drawn = {
         "name": "drawn scenes",
         "placed": shares(1.0, 1.0, 1.0, None),
-        "obeyed": shares(0.995, 1.0, 1.0, None),
+        "matches": shares(0.995, 1.0, 1.0, None),
     }
     model = {
         "name": "f = 8",
@@ -185,11 +185,11 @@ def test_obedience_is_shown_as_measured(tmp_path):
         "guidance": 4.0,
         "steps": 25,
         "placed": shares(0.875, 0.9, 0.85, 0.8),
-        "obeyed": shares(0.5, 1, 1, 1),
+        "matches": shares(0.5, 1, 1, 1),
     }
     found = {"command": "python it", "environment": PLACE, "count": 512, "rows": [drawn, model]}
-    (tmp_path / "obedience.json").write_text(json.dumps(found))
-    text = lesson.measured_obedience(tmp_path / "obedience.json").text
+    (tmp_path / "accuracy.json").write_text(json.dumps(found))
+    text = lesson.measured_accuracy(tmp_path / "accuracy.json").text
     for words in (
         "512 captions",
         "of one thing",

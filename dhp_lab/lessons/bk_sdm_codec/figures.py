@@ -164,7 +164,7 @@ def measured_removal(file: Path = RESULTS / "block_removal.json") -> Html:
                 f"{median(row['step_seconds']):.3f}",
                 f"{row['errors']['output']:.1e}",
                 f"{row['placed']['all']['share']:.1%}",
-                f"{row['obeyed']['all']['share']:.1%}",
+                f"{row['matches']['all']['share']:.1%}",
             ]
         )
     header = [

@@ -8,7 +8,7 @@
 | `rate_distortion_figure` | error against bits, from nothing received to the file without loss                |
 | `file_bits`              | the bits of a real file of a picture                                              |
 | `measured_cost`          | what benchmarks/latent_cost.py has found, as a table                              |
-| `measured_obedience`     | what benchmarks/caption_obedience.py has found, as a table                        |
+| `measured_accuracy`      | what benchmarks/caption_accuracy.py has found, as a table                         |
 | `SceneDraws`             | pictures for the explorer's caption, f, steps, guidance and seed                  |
 """
 
@@ -156,14 +156,14 @@ def measured_cost(file: Path = RESULTS / "latent_cost.json") -> Html:
     )
 
 
-def measured_obedience(file: Path = RESULTS / "caption_obedience.json") -> Html:
-    """What benchmarks/caption_obedience.py has found of the shipped models and of drawn scenes, with the
+def measured_accuracy(file: Path = RESULTS / "caption_accuracy.json") -> Html:
+    """What benchmarks/caption_accuracy.py has found of the shipped models and of drawn scenes, with the
     command that did.
     """
     found, rows = json.loads(file.read_bytes()), []
     for row in found["rows"]:
         kinds = [part for name, part in row["placed"].items() if name != "all"]
-        parts = [row["placed"]["all"], *kinds, row["obeyed"]["all"]]
+        parts = [row["placed"]["all"], *kinds, row["matches"]["all"]]
         setting = [f"{row['guidance']:g}", row["steps"]] if "f" in row else ["", ""]
         rows.append(
             [row["name"], *setting, *("-" if part is None else f"{part['share']:.1%}" for part in parts)]
