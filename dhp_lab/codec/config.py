@@ -66,5 +66,5 @@ class CodecConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, object], folder: Path) -> CodecConfig:
-        """The inverse of ``to_dict``, without the name of the kind. Errors as for the class, and TypeError."""
+        """The inverse of ``to_dict``, without the kind's name. Errors as for the class, and TypeError."""
         return cls(**values)

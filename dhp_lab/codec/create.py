@@ -115,7 +115,7 @@ def empty_prompt(folder: str | Path) -> Tensor:
 
 
 def _error_cost(model: DiffusionHyperprior) -> float:
-    """c: the MSE of a picture for an error in y of variance 1, measured at a hundredth of it on unit latents."""
+    """c: the MSE of a picture for an error in y of variance 1, measured at 0.01 of it on unit latents."""
     generator = torch.Generator().manual_seed(0)
     y, noise = (torch.randn(1, model.M, PROBE, PROBE, generator=generator) for _ in range(2))
     size, zero = (model.block * PROBE,) * 2, torch.zeros(1)

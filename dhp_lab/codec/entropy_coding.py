@@ -117,12 +117,12 @@ def _decode_y(
             values[coded] = read[-1].float()
         values = values.mT.to(first.mean.device)  # (1, n, C)
         model.context.observe(group, first, seen, values, shift)
-        for whole, part in ((mean, gaussian.mean), (log2_scale, gaussian.log2_scale), (symbols, values)):
-            group.scatter(whole, part)
+        group.scatter_all((mean, log2_scale, symbols), (*gaussian, values))
     found = torch.cat(read)
     if len(found) and not y_bytes:
         raise BitstreamError(
-            f"y has 0 bytes where {len(found)} symbols are missing: fetch the file again, or see a preview of z alone"
+            f"y has 0 bytes where {len(found)} symbols are missing: fetch the file again, "
+            "or see a preview of z alone"
         )
     check_symbols("y", found, crc)
     return symbols, Gaussian(mean, log2_scale)

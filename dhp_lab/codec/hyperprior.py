@@ -190,7 +190,7 @@ class Hyperprior(CompressionModel):
     # pictures to latents, for files and in training
 
     def encode(self, x: Tensor, codes: list[int]) -> Latents:
-        """Encode pictures with a lambda code each: the numbers that the entropy coder writes. For eval mode."""
+        """Encode pictures with a lambda code each: the numbers that are written. For eval mode."""
         fixed = [self.gain.fixed_point(code) / 2**FRACTION_BITS for code in codes]
         log2_delta = x.new_tensor(fixed)
         y = self.analyse(x, log2_delta)
@@ -206,8 +206,7 @@ class Hyperprior(CompressionModel):
             gaussian, shift = self.context.predict(group, first, seen, log2_delta, exact=True)
             coded = self._quantise(group.gather(steps) - gaussian.mean, gaussian.log2_scale)
             self.context.observe(group, first, seen, coded, shift)
-            for whole, values in ((mean, gaussian.mean), (log2_scale, gaussian.log2_scale), (symbols, coded)):
-                group.scatter(whole, values)
+            group.scatter_all((mean, log2_scale, symbols), (*gaussian, coded))
         return self._latents(y, z, z_symbols, symbols, first, Gaussian(mean, log2_scale), log2_delta)
 
     def training_latents(self, x: Tensor, lambda_rate: Tensor) -> Latents:
@@ -235,8 +234,7 @@ class Hyperprior(CompressionModel):
             rounded = self._quantise(residual.detach(), gaussian.log2_scale)
             self.context.observe(group, first, seen, rounded, shift)
             coded = residual + (rounded - residual).detach()
-            for whole, values in ((mean, gaussian.mean), (log2_scale, gaussian.log2_scale), (symbols, coded)):
-                group.scatter(whole, values)
+            group.scatter_all((mean, log2_scale, symbols), (*gaussian, coded))
         return self._latents(y, z, z_symbols, symbols, first, Gaussian(mean, log2_scale), log2_delta)
 
     def _latents(
@@ -268,7 +266,8 @@ class Hyperprior(CompressionModel):
 
         Args:
             noise: for training, uniform in [-1/2, 1/2], as y: the proxy of rounding (Ballé et al. 2017) in
-                the place of symbols; None, in train mode, draws it from torch's own generator, as CompressAI does.
+                the place of symbols; None, in train mode, draws it from torch's own generator, as CompressAI
+                does.
         """
         if not self.sends_y:
             return {"y": torch.ones_like(latents.y), "z": latents.z_likelihood}

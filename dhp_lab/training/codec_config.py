@@ -88,7 +88,8 @@ class TrainingConfig:
             )
         if self.bk_sdm_path is None and (self.use_pretrained_vae, self.use_pretrained_unet) != (None, None):
             raise ValueError(
-                "use_pretrained_vae and use_pretrained_unet choose parts of a folder: name it with bk_sdm_path"
+                "use_pretrained_vae and use_pretrained_unet choose parts of a folder: "
+                "name it with bk_sdm_path"
             )
 
     def model(self) -> DiffusionHyperprior:

@@ -1,12 +1,13 @@
 """What training the codec minimises: MSE + lambda * bpp, over pictures that each have a lambda of their own.
 
-The sum over very different lambdas is balanced by a weight lambda^-1/2 for each picture: at the optimum MSE falls
-about linearly with lambda, so without it the largest lambda would own the gradient, and with lambda^-1 the smallest.
+The sum over very different lambdas is balanced by a weight lambda^-1/2 for each picture: at the optimum MSE
+falls about linearly with lambda, so without it the largest lambda would own the gradient, and with lambda^-1
+the smallest.
 
-The denoiser's loss is the squared error of the picture that g_s makes of K = 1, divided by that of K = 0, so that
-every picture and rate counts alike: 1 at the start, and -10 log10 of it is the gain in dB. The lower noise levels,
-which K > 1 visits, are learnt in the latents: the squared error divided by that of the single-latent posterior, and
-for D's log_variance_head the Gaussian log-likelihood of D's own error.
+The denoiser's loss is the squared error of the picture that g_s makes of K = 1, divided by that of K = 0, so
+that every picture and rate counts alike: 1 at the start, and -10 log10 of it is the gain in dB. The lower
+noise levels, which K > 1 visits, are learnt in the latents: the squared error divided by that of the
+single-latent posterior, and for D's log_variance_head the Gaussian log-likelihood of D's own error.
 
 | loss                  | trains                         | where                                    |
 |-----------------------|--------------------------------|------------------------------------------|
@@ -69,7 +70,8 @@ class CodecObjective(nn.Module):
         lambda_rate: one trade-off to train for; None draws from ``CodecConfig.lambda_range``.
         seed: of the generator that everything random here is drawn from.
         chain_noise: of the states below t*, standard normal unless an experiment says otherwise.
-        denoiser_symbols: what D sees in the place of the symbols, from the latents and the generator; None: the symbols.
+        denoiser_symbols: what D sees in the place of the symbols, from the latents and the generator; None:
+            the symbols.
     """
 
     def __init__(
@@ -138,8 +140,8 @@ class CodecObjective(nn.Module):
     def _mixed(self, y: Tensor, state: DecoderState, y_hat: Tensor) -> Tensor:
         """K = 1 for most pictures, K = 0 or y itself for some.
 
-        D sees detached inputs; the encoder's gradient passes straight through, by way of y_hat, so that Delta's gradient
-        still contains the rounding error.
+        D sees detached inputs; the encoder's gradient passes straight through, by way of y_hat, so that
+        Delta's gradient still contains the rounding error.
         """
         one_step = self.model.sampler.sample(state, steps=1) + (y_hat - y_hat.detach())
         draw = self.draw(len(y_hat))
@@ -147,7 +149,7 @@ class CodecObjective(nn.Module):
         return torch.where(draw > 1 - CLEAN_SHARE, y, mixed)
 
     def _with_denoiser_symbols(self, latents: Latents) -> DecoderState:
-        """What D sees of the latents: the decoder's state, unless an experiment puts other symbols into it."""
+        """What D sees of the latents: the decoder's state, or one with an experiment's symbols."""
         state = self.model.decoder_state(latents)
         if self.denoiser_symbols is None or not self.model.sends_y:
             return state
@@ -156,7 +158,9 @@ class CodecObjective(nn.Module):
     # the denoiser
 
     def denoiser_losses(self, x: Tensor, latents: Latents) -> dict[str, Tensor]:
-        """The denoiser's stage: K = 1 against K = 0 in the picture where y is sent, and the lower levels in the latents."""
+        """The denoiser's stage: K = 1 against K = 0 in the picture where y is sent, and the lower levels in
+        the latents.
+        """
         state = self._with_denoiser_symbols(latents).detach().with_moments()
         error, surprise = self.latent_losses(latents, state)
         report = {"loss in latents": error.detach(), "surprise": surprise.detach()}
@@ -188,8 +192,8 @@ class CodecObjective(nn.Module):
         """D at noise levels drawn for each picture.
 
         Returns:
-            its squared error divided by that of the single-latent posterior; and how much worse that error is predicted,
-            in nats for a latent, than if the posterior's variance were the truth.
+            its squared error divided by that of the single-latent posterior; and how much worse that error is
+            predicted, in nats for a latent, than if the posterior's variance were the truth.
         """
         hidden = (self.draw(len(latents.y)) < UNKNOWN_SHARE) | (state.decoded[:, :, :1, :1] == 0)
         state, residual = self._partly_hidden(latents, state, hidden)
@@ -207,7 +211,9 @@ class CodecObjective(nn.Module):
     def _partly_hidden(
         self, latents: Latents, state: DecoderState, hidden: Tensor
     ) -> tuple[DecoderState, Tensor]:
-        """The state with z alone for the pictures that are ``hidden`` (B, 1, 1, 1), and the residual to its mean."""
+        """The state with z alone for the pictures that are ``hidden`` (B, 1, 1, 1), and the residual to its
+        mean.
+        """
         z_alone = self.model.decoder_state(latents, decoded=False).detach()
         fields = {
             name: torch.where(hidden, getattr(z_alone, name), getattr(state, name))
@@ -217,7 +223,9 @@ class CodecObjective(nn.Module):
         return replace(state, **fields), residual
 
     def _noise_levels(self, hidden: Tensor, state: DecoderState) -> Tensor:
-        """(B, 1, 1, 1) steps: below 1/sqrt(12) where bins are decoded, up to the schedule's last where they are not."""
+        """(B, 1, 1, 1) steps: below 1/sqrt(12) where bins are decoded, up to the schedule's last where they
+        are not.
+        """
         draw, schedule = self.draw(len(hidden)), self.model.noise_schedule
         top = schedule.sigma(self.model.config.diffusion_steps).item() * self.model.latent_scale / state.delta
         log_uniform = torch.exp(math.log(LEAST_SIGMA) + draw * (top / LEAST_SIGMA).log())
@@ -226,14 +234,18 @@ class CodecObjective(nn.Module):
     # latents that are not coded
 
     def unsent_rate_loss(self, latents: Latents) -> Tensor:
-        """Bits for each latent where z alone is sent: no file contains them, but h_s learns mean and scale from them."""
+        """Bits for each latent where z alone is sent: no file contains them, but h_s learns mean and scale
+        from them.
+        """
         steps = (latents.y / latents.log2_delta.exp2().view(-1, 1, 1, 1)).detach()
         residual = steps - latents.mean + uniform_noise(latents.residual, self.generator)
         likelihood = self.model.gaussian_conditional._likelihood(residual, latents.scale)
         return -self.model.gaussian_conditional.likelihood_lower_bound(likelihood).log2().mean()
 
     def unsent_scale_loss(self, latents: Latents) -> Tensor:
-        """The Gaussian log-likelihood of latents that the coder leaves out: the file's bits teach nothing of them."""
+        """The Gaussian log-likelihood of latents that the coder leaves out: the file's bits teach nothing of
+        them.
+        """
         residual = self.model.normalised_residual(latents.residual, latents.log2_scale).detach()
         log2_scale = latents.log2_scale.clamp(min=LEAST_LOG2_SCALE)
         nats = 0.5 * (residual / log2_scale.exp2()).square() + math.log(2) * log2_scale
@@ -243,7 +255,7 @@ class CodecObjective(nn.Module):
 
     @torch.no_grad()
     def validate(self, x: Tensor, denoise: bool) -> list[dict]:
-        """One row for each validation lambda: real rounding, estimated bits, K = 1 if ``denoise`` else K = 0."""
+        """A row for each validation lambda: real rounding, estimated bits, K = 1 if ``denoise`` else 0."""
         x = x.to(self.model.log2_spread.device)
         lambdas = COARSE_LAMBDAS if self.model.config.lambda_range[0] >= 1e-3 else VALIDATION_LAMBDAS
         rows = []
@@ -256,7 +268,7 @@ class CodecObjective(nn.Module):
         return rows
 
     def optimizer_groups(self, stage: str, lr: float) -> list[dict]:
-        """Adam's parameter groups for a stage, each with its share of the learning rate; all else is frozen."""
+        """Adam's parameter groups for a stage, with their learning rates; all else is frozen."""
         shares = {"transforms": 1.0, "lapped": LAPPED_SHARE, "context": LATE_SHARE, "denoiser": LATE_SHARE}
         trained = {"codec": set(shares) - {"denoiser"}, "denoiser": {"denoiser"}, "joint": set(shares)}[stage]
         self.model.requires_grad_(False)

@@ -1,4 +1,4 @@
-"""The exact state of a training run in one safetensors file: weights, average, optimiser, random state, step."""
+"""The exact state of a training run in one file: weights, average, optimiser, random state, step."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
 """Training the codec: one loop on Accelerate, three stages (codec, denoiser, joint), exact resume.
 
-    codec     transforms, hyperprior and gain curve; straight-through rounding for g_s, uniform noise for the rate
-    denoiser  the codec is frozen; D learns K = 1 through the frozen g_s, and the lower noise levels in the latents
+    codec     transforms, hyperprior, gain curve; straight-through rounding for g_s, uniform noise for rate
+    denoiser  the codec is frozen; D learns K = 1 through the frozen g_s, and lower noise levels in latents
     joint     everything, with D left out in a share of the pictures so that K = 0 stays an honest decode
 
-A batch is a function of (seed, step) alone and the random states are saved, so a resumed run repeats an unbroken one.
+A batch is a function of (seed, step) alone and the random states are saved, so a resumed run repeats an
+unbroken one.
 
     accelerate launch -m dhp_lab.cli train --data_path photos ...       # several GPUs or machines
 """
@@ -114,8 +115,8 @@ class Trainer:
                 save_model(self.out / "final_checkpoint", self.model.config, self._averaged())
         except OSError as error:
             raise TrainingError(
-                f"cannot write to {self.out}: {error.strerror or error}; the last good checkpoint there is intact. "
-                "Make room, then go on with --resume"
+                f"cannot write to {self.out}: {error.strerror or error}; "
+                "the last good checkpoint there is intact. Make room, then go on with --resume"
             ) from None
         except KeyboardInterrupt:
             self._save()
@@ -290,7 +291,7 @@ class Trainer:
         log.info("resumed at step %d", self.step)
 
     def _in_memory_order(self, state: TrainingState) -> dict[int, dict[str, Tensor]]:
-        """The optimiser's moments in the memory order of their parameters, which the fused optimiser assumes."""
+        """The optimiser's moments in the memory order of their parameters, as the fused one assumes."""
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         ordered: dict[int, dict[str, Tensor]] = {}
         for number, tensors in state.optimizer.items():

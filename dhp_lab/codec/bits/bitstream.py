@@ -12,7 +12,7 @@ preview.
 | 6      | 4     | height H in pixels, at least 16                                                           |
 | 10     | 4     | width W in pixels, at least 16                                                            |
 | 14     | 8     | model id: first 8 bytes of the sha256 of configuration and weights                        |
-| 22     | 2     | side: lambda code c, lambda = 2^(c/2048 - 20), 140 <= c <= 34157 (lambda = 1e-6 .. 1e-1)   |
+| 22     | 2     | side: lambda code c, 140 .. 34157: lambda = 2^(c/2048 - 20) = 1e-6 .. 1e-1                 |
 | 24     | 4     | side: CRC32 of the decoded symbols of z (the decoder checks it)                           |
 | 28     | 4     | side: CRC32 of the decoded symbols of y (the decoder checks it)                           |
 | 32     | 4     | length of z in bytes, at least 1                                                          |
@@ -181,8 +181,9 @@ def read(data: bytes, *, max_pixels: int = 100_000_000, allow_truncated: bool = 
     pixels = header.height * header.width
     if pixels > max_pixels:
         raise BitstreamError(
-            f"picture too large: {header.width} x {header.height} = {pixels} pixels, the limit is {max_pixels} "
-            f"(bytes 6-13): if you trust the file, raise the limit (--max_megapixels {-(-pixels // 1_000_000)})"
+            f"picture too large: {header.width} x {header.height} = {pixels} pixels, the limit is "
+            f"{max_pixels} (bytes 6-13): if you trust the file, raise the limit "
+            f"(--max_megapixels {-(-pixels // 1_000_000)})"
         )
     whole = _is_whole(len(data), header, allow_truncated)
     if whole and (crc := zlib.crc32(data[HEADER_BYTES:])) != header.payload_crc:
@@ -240,12 +241,14 @@ def _read_header(data: bytes) -> _Header:
         )
     if len(data) < HEADER_BYTES:
         raise BitstreamError(
-            f"truncated header: {len(data)} of {HEADER_BYTES} bytes, {HEADER_BYTES - len(data)} are missing: copy again"
+            f"truncated header: {len(data)} of {HEADER_BYTES} bytes, "
+            f"{HEADER_BYTES - len(data)} are missing: copy again"
         )
     fields, (stored,) = bytes(data[:44]), _CRC.unpack_from(data, 44)
     if (crc := zlib.crc32(fields)) != stored:
         raise BitstreamError(
-            f"damaged header: CRC32 of bytes 0-43 is {crc:08x}, stored is {stored:08x} (byte 44): copy it again"
+            f"damaged header: CRC32 of bytes 0-43 is {crc:08x}, stored is {stored:08x} (byte 44): "
+            "copy it again"
         )
     header = _Header(*_FIELDS.unpack(fields))
     if problem := _problem(header):

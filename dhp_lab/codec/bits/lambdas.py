@@ -17,7 +17,8 @@ def check_lambda(lambda_rate: float) -> float:
     """
     if not (LAMBDA_MIN <= lambda_rate <= LAMBDA_MAX):
         raise ValueError(
-            f"lambda_rate must lie in [{LAMBDA_MIN:g}, {LAMBDA_MAX:g}], got {lambda_rate}; larger gives a smaller file"
+            f"lambda_rate must lie in [{LAMBDA_MIN:g}, {LAMBDA_MAX:g}], got {lambda_rate}; "
+            "larger gives a smaller file"
         )
     return float(lambda_rate)
 

@@ -69,7 +69,8 @@ def rans_encode(symbols: Tensor, indexes: Tensor, tables: CoderTables) -> bytes:
     least, most = int(symbols.min()), int(symbols.max())
     if least < -SYMBOL_LIMIT or most > SYMBOL_LIMIT:  # the coder would never return
         raise ValueError(
-            f"symbols must lie within {SYMBOL_LIMIT}, got {least} .. {most}: is every pixel and every weight finite?"
+            f"symbols must lie within {SYMBOL_LIMIT}, got {least} .. {most}: "
+            "is every pixel and every weight finite?"
         )
     padding = [0] * (FEWEST - len(symbols))
     return ans.RansEncoder().encode_with_indexes(
@@ -115,7 +116,7 @@ def guarded(data: bytes, most: int) -> bytes:
 
 
 def symbol_crc(symbols: Tensor) -> int:
-    """CRC32 of whole numbers as little-endian int32: equal on encoder and decoder, or the picture is wrong."""
+    """CRC32 of whole numbers as little-endian int32: equal in encoder and decoder, or the picture is wrong."""
     return zlib.crc32(symbols.detach().cpu().numpy().astype("<i4").tobytes())
 
 

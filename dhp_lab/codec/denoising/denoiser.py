@@ -18,7 +18,8 @@ g_s was trained on q and has learnt to live with its errors, so each channel has
 ``posterior_weight``, of the way from q to m; it starts at 0, where K = 1 is K = 0. D adds what neighbouring
 latents and channels contribute:
 
-    D = base + sqrt(variance) * network,     E[(residual - D)^2] = variance with v exp(log_variance_head) for v
+    D = base + sqrt(variance) * network,
+    E[(residual - D)^2] = variance with v exp(log_variance_head) in the place of v
 
 ``log_variance_head``, the network's second output, is trained on D's own squared error (Bao et al. 2022,
 "Estimating the optimal covariance with imperfect mean in diffusion probabilistic models"); only K > 1 uses

@@ -98,7 +98,7 @@ class LatentSampler:
         return (torch.lerp(clean, posterior_mean, gamma) + state.mean) * state.delta
 
     def denoise(self, u: Tensor, sigma: Tensor, state: DecoderState) -> tuple[Tensor, Tensor]:
-        """One evaluation of the denoiser, in tiles. Arguments and results as for ``LatentDenoiser.forward``."""
+        """One evaluation of the denoiser, in tiles; arguments and results as ``LatentDenoiser.forward``."""
 
         def part(rows: slice, cols: slice) -> Tensor:
             outputs = self.denoiser(u[..., rows, cols], sigma[..., rows, cols], state.window(rows, cols))

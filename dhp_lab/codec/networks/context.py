@@ -20,7 +20,7 @@ scale to the last bit, so the network is evaluated in fixed point (``exact``), a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import NamedTuple
@@ -73,6 +73,11 @@ class LatentGroup:
         flat = rows.view(len(rows), -1, rows.shape[-1])  # (B, h w, M)
         flat[:, :, self.channels].index_copy_(1, self.places, values)
 
+    def scatter_all(self, wholes: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+        """``scatter`` of several tensors at once."""
+        for whole, part in zip(wholes, values, strict=True):
+            self.scatter(whole, part)
+
 
 def coding_order(passes: int, M: int, rows: int, cols: int) -> list[LatentGroup]:
     """What each pass codes of latents (M, rows, cols); every latent is in exactly one group.
@@ -113,7 +118,7 @@ class ContextNetwork(ExactNetwork):
     """The network of one later pass; its zero initialisation corrects nothing.
 
         r, |r| of decoded latents --3 x 3, each channel alone--> near --.
-        r, |r|, log2(scale) of all channels, log2(Delta) ---------------+--1 x 1, three layers--> shift, change
+        r, |r|, log2(scale) of all channels, log2(Delta) ---------------+--1 x 1, 3 layers--> shift, change
 
     Args:
         N: width. M: channels of y. number: which pass of how many, 1 .. passes - 1; the first is 0.
@@ -215,7 +220,7 @@ class ContextModel(nn.Module):
         self.networks = nn.ModuleList(ContextNetwork(N, M, number, count) for number in range(1, count))
 
     def groups(self, first: Gaussian) -> list[LatentGroup]:
-        """The passes over latents (B, M, h, w) that ``first`` predicts; a single latent has no white place."""
+        """The passes over the latents that ``first`` predicts; a single latent has no white place."""
         device, (M, rows, cols) = first.mean.device, first.mean.shape[1:]
         order = coding_order(self.count, M, rows, cols)
         return [

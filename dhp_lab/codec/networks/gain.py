@@ -45,7 +45,7 @@ def quantisation_sigma(delta: float | Tensor) -> float | Tensor:
 
 
 class GainCurve(nn.Module):
-    """log2(Delta) as a function of lambda: learnt knots, two octaves of lambda apart, interpolated linearly."""
+    """log2(Delta) as a function of lambda: learnt knots two octaves of lambda apart, linear between."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -18,7 +18,7 @@ HYPER = 4  # one hyper-latent position for 4 x 4 latents
 
 
 class HyperAnalysis(nn.Module):
-    """h_a: latents in quantiser steps, y / Delta (B, M, h, w), h and w multiples of 4 -> z (B, N, h/4, w/4)."""
+    """h_a: latents in quantiser steps (B, M, h, w), h and w multiples of 4 -> z (B, N, h/4, w/4)."""
 
     def __init__(self, N: int, M: int, width: int) -> None:
         super().__init__()

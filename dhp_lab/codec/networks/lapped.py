@@ -70,7 +70,8 @@ def lapped_filters(channels: int) -> dict[str, Tensor]:
     """
     if not 1 <= channels <= 3 * BLOCK * BLOCK:
         raise ValueError(
-            f"M must lie in 1 .. {3 * BLOCK * BLOCK}, the numbers in a {BLOCK} x {BLOCK} RGB block, got {channels}"
+            f"M must lie in 1 .. {3 * BLOCK * BLOCK}, the numbers in a {BLOCK} x {BLOCK} RGB block, "
+            f"got {channels}"
         )
     basis = lapped_basis()
     parity = np.sign((basis * basis[:, ::-1]).sum(1))

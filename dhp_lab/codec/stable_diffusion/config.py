@@ -2,7 +2,7 @@ r"""The same codec with the parts of Stable Diffusion, or of its smaller descend
 al. 2023).
 
     x --VAE--> y --/Delta--> h_a --> z ...     as in ``model``; y is the scaled latent, about unit variance
-    decoder:   y_hat  ->  K steps of the U-Net with the empty prompt, from t* to 0  ->  y_tilde  --VAE--> x_hat
+    decoder:   y_hat -> K steps of the U-Net with the empty prompt, from t* to 0 -> y_tilde --VAE--> x_hat
 
 Three parts differ from those of the native codec, and a folder in diffusers' layout (``latent.pipeline``) has
 them:
@@ -81,7 +81,7 @@ class StableDiffusionConfig(CodecConfig):
 
     @classmethod
     def from_dict(cls, values: dict[str, object], folder: Path) -> StableDiffusionConfig:
-        """The inverse of ``to_dict``, without the name of the kind. Errors as for the class, and TypeError."""
+        """The inverse of ``to_dict``, without the kind's name. Errors as for the class, and TypeError."""
         named = values.get("bk_sdm_path", "")
         near = folder / str(named)
         return cls(**{**values, "bk_sdm_path": str(near.resolve()) if near.is_dir() else named})

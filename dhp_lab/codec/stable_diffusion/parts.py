@@ -64,7 +64,8 @@ def _check_parts(
     """The digest of the weights that are taken, where everything fits."""
     if not 1 <= config.diffusion_steps <= schedule.steps:
         raise ValueError(
-            f"diffusion_steps must lie in 1 .. {schedule.steps}, the folder's times; got {config.diffusion_steps}"
+            f"diffusion_steps must lie in 1 .. {schedule.steps}, the folder's times; "
+            f"got {config.diffusion_steps}"
         )
     given, taken = vae.config.latent_channels, unet.config.in_channels
     if given != taken:
@@ -75,8 +76,8 @@ def _check_parts(
     found = _digest(config, vae, unet)
     if config.parts and config.parts != found:
         raise CheckpointError(
-            f"the weights at {config.bk_sdm_path} are not those that this codec was trained with: digest {found}, "
-            f"not {config.parts}; fetch the same version"
+            f"the weights at {config.bk_sdm_path} are not those that this codec was trained with: "
+            f"digest {found}, not {config.parts}; fetch the same version"
         )
     return found
 
