@@ -1,22 +1,21 @@
-"""The first stage of latent diffusion: a small autoencoder that trades pixels for fewer, smoother numbers,
-and back.
+"""The first stage of latent diffusion: a small autoencoder between pixels and fewer, smoother latents.
 
     x (B, 3, H, W) --encode--> z (B, 4, H/f, W/f) --decode--> x_hat (B, 3, H, W)
 
 Rombach et al. 2022, section 3.1 and appendix G. Two ways keep the latents from growing without bound:
 
-| way    | what it is                                | z is                          | regulariser                           |
-|--------|-------------------------------------------|-------------------------------|---------------------------------------|
-| KL-reg | a variational autoencoder, hardly weighed | the mean of q(z given x)      | 1e-6 KL(q, standard normal)           |
-| VQ-reg | a codebook, part of the decoder           | before the codebook           | van den Oord et al. 2017, eq. 3       |
+| way    | what it is                      | z                        | regulariser                     |
+|--------|---------------------------------|--------------------------|---------------------------------|
+| KL-reg | a VAE with a tiny KL weight     | the mean of q(z given x) | 1e-6 KL(q, standard normal)     |
+| VQ-reg | a codebook, part of the decoder | before the codebook      | van den Oord et al. 2017, eq. 3 |
 
 | paper  | E          | D          | f   | K       | beta         | 1 / sigma-hat    |
 |--------|------------|------------|-----|---------|--------------|------------------|
 | here   | ``encode`` | ``decode`` | `f` | `codes` | `commitment` | ``scale_factor`` |
 
 The networks are diffusers' AutoencoderKL and VQModel, without attention. Pictures are in [0, 1] here and in
-[-1, 1] inside. The paper's perceptual and adversarial losses need other trained networks; here edges count
-beside pixels.
+[-1, 1] inside. The paper's perceptual and adversarial losses need other trained networks; here a loss on
+edges takes their place.
 """
 
 from __future__ import annotations
@@ -43,20 +42,19 @@ KINDS = {"AutoencoderKL": AutoencoderKL, "VQModel": VQModel}
 WIDTHS = (16, 32, 64, 64, 64)  # channels at full size, half, quarter ..
 GROUPS = 8  # of the group normalisations; divides every width
 FACTORS = (2, 4, 8, 16)
-LOG_VARIANCE = -6.0  # that a KL-reg model starts with
+LOG_VARIANCE = -6.0  # of a new KL-reg model's latents
 
 
 def kl_autoencoder(
     f: int = 8, *, widths: Sequence[int] | None = None, latent_channels: int = 4
 ) -> AutoencoderKL:
-    """A new KL-reg autoencoder, diffusers' AutoencoderKL, whose latents start with little noise: exp(-6 / 2)
-    = 0.05.
+    """A new KL-reg autoencoder, diffusers' AutoencoderKL, its latents with a noise of exp(-6/2) = 0.05.
 
     Args:
         f: how many pixels a latent spans in each direction: 2, 4, 8 or 16.
         widths: channels at each size, the full one first, multiples of 8; None: as many of ``WIDTHS`` as f
             needs.
-        latent_channels: numbers in a latent; 4 as in Stable Diffusion.
+        latent_channels: channels of the latents; 4 as in Stable Diffusion.
 
     Raises:
         ValueError: there is no such f, or the widths do not fit.
@@ -69,8 +67,11 @@ def kl_autoencoder(
 def vq_autoencoder(
     f: int = 8, *, codes: int = 512, widths: Sequence[int] | None = None, latent_channels: int = 4
 ) -> VQModel:
-    """A new VQ-reg autoencoder, diffusers' VQModel, with a codebook of 512 vectors as in van den Oord et al.
-    2017.
+    """A new VQ-reg autoencoder, diffusers' VQModel.
+
+    Args:
+        f, widths, latent_channels: as for ``kl_autoencoder``.
+        codes: vectors in the codebook, at least 1; 512 as in van den Oord et al. 2017.
 
     Raises:
         ValueError: as ``kl_autoencoder``, or fewer than one code.
@@ -81,23 +82,34 @@ def vq_autoencoder(
 
 
 def encode(model: Autoencoder, x: Tensor) -> Tensor:
-    """The latents (B, 4, H/f, W/f) of pictures (B, 3, H, W) in [0, 1]: the mode if KL-reg, not yet quantised
-    if VQ-reg.
+    """The latents of pictures: the mode of q if KL-reg, before quantisation if VQ-reg.
 
-    They are as the network gives them: multiply by ``model.config.scaling_factor`` before diffusion, divide
-    before ``decode``.
+    They are unscaled: multiply by ``model.config.scaling_factor`` before diffusion, divide before ``decode``.
+
+    Args:
+        model: the first stage.
+        x: (B, 3, H, W) in [0, 1], H and W multiples of f.
+
+    Returns:
+        (B, 4, H/f, W/f).
 
     Raises:
         ValueError: pictures of another shape or range, or sides that f does not divide.
     """
     _check_pictures(model, x)
-    found = model.encode(2 * x - 1)
-    return found.latents if isinstance(model, VQModel) else found.latent_dist.mode()
+    encoded = model.encode(2 * x - 1)
+    return encoded.latents if isinstance(model, VQModel) else encoded.latent_dist.mode()
 
 
 def decode(model: Autoencoder, latents: Tensor) -> Tensor:
-    """Pictures (B, 3, H, W) in [0, 1] for latents (B, 4, H/f, W/f); a VQ-reg model first moves each to its
-    nearest code.
+    """The pictures of unscaled latents; a VQ-reg model first quantises them to their nearest codes.
+
+    Args:
+        model: the first stage.
+        latents: (B, 4, h, w).
+
+    Returns:
+        (B, 3, f h, f w) in [0, 1].
 
     Raises:
         ValueError: latents of another shape.
@@ -118,7 +130,7 @@ def autoencoder_loss(
     commitment: float = 0.25,
     generator: torch.Generator | None = None,
 ) -> dict[str, Tensor]:
-    """What training minimises, "loss", and its parts before they are weighed, all of them scalars.
+    """The training objective "loss" and its unweighted terms, all of them scalars.
 
     "reconstruction" is the mean |x_hat - x| on the scale [-1, 1]; "edges" is that of its differences between
     neighbours across and down (after the gradient difference loss of Mathieu, Couprie & LeCun 2016). KL-reg
@@ -128,8 +140,9 @@ def autoencoder_loss(
 
     Args:
         x: (B, 3, H, W) pictures in [0, 1].
-        edge_weight, kl_weight: the weights of "edges" and "kl". commitment: beta, that of "commitment".
-        generator: of the noise that a KL-reg model's latents carry in training.
+        edge_weight, kl_weight: the weights of "edges" and "kl".
+        commitment: beta, the weight of "commitment".
+        generator: of the noise in a KL-reg model's latents.
 
     Raises:
         ValueError: as ``encode``.
@@ -146,10 +159,11 @@ def autoencoder_loss(
         terms = {"kl": q.kl().sum() / x.numel()}
         regulariser = kl_weight * terms["kl"]
     error = x_hat.float() - target
-    pixels, edges = error.abs().mean(), error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+    reconstruction = error.abs().mean()
+    edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
     return {
-        "loss": pixels + edge_weight * edges + regulariser,
-        "reconstruction": pixels,
+        "loss": reconstruction + edge_weight * edges + regulariser,
+        "reconstruction": reconstruction,
         "edges": edges,
         **terms,
     }
@@ -157,8 +171,7 @@ def autoencoder_loss(
 
 @torch.no_grad()
 def scale_factor(model: Autoencoder, x: Tensor) -> float:
-    """1 / the standard deviation of all numbers in the latents of x, so that the scaled ones have power 1
-    (appendix G).
+    """1 / the standard deviation of the latents of pictures x (B, 3, H, W): Rombach et al. 2022, appendix G.
 
     Raises:
         ValueError: as ``encode``, or latents that are all alike or not finite.
@@ -173,26 +186,35 @@ def scale_factor(model: Autoencoder, x: Tensor) -> float:
 
 @dataclass(frozen=True)
 class CodebookUse:
-    """How often each code was chosen: counts (codes,), whole numbers."""
+    """How often each code was used.
+
+    Attributes:
+        counts: (codes,) whole numbers.
+    """
 
     counts: Tensor
 
     @property
     def used(self) -> int:
-        """The number of codes chosen at least once."""
+        """The number of codes used at least once."""
         return int(self.counts.count_nonzero())
 
     @property
     def perplexity(self) -> float:
-        """The number of equally frequent codes that would have the same entropy: exp(-sum p ln p), 1 ..
-        codes.
-        """
+        """exp(-sum p ln p), in 1 .. codes: as many equally frequent codes would have the same entropy."""
         return torch.special.entr(self.counts.double() / self.counts.sum()).sum().exp().item()
 
 
 @torch.no_grad()
 def code_indexes(model: VQModel, latents: Tensor) -> Tensor:
-    """(B, h, w) whole numbers: the nearest code of each latent (B, 4, h, w).
+    """The nearest code of each latent.
+
+    Args:
+        model: a VQ-reg autoencoder.
+        latents: (B, 4, h, w).
+
+    Returns:
+        (B, h, w) whole numbers.
 
     Raises:
         ValueError: the model is KL-reg and has no codes.
@@ -203,7 +225,7 @@ def code_indexes(model: VQModel, latents: Tensor) -> Tensor:
 
 
 def codebook_use(model: VQModel, x: Tensor) -> CodebookUse:
-    """Which codes the pictures (B, 3, H, W) in [0, 1] are made of.
+    """Count the codes that pictures x (B, 3, H, W) in [0, 1] are quantised to.
 
     Raises:
         ValueError: as ``encode`` and ``code_indexes``.
@@ -213,18 +235,21 @@ def codebook_use(model: VQModel, x: Tensor) -> CodebookUse:
 
 
 def save_autoencoder(folder: str | Path, model: Autoencoder) -> None:
-    """Write config.json and diffusion_pytorch_model.safetensors, as diffusers names and reads them; folder
-    made if need be.
+    """Write config.json and diffusion_pytorch_model.safetensors, the files of diffusers.
 
     Large tensors are stored in float16, which diffusers' ``from_pretrained`` turns back into float32.
 
+    Args:
+        folder: made if need be.
+        model: the autoencoder, or another network of diffusers.
+
     Raises:
-        OSError: the disk's own trouble; an older autoencoder there is intact.
+        OSError: the folder cannot be written; an older autoencoder there is intact.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     config = json.loads(model.to_json_string())
-    config.pop("_name_or_path", None)  # the folder it came from says nothing elsewhere
+    config.pop("_name_or_path", None)  # the path it was loaded from means nothing elsewhere
     text = json.dumps(config, indent=2) + "\n"
     write_all_atomic(
         {folder / SAFETENSORS_WEIGHTS_NAME: weights_to_bytes(model), folder / CONFIG_NAME: text.encode()}
@@ -232,14 +257,21 @@ def save_autoencoder(folder: str | Path, model: Autoencoder) -> None:
 
 
 def load_autoencoder(folder: str | Path, *, device: torch.device | str = "cpu") -> Autoencoder:
-    """An autoencoder in diffusers' layout, KL-reg or VQ-reg as its config.json says, in eval mode; no network
-    is asked.
+    """Read an autoencoder in diffusers' layout, in eval mode; nothing is fetched.
+
+    Args:
+        folder: holds config.json, which names the class, and diffusion_pytorch_model.safetensors.
+        device: where the autoencoder lives.
+
+    Returns:
+        A KL-reg or VQ-reg autoencoder.
 
     Raises:
         CheckpointError: a file is missing (the message names it), damaged or of another kind.
     """
     folder = Path(folder)
-    if missing := [name for name in (CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME) if not (folder / name).is_file()]:
+    missing = [name for name in (CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME) if not (folder / name).is_file()]
+    if missing:
         raise CheckpointError(
             f"no autoencoder at {folder}: {' and '.join(missing)} not found; make it by save_autoencoder"
         )
@@ -253,7 +285,8 @@ def load_autoencoder(folder: str | Path, *, device: torch.device | str = "cpu") 
         )
     except (AttributeError, OSError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(f"the autoencoder at {folder} is damaged: {error}; fetch it again") from None
-    if wrong := [*report["missing_keys"], *report["unexpected_keys"], *report["mismatched_keys"]]:
+    wrong = [*report["missing_keys"], *report["unexpected_keys"], *report["mismatched_keys"]]
+    if wrong:
         raise CheckpointError(
             f"the weights at {folder} do not fit its {CONFIG_NAME}: {wrong[0]} and {len(wrong) - 1} more"
         )
@@ -261,10 +294,10 @@ def load_autoencoder(folder: str | Path, *, device: torch.device | str = "cpu") 
 
 
 def _layers(f: int, widths: Sequence[int] | None) -> dict:
-    """What diffusers' two classes call the same."""
+    """The settings that diffusers' two classes share."""
     if f not in FACTORS:
         raise ValueError(f"f must be one of {', '.join(map(str, FACTORS))}, got {f!r}")
-    n = FACTORS.index(f) + 2
+    n = FACTORS.index(f) + 2  # sizes: full, half .. 1/f
     widths = WIDTHS[:n] if widths is None else tuple(widths)
     if len(widths) != n or any(width < 1 or width % GROUPS for width in widths):
         raise ValueError(f"f = {f} needs {n} widths, multiples of {GROUPS}, got {widths}")
@@ -279,9 +312,7 @@ def _layers(f: int, widths: Sequence[int] | None) -> dict:
 
 
 def _quantised(model: VQModel, z: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """The nearest codes, through which gradients pass to z as if nothing had happened, and the terms of eq.
-    3; in float32.
-    """
+    """The nearest codes with a straight-through gradient to z, and the terms of eq. 3; in float32."""
     with torch.autocast(z.device.type, enabled=False):
         codes = model.quantize.embedding(code_indexes(model, z)).movedim(-1, 1)  # (B, 4, h, w)
     terms = {"codebook": F.mse_loss(codes, z.detach()), "commitment": F.mse_loss(z, codes.detach())}

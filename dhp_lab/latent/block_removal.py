@@ -1,5 +1,4 @@
-"""Smaller U-Nets by block removal: whole layers and stages go, what stays is taught by the full network
-(BK-SDM).
+"""Smaller U-Nets by block removal: whole layers and stages go, the rest is distilled (BK-SDM).
 
                   full               kept               goes in
     down stages   R A | R A          R A                base, small, tiny: the last layer of each stage
@@ -13,17 +12,17 @@ what comes from below, its last the skip of the stage above, and both have input
 middle one goes, and what stays keeps its shape. A U-Net with one layer in its down stages has none to spare:
 there is no base, and small and tiny leave its layers as they are.
 
-What stays keeps its weights and is then trained on three errors at once, each a mean of squares, of weight 1
-in the paper:
+What stays keeps its weights and is then trained on three losses at once, each a mean squared error, of weight
+1 in the paper:
 
-| loss    | student's          | minus                              | paper    |
-|---------|--------------------|------------------------------------|----------|
-| task    | output             | the noise, or v, that was drawn    | L_Task   |
-| output  | output             | the teacher's output               | L_OutKD  |
-| feature | end of each stage  | the same stage's end, summed up    | L_FeatKD |
+| loss    | student's         | minus                                     | paper    |
+|---------|-------------------|-------------------------------------------|----------|
+| task    | output            | the noise, or v, that was drawn           | L_Task   |
+| output  | output            | the teacher's output                      | L_OutKD  |
+| feature | end of each stage | the teacher's, same stage; sum over these | L_FeatKD |
 
-``smaller_unet`` takes any UNet2DConditionModel of diffusers, ``distil`` a ``LatentDiffusion`` of captioned
-scenes.
+``smaller_unet`` takes any UNet2DConditionModel of diffusers, ``training.distillation.distil`` trains one on
+captioned scenes.
 """
 
 from __future__ import annotations
@@ -49,33 +48,33 @@ def smaller_config(config: Mapping, size: str) -> dict:
     """The settings of the smaller U-Net; for those of Stable Diffusion, the published ones of BK-SDM.
 
     Args:
-        config: a UNet2DConditionModel's. size: "full" (nothing goes), "base", "small" or "tiny".
+        config: of a UNet2DConditionModel.
+        size: "full" (nothing goes), "base", "small" or "tiny".
 
     Raises:
         ValueError: there is no such size, or this U-Net lacks what it takes out.
     """
     _check_size(config, size)
-    found, layers = (
-        {name: value for name, value in config.items() if not name.startswith("_")},
-        _layers(config),
-    )
+    layers = _layers(config)
+    smaller = {name: value for name, value in config.items() if not name.startswith("_")}
     if size == "full":
-        return found
+        return smaller
     if min(layers) > 1:
         one_number = isinstance(config["layers_per_block"], int)
-        found["layers_per_block"] = layers[0] - 1 if one_number else [count - 1 for count in layers]
+        smaller["layers_per_block"] = layers[0] - 1 if one_number else [count - 1 for count in layers]
     if size != "base":
-        found["mid_block_type"] = None
+        smaller["mid_block_type"] = None
     if size == "tiny":
-        found |= {
-            name: list(found[name])[:-1] for name in BY_STAGE if isinstance(found.get(name), (list, tuple))
-        }
-        found["up_block_types"] = list(found["up_block_types"])[1:]
-    return found
+        for name in BY_STAGE:
+            if isinstance(smaller.get(name), (list, tuple)):
+                smaller[name] = list(smaller[name])[:-1]
+        smaller["up_block_types"] = list(smaller["up_block_types"])[1:]
+    return smaller
 
 
 def _check_size(config: Mapping, size: str) -> None:
-    widths, layers = tuple(config["block_out_channels"]), min(_layers(config))
+    widths = tuple(config["block_out_channels"])
+    layers = min(_layers(config))
     if size not in SIZES:
         raise ValueError(f"size must be one of {', '.join(SIZES)}, got {size!r}")
     if size != "full" and config.get("reverse_transformer_layers_per_block"):
@@ -100,31 +99,38 @@ def _check_size(config: Mapping, size: str) -> None:
 
 
 def smaller_unet(unet: UNet2DConditionModel, size: str) -> UNet2DConditionModel:
-    """A new U-Net without the blocks that ``size`` takes out; the rest has copies of the weights, not yet
-    trained to do without.
+    """A new U-Net without the blocks that ``size`` takes out, with copies of the other weights.
 
     Arguments and errors as for ``smaller_config``; ``unet`` stays as it is. Device, dtype and mode follow it.
     """
     with torch.device("meta"):  # shapes alone: no weights are drawn
         student = UNet2DConditionModel.from_config(smaller_config(unet.config, size))
     weights = unet.state_dict()
-    student.load_state_dict(
-        {name: weights[source(name, unet.config, size)].clone() for name in student.state_dict()}, assign=True
-    )
+    kept = {name: weights[source(name, unet.config, size)].clone() for name in student.state_dict()}
+    student.load_state_dict(kept, assign=True)
     return student.train(unet.training)
 
 
 def source(name: str, config: Mapping, size: str) -> str:
-    """The full U-Net's name of the weights that are called ``name`` in the smaller one; ``config`` is the
-    full one's.
+    """The name, in the full U-Net, of weights of the smaller one.
+
+    Args:
+        name: in the smaller one's ``state_dict``.
+        config: of the full U-Net.
+        size: of the smaller one.
     """
-    parts, layers = name.split("."), _layers(config)
+    parts = name.split(".")
+    layers = _layers(config)
     if parts[0] != "up_blocks":
         return name  # down stages: the first layers stay, and their numbers
-    stage = int(parts[1]) + (size == "tiny")
-    count = layers[::-1][stage] + 1  # of this up stage, in the full U-Net
+    stage = int(parts[1])
+    if size == "tiny":
+        stage += 1  # the innermost one is gone
     if parts[2] in ("resnets", "attentions") and size != "full" and min(layers) > 1:
-        parts[3] = str(int(parts[3]) + (int(parts[3]) >= count // 2))
+        layer, count = int(parts[3]), layers[::-1][stage] + 1  # count: in the full U-Net's up stage
+        if layer >= count // 2:
+            layer += 1  # the middle one is gone
+        parts[3] = str(layer)
     return ".".join(("up_blocks", str(stage), *parts[2:]))
 
 

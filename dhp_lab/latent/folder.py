@@ -1,7 +1,6 @@
-"""The folder of a Stable Diffusion pipeline, read and written part by part; see the table in
-``latent_diffusion``.
+"""The parts of a Stable Diffusion pipeline in a folder, read one by one; ``pipeline`` has the table of them.
 
-No network is asked, and nothing but safetensors and JSON is opened.
+Everything is read from the folder, never from the internet, and only safetensors and JSON are opened.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
@@ -23,35 +23,55 @@ from dhp_lab.diffusion.schedules import NoiseSchedule
 from dhp_lab.latent.autoencoders import load_autoencoder
 
 INDEX = "model_index.json"
-PARTS = (
-    *(f"{name}/{CONFIG_NAME}" for name in ("vae", "unet", "text_encoder")),
-    "tokenizer/tokenizer_config.json",
-    "scheduler/scheduler_config.json",
-)
-EPSILON, V_PREDICTION = "epsilon", "v_prediction"  # what a U-Net may predict, in a scheduler's words
+VAE, UNET, TEXT_ENCODER = (f"{name}/{CONFIG_NAME}" for name in ("vae", "unet", "text_encoder"))
+TOKENIZER = "tokenizer/tokenizer_config.json"
+SCHEDULER = "scheduler/scheduler_config.json"
+PARTS = (VAE, UNET, TEXT_ENCODER, TOKENIZER, SCHEDULER)
+IMAGE_PARTS = (VAE, UNET, SCHEDULER)
+EPSILON = "epsilon"
+V_PREDICTION = "v_prediction"
+"""The two predictions of a U-Net that are supported, as diffusers' schedulers call them."""
 
 
-def load_vae_unet_schedule(folder: Path) -> tuple[AutoencoderKL, UNet2DConditionModel, NoiseSchedule, str]:
-    """The parts of a pipeline that know no words: VAE, U-Net, schedule, and what the U-Net predicts.
+class ImageParts(NamedTuple):
+    """The parts of a pipeline that take no text.
+
+    Attributes:
+        vae: first stage.
+        unet: the denoiser on scaled latents.
+        schedule: the chain it was trained on.
+        prediction: ``EPSILON`` or ``V_PREDICTION``, or another word of the folder's configuration.
+    """
+
+    vae: AutoencoderKL
+    unet: UNet2DConditionModel
+    schedule: NoiseSchedule
+    prediction: str
+
+
+def load_vae_unet_schedule(folder: Path) -> ImageParts:
+    """The parts of a pipeline that take no text, the networks in float32 and eval mode.
 
     Raises:
         CheckpointError: a part is missing (the message names it) or damaged.
     """
-    check_parts(folder, [name for name in PARTS if not name.startswith("t")])
+    check_parts(folder, IMAGE_PARTS)
     vae = load_autoencoder(folder / "vae")
     with as_checkpoint_error(folder):
         unet = read_network(UNet2DConditionModel, folder, "unet")
-        scheduler = json.loads((folder / "scheduler" / "scheduler_config.json").read_bytes())
-        return vae, unet, schedule_of(scheduler), scheduler.get("prediction_type", EPSILON)
+        scheduler = json.loads((folder / SCHEDULER).read_bytes())
+        schedule = schedule_of(scheduler)
+        return ImageParts(vae, unet, schedule, scheduler.get("prediction_type", EPSILON))
 
 
 def check_parts(folder: Path, names: Sequence[str] = (INDEX, *PARTS)) -> None:
-    """Pass a folder that has these files.
+    """Check that a folder has these files.
 
     Raises:
-        CheckpointError: it has not; the message names those that are missing.
+        CheckpointError: some are missing; the message names them.
     """
-    if missing := [name for name in names if not (folder / name).exists()]:
+    missing = [name for name in names if not (folder / name).exists()]
+    if missing:
         raise CheckpointError(
             f"no latent diffusion model at {folder}: {', '.join(missing)} not found; fetch it again"
         )
@@ -69,25 +89,28 @@ def as_checkpoint_error(folder: Path) -> Iterator[None]:
 
 
 def schedule_of(config: dict) -> NoiseSchedule:
-    """The chain that a scheduler's configuration of diffusers describes."""
-    return NoiseSchedule(
-        config.get("beta_schedule", "linear"), DDIMScheduler.from_config(config).betas.double()
-    )
+    """The chain that the configuration of a diffusers scheduler describes."""
+    name = config.get(
+        "beta_schedule", "linear"
+    )  # first: diffusers takes what is no dictionary for a model's id
+    return NoiseSchedule(name, DDIMScheduler.from_config(config).betas.double())
 
 
 def scheduler_of(schedule: NoiseSchedule, prediction: str = EPSILON) -> DDIMScheduler:
     """diffusers' scheduler for a chain with linear betas, its steps those of ``samplers.ddim``.
 
+    Args:
+        schedule: the chain.
+        prediction: ``EPSILON`` or ``V_PREDICTION``.
+
     Raises:
         ValueError: the betas are not linear.
     """
-    low, high = (
-        float(f"{schedule.betas[i]:.7g}") for i in (0, -1)
-    )  # float32, which they become, holds no more
+    first, last = (float(f"{schedule.betas[i]:.7g}") for i in (0, -1))  # as many digits as float32 has
     scheduler = DDIMScheduler(
         num_train_timesteps=schedule.steps,
-        beta_start=low,
-        beta_end=high,
+        beta_start=first,
+        beta_end=last,
         beta_schedule="linear",
         clip_sample=False,
         steps_offset=1,
@@ -96,19 +119,25 @@ def scheduler_of(schedule: NoiseSchedule, prediction: str = EPSILON) -> DDIMSche
     )
     if not torch.allclose(scheduler.betas.double(), schedule.betas, rtol=1e-5, atol=0):
         raise ValueError(
-            f"the schedule '{schedule.name}' has no linear betas, which a scheduler's configuration could name"
+            f"the schedule '{schedule.name}' has no linear betas, "
+            "which a scheduler's configuration could name"
         )
     return scheduler
 
 
 def read_network(kind: type, folder: Path, part: str) -> nn.Module:
-    """A part in float32 and eval mode.
+    """Load a part in float32 and eval mode.
+
+    Args:
+        kind: its class, of diffusers or transformers.
+        folder: of the pipeline.
+        part: its folder's name.
 
     Raises:
-        ValueError: its weights do not fit its configuration. OSError, SafetensorError and others: it is
-            damaged.
+        ValueError: its weights do not fit its configuration.
+        OSError, SafetensorError and others: it is damaged; see ``as_checkpoint_error``.
     """
-    with _no_bars():
+    with without_progress_bars():
         network, report = kind.from_pretrained(
             folder,
             subfolder=part,
@@ -117,7 +146,8 @@ def read_network(kind: type, folder: Path, part: str) -> nn.Module:
             dtype=torch.float32,
             output_loading_info=True,
         )
-    if wrong := sorted([*report["missing_keys"], *report["unexpected_keys"]]):
+    wrong = sorted([*report["missing_keys"], *report["unexpected_keys"]])
+    if wrong:
         raise ValueError(
             f"the weights in {part} do not fit its {CONFIG_NAME}: {wrong[0]} and {len(wrong) - 1} more"
         )
@@ -125,8 +155,8 @@ def read_network(kind: type, folder: Path, part: str) -> nn.Module:
 
 
 @contextmanager
-def _no_bars() -> Iterator[None]:
-    """Without the progress bars of transformers, which are over before they can be read."""
+def without_progress_bars() -> Iterator[None]:
+    """Turn off transformers' progress bars inside the block: they end before they can be read."""
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:

@@ -1,20 +1,19 @@
-"""Latent diffusion with captions: three small networks that make pictures, in the folder of a Stable
-Diffusion pipeline.
+"""Latent diffusion with captions: three small networks in the folder of a Stable Diffusion pipeline.
 
     caption --tokens--> text encoder --(B, 17, D)--> cross-attention
                                                           |
-    noise (B, 4, H/f, W/f) --> U-Net, step by step from T to 0 --> latents --> decoder of the first stage --> picture
+    noise (B, 4, H/f, W/f) --> U-Net, step by step from T to 0 --> latents --> VAE's decoder --> picture
 
 Rombach et al. 2022, section 3. The parts are diffusers' and transformers' own classes, so that plain
 diffusers loads the folder; the chain, the samplers and guidance are those of ``dhp_lab.diffusion``.
 
-| folder         | part                          | class                                                        |
-|----------------|-------------------------------|--------------------------------------------------------------|
-| `vae`          | first stage, KL-reg           | AutoencoderKL                                                |
-| `unet`         | eps or v (z_t, t, caption)    | UNet2DConditionModel                                         |
-| `text_encoder` | a causal transformer          | CLIPTextModel, small and trained here together with the U-Net |
-| `tokenizer`    | one token for each word       | PreTrainedTokenizerFast                                      |
-| `scheduler`    | the chain                     | DDIMScheduler                                                |
+| folder         | part                          | class                                           |
+|----------------|-------------------------------|-------------------------------------------------|
+| `vae`          | first stage, KL-reg           | AutoencoderKL                                   |
+| `unet`         | eps or v (z_t, t, caption)    | UNet2DConditionModel                            |
+| `text_encoder` | a causal transformer          | CLIPTextModel, small and trained with the U-Net |
+| `tokenizer`    | one token for each word       | PreTrainedTokenizerFast                         |
+| `scheduler`    | the chain                     | DDIMScheduler                                   |
 
 The U-Net works on latents times ``vae.config.scaling_factor``, about unit variance. Our time t is diffusers'
 timestep + 1.
@@ -43,15 +42,15 @@ from dhp_lab.latent.autoencoders import decode, save_autoencoder
 from dhp_lab.latent.folder import (
     EPSILON,
     V_PREDICTION,
-    _no_bars,
-    load_vae_unet_schedule,
-    check_parts,
     as_checkpoint_error,
+    check_parts,
+    load_vae_unet_schedule,
     read_network,
     scheduler_of,
+    without_progress_bars,
 )
 
-EMPTY = ""  # the caption that says nothing, which guidance compares with
+EMPTY = ""  # the null caption of classifier-free guidance
 
 
 @dataclass(frozen=True)
@@ -59,8 +58,12 @@ class LatentDiffusion:
     """The parts of a pipeline; see the table in the module's docstring.
 
     Attributes:
+        vae: first stage, with its scaling factor.
+        unet: denoiser of scaled latents.
+        text_encoder, tokenizer: of the captions.
+        schedule: the chain that the U-Net was trained on.
         check: raises ValueError for a caption that the text encoder was not trained on; None lets all pass.
-        prediction: what the U-Net was trained to tell, "epsilon" or "v_prediction".
+        prediction: what the U-Net was trained to predict, "epsilon" or "v_prediction".
 
     Raises:
         ValueError: another prediction.
@@ -92,7 +95,13 @@ class LatentDiffusion:
         return self.unet.config.in_channels, side, side
 
     def tokens(self, captions: Sequence[str]) -> Tensor:
-        """(B, L) whole numbers: start, a token for each word, end, and padding.
+        """Start, a token for each word, end, and padding.
+
+        Args:
+            captions: at least one.
+
+        Returns:
+            (B, L) whole numbers.
 
         Raises:
             ValueError: a caption with a word outside the grammar (the message lists the words), or not a
@@ -103,22 +112,30 @@ class LatentDiffusion:
         for caption in captions:
             if self.check is not None and caption != EMPTY:
                 self.check(caption)
-        found = self.tokenizer(list(captions), padding="max_length", truncation=True, return_tensors="pt")
-        return found["input_ids"].to(self.device)
+        batch = self.tokenizer(list(captions), padding="max_length", truncation=True, return_tensors="pt")
+        return batch["input_ids"].to(self.device)
 
     def context(self, captions: Sequence[str]) -> Tensor:
-        """(B, L, D) what the U-Net's cross-attention looks at, a vector for each token. Errors as for
-        ``tokens``.
+        """(B, L, D) the context of the U-Net's cross-attention, a vector for each token.
+
+        Arguments and errors as for ``tokens``.
         """
         return self.text_encoder(self.tokens(captions)).last_hidden_state
 
     def eps(self, z_t: Tensor, t: Tensor, context: Tensor) -> Tensor:
-        """The noise estimate (B, 4, h, w) at times t (B,), 0 < t <= T, for contexts (B, L, D), whatever the
-        U-Net predicts.
+        """The noise estimate, converted if the U-Net predicts v.
+
+        Args:
+            z_t: (B, 4, h, w) noisy scaled latents.
+            t: (B,) their times, 0 < t <= T.
+            context: (B, L, D), by ``context``.
+
+        Returns:
+            (B, 4, h, w) float32.
         """
         with autocast(z_t.device):
-            told = self.unet(z_t, t - 1, encoder_hidden_states=context).sample.float()
-        return eps_from_v(self.schedule, z_t, t, told) if self.prediction == V_PREDICTION else told
+            output = self.unet(z_t, t - 1, encoder_hidden_states=context).sample.float()
+        return eps_from_v(self.schedule, z_t, t, output) if self.prediction == V_PREDICTION else output
 
     @torch.no_grad()
     def states(
@@ -130,35 +147,39 @@ class LatentDiffusion:
         eta: float = 0.0,
         seed: int = 0,
     ) -> Iterator[State]:
-        """Walk from noise to latents by DDIM, yielding a ``State`` after each step; its x and x0 are (B, 4,
-        h, w), scaled.
+        """Sample latents by DDIM with classifier-free guidance.
 
         Args:
-            captions: B of them; "" asks for any picture.
-            steps: 1 .. T. guidance: at least 0; 0 ignores the captions, 1 is the network as it was trained.
-            eta: 0 .. 1, see ``samplers.ddim``. seed: of all noise.
+            captions: B of them; "" is the null caption, for any picture.
+            steps: 1 .. T, each of them one evaluation of the U-Net on 2B latents.
+            guidance: the scale, at least 0; 0 ignores the captions, 1 is the network as it was trained.
+            eta: 0 .. 1, see ``samplers.ddim``.
+            seed: of all noise.
+
+        Yields:
+            The state after each step; its x and x0 are scaled latents (B, 4, h, w).
 
         Raises:
             ValueError: a value out of range, or a caption outside the grammar.
         """
-        contexts, count = (
-            torch.cat([self.context(captions), self.context([EMPTY])]),
-            len(captions),
-        )  # (B + 1, L, D)
+        count = len(captions)
+        contexts = torch.cat([self.context(captions), self.context([EMPTY])])  # (B + 1, L, D)
+
+        def eps_of_caption(z_t: Tensor, t: Tensor, index: Tensor) -> Tensor:
+            return self.eps(z_t, t, contexts[index])
+
+        denoiser = guided(eps_of_caption, torch.arange(count), scale=guidance, null=count)
         generator = torch.Generator().manual_seed(seed)
-        denoiser = guided(
-            lambda z_t, t, at: self.eps(z_t, t, contexts[at]), torch.arange(count), scale=guidance, null=count
-        )
         z_T = start(self.schedule, (count, *self.latent_shape), generator=generator, device=self.device)
         yield from ddim(denoiser, self.schedule, z_T, count=steps, eta=eta, generator=generator)
 
     @torch.no_grad()
     def pictures(self, z: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1] from scaled latents (B, 4, h, w)."""
+        """Decode scaled latents (B, 4, h, w) to pictures (B, 3, H, W) in [0, 1]."""
         return decode(self.vae, z / self.vae.config.scaling_factor)
 
     def sample(self, captions: Sequence[str], **options) -> Tensor:
-        """Pictures (B, 3, H, W) in [0, 1] for captions; options and errors as for ``states``."""
+        """Sample pictures (B, 3, H, W) in [0, 1] for captions; options and errors as for ``states``."""
         return self.pictures(last(self.states(captions, **options)).x)
 
     def to(self, device: torch.device | str) -> LatentDiffusion:
@@ -172,18 +193,19 @@ class LatentDiffusion:
         there stay.
 
         Args:
-            more: name=dictionary, written beside as name.json.
+            folder: where to.
+            more: name=dictionary, each written beside the parts as name.json.
 
         Raises:
-            OSError: the disk's own trouble; no file of an older pipeline there is left half written.
+            OSError: the folder cannot be written; no file of an older pipeline there is left half written.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".part") as place:
-            write_parts(self, Path(place))
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".part") as temporary:
+            write_parts(self, Path(temporary))
             for name, values in more.items():
-                (Path(place) / f"{name}.json").write_text(json.dumps(values, indent=2) + "\n")
-            replace_files(Path(place), folder)
+                (Path(temporary) / f"{name}.json").write_text(json.dumps(values, indent=2) + "\n")
+            replace_files(Path(temporary), folder)
 
     @classmethod
     def load(
@@ -193,9 +215,11 @@ class LatentDiffusion:
         device: torch.device | str = "cpu",
         check: Callable[[str], object] | None = None,
     ) -> LatentDiffusion:
-        """A pipeline in the folder layout of Stable Diffusion, in eval mode; no network is asked.
+        """Read a pipeline in the folder layout of Stable Diffusion, in eval mode; nothing is fetched.
 
         Args:
+            folder: of the pipeline.
+            device: where the networks live.
             check: see the class.
 
         Raises:
@@ -205,16 +229,16 @@ class LatentDiffusion:
         check_parts(folder)
         vae, unet, schedule, prediction = load_vae_unet_schedule(folder)
         with as_checkpoint_error(folder):
-            text = read_network(CLIPTextModel, folder, "text_encoder")
+            text_encoder = read_network(CLIPTextModel, folder, "text_encoder")
             tokenizer = PreTrainedTokenizerFast.from_pretrained(
                 folder, subfolder="tokenizer", local_files_only=True
             )
-            return cls(vae, unet, text, tokenizer, schedule, check, prediction).to(device)
+            return cls(vae, unet, text_encoder, tokenizer, schedule, check, prediction).to(device)
 
 
 def write_parts(model: LatentDiffusion, folder: Path) -> None:
-    """Write all parts of a pipeline to an empty folder."""
-    whole = StableDiffusionPipeline(
+    """Write all parts of a pipeline to an empty folder, VAE and U-Net in float16."""
+    pipeline = StableDiffusionPipeline(
         vae=model.vae,
         text_encoder=model.text_encoder,
         tokenizer=model.tokenizer,
@@ -224,10 +248,8 @@ def write_parts(model: LatentDiffusion, folder: Path) -> None:
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    with _no_bars():
-        whole.save_pretrained(folder, safe_serialization=True)
-    for name, part in (
-        ("vae", model.vae),
-        ("unet", model.unet),
-    ):  # again, in float16, which diffusers turns back,
-        save_autoencoder(folder / name, part)  # and without the folder that it was loaded from
+    with without_progress_bars():
+        pipeline.save_pretrained(folder, safe_serialization=True)
+    # Written once more: in float16, and without the path that they were loaded from in their configuration.
+    for name, network in (("vae", model.vae), ("unet", model.unet)):
+        save_autoencoder(folder / name, network)
