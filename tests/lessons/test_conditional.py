@@ -78,7 +78,7 @@ def test_the_masks_are_what_their_names_say():
 # the explorer's picture
 
 
-def test_what_is_asked_for_is_drawn(digits):
+def test_the_class_that_guides_is_drawn(digits):
     """The ideal denoiser gives back data of the class asked for, and those the classifier knows."""
     (*_, end), mask = digits.draw("3", 1.0, lesson.NOTHING, "8", 0)
     assert mask is None and end.t == 0 and end.x.shape == (16, 1, 8, 8)
@@ -105,7 +105,7 @@ def test_the_picture_is_that_of_the_samples(digits):
     rows = {"what is known": missing, "samples": end.x[:8], "more samples": end.x[8:]}
     expected = np.asarray(lesson.digits_figure(rows, zoom=lesson.ZOOM).axes[0].images[0].get_array())
     assert np.array_equal(image[:, lesson.LABEL :], expected[:, lesson.LABEL :])
-    assert shown.alt == "16 samples, asked for: 3, guidance scale 3; seed 0"
+    assert shown.alt == "16 samples of class 3, guidance scale 3; seed 0"
     seen = digit_classifier().predict(end.x)
     assert (
         " ".join(map(str, seen.tolist())) in shown.text
@@ -142,4 +142,4 @@ def test_the_explorer_starts_there(digits):
     assert explorer.controls["label"].options == (*map(str, range(CLASSES)), lesson.ANY)
     explorer.controls["known"].value = "upper half"
     assert "32 of 64 pixels are known" in explorer.text.value
-    assert 'alt="16 samples, asked for: 3' in explorer.still().text
+    assert 'alt="16 samples of class 3' in explorer.still().text

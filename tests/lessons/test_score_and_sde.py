@@ -69,7 +69,7 @@ def test_side_view_is_the_histogram_of_states():
     )
     found = torch.histogram(x_t[:, 0].contiguous(), edges, density=True).hist
     middles = (edges[1:] + edges[:-1]) / 2
-    assert (found - ISLANDS.seen_from_the_side(middles, schedule, t)).abs().max() < 0.02
+    assert (found - ISLANDS.first_coordinate_density(middles, schedule, t)).abs().max() < 0.02
 
 
 # Figures

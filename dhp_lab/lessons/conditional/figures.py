@@ -1,13 +1,12 @@
-"""Lesson 04: digits asked for by class, guided, and completed from a part; their figures, and the explorer's
-pure picture.
+"""The lesson's figures: guided digits, digits completed from a part, and the explorer's pure picture.
 
-| function or class    | what it gives                                                                         |
-|----------------------|---------------------------------------------------------------------------------------|
-| `densities_figure`   | curves over one number: what guidance does to a density                               |
-| `trade_figure`       | measures against the guidance scale, with that of real digits beside them             |
-| `walk_figure`        | the time of a chain against its steps                                                 |
-| `masks`              | which pixels may be known, by name                                                    |
-| `GuidedDigits`       | digits for the explorer: a class, a scale, known pixels, a seed                       |
+| function or class    | what it gives                                                                    |
+|----------------------|----------------------------------------------------------------------------------|
+| `densities_figure`   | curves over one number: what guidance does to a density                          |
+| `trade_figure`       | measures against the guidance scale, with those of real digits beside them       |
+| `walk_figure`        | the time of a chain against its steps                                            |
+| `masks`              | which pixels may be known, by name                                               |
+| `GuidedDigits`       | digits for the explorer: a class, a scale, known pixels, a seed                  |
 """
 
 from __future__ import annotations
@@ -29,39 +28,42 @@ from dhp_lab.notebook.digit_figures import GAP, LABEL, digits_figure
 from dhp_lab.notebook.html import Rendered, picture_bytes, table_html
 from dhp_lab.notebook.style import BLUE, CHART_DPI, GREEN, GREY, ORANGE, SKY, style
 
-PER_ROW, ROWS, ZOOM = 8, 2, 9  # of the explorer's samples
-SIZE = LABEL + PER_ROW * (SIDE * ZOOM + GAP) - GAP, (ROWS + 1) * (SIDE * ZOOM + GAP) - GAP
-STEPS, JUMP, ROUNDS = 25, 5, 3  # noise levels of its chain, and its way back up
+COLOURS = (BLUE, ORANGE, GREEN, SKY)
+PER_ROW, ROWS = 8, 2  # of the explorer's samples
+ZOOM = 9  # dots a pixel
+PICTURE = SIDE * ZOOM + GAP
+SIZE = LABEL + PER_ROW * PICTURE - GAP, (ROWS + 1) * PICTURE - GAP
+STEPS, JUMP, ROUNDS = 25, 5, 3  # noise levels of its chain, and its way back up (RePaint)
 ANY, NOTHING = "any", "nothing"
 
 
 def masks() -> dict[str, Tensor]:
     """(8, 8) by name, True where a pixel of a digit is known."""
-    upper, left, middle, frame = (torch.zeros(SIDE, SIDE, dtype=torch.bool) for _ in range(4))
-    upper[: SIDE // 2], left[:, : SIDE // 2], middle[2:-2, 2:-2] = True, True, True
-    frame[:] = True
-    frame[1:-1, 2:-2] = False
-    chess = (torch.arange(SIDE)[:, None] + torch.arange(SIDE)) % 2 == 0
+    row, col = torch.arange(SIDE)[:, None], torch.arange(SIDE)
+    middle = (row >= 2) & (row < SIDE - 2) & (col >= 2) & (col < SIDE - 2)
+    inside = (row >= 1) & (row < SIDE - 1) & (col >= 2) & (col < SIDE - 2)
     return {
-        "upper half": upper,
-        "left half": left,
-        "every second pixel": chess,
-        "frame": frame,
+        "upper half": (row < SIDE // 2).expand(SIDE, SIDE),
+        "left half": (col < SIDE // 2).expand(SIDE, SIDE),
+        "every second pixel": (row + col) % 2 == 0,
+        "frame": ~inside,
         "middle (outpainting)": middle,
     }
 
 
 def densities_figure(at: np.ndarray, densities: Mapping[str, np.ndarray], *, xlabel: str) -> Figure:
-    """Densities (n,) by name over the numbers ``at`` (n,); the first is grey and dashed, what the others are
-    compared with.
+    """Densities over one number.
+
+    Args:
+        at: (n,) the numbers.
+        densities: (n,) by name, five at most; the first is grey and dashed, for the others to be compared
+            with.
     """
     with style():
         figure = Figure(figsize=(8, 3.1), dpi=CHART_DPI, layout="constrained")
         axes = figure.add_subplot()
-        for number, (name, density) in enumerate(densities.items()):
-            colour, line = (
-                (GREY, "--") if number == 0 else ((BLUE, ORANGE, GREEN, SKY)[(number - 1) % 4], "-")
-            )
+        looks = [(GREY, "--"), *((colour, "-") for colour in COLOURS)][: len(densities)]
+        for (name, density), (colour, line) in zip(densities.items(), looks, strict=True):
             axes.plot(at, density, color=colour, linestyle=line, label=name)
         axes.set(xlabel=xlabel, ylabel="density", ylim=(0, None))
         axes.legend(loc="upper left")
@@ -71,11 +73,18 @@ def densities_figure(at: np.ndarray, densities: Mapping[str, np.ndarray], *, xla
 def trade_figure(
     scales: Sequence[float], measures: Mapping[str, Sequence[float]], real: Mapping[str, float]
 ) -> Figure:
-    """Measures by name at each guidance scale, a panel for each, and what real digits reach as a dashed line."""
+    """Measures at each guidance scale, a panel for each.
+
+    Args:
+        scales: (n,).
+        measures: (n,) by name, four at most.
+        real: what real digits reach, by the same names, as a dashed line.
+    """
     with style():
         figure = Figure(figsize=(2.75 * len(measures), 2.9), dpi=CHART_DPI, layout="constrained")
         panels = figure.subplots(1, len(measures), squeeze=False)[0]
-        for axes, (name, values), colour in zip(panels, measures.items(), (BLUE, ORANGE, GREEN, SKY)):
+        looks = zip(panels, COLOURS[: len(panels)], strict=True)
+        for (axes, colour), (name, values) in zip(looks, measures.items(), strict=True):
             axes.plot(range(len(scales)), values, "o-", color=colour, label="samples")
             axes.axhline(real[name], color=GREY, linestyle="--", linewidth=1.4, label="real digits")
             axes.set(title=name, xlabel="guidance scale", ylim=(0, 1.12 * max(*values, real[name])))
@@ -85,11 +94,12 @@ def trade_figure(
 
 
 def walk_figure(walks: Mapping[str, Sequence[float]]) -> Figure:
-    """Chains by name: the time after each step, a panel for each."""
+    """The time after each step of up to four chains by name, a panel for each."""
     with style():
         figure = Figure(figsize=(9.4, 2.6), dpi=CHART_DPI, layout="constrained")
         panels = figure.subplots(1, len(walks), sharey=True, squeeze=False)[0]
-        for axes, (name, times), colour in zip(panels, walks.items(), (BLUE, ORANGE, GREEN)):
+        looks = zip(panels, COLOURS[: len(panels)], strict=True)
+        for (axes, colour), (name, times) in zip(looks, walks.items(), strict=True):
             axes.plot(times, color=colour, linewidth=1.4)
             axes.set(title=name, xlabel="steps, down and up")
         panels[0].set_ylabel("time t")
@@ -97,11 +107,11 @@ def walk_figure(walks: Mapping[str, Sequence[float]]) -> Figure:
 
 
 class GuidedDigits:
-    """Digits as the explorer of lesson 04 asks for them.
+    """Digits for the lesson's explorer.
 
     Args:
-        network: eps = network(x_t, t, label), trained with dropped labels; ``CLASSES`` is its null label.
-        schedule: the chain that it knows.
+        network: eps = network(x_t, t, label), trained with label dropout; ``CLASSES`` is its null label.
+        schedule: the chain that it was trained on.
         device: where the network lives.
     """
 
@@ -109,7 +119,8 @@ class GuidedDigits:
         self, network: LabelDenoiser, schedule: NoiseSchedule, *, device: torch.device | str = "cpu"
     ) -> None:
         digits = load_digits()
-        self.network, self.schedule, self.device, self.masks = network, schedule, device, masks()
+        self.network, self.schedule, self.device = network, schedule, device
+        self.masks = masks()
         self.digits = {str(label): digits.test[digits.test_labels == label][:1] for label in range(CLASSES)}
 
     def denoiser(self, label: str, scale: float) -> Denoiser:
@@ -120,20 +131,21 @@ class GuidedDigits:
     def draw(
         self, label: str, scale: float, known: str, digit: str, seed: int
     ) -> tuple[list[State], Tensor | None]:
-        """The states of 16 samples on their way down, and the mask of the pixels that they were given, if
-        any.
+        """Draw samples freely (DDIM) or around known pixels (RePaint). Arguments as for ``render``.
+
+        Returns:
+            The states of 16 samples on their way down, and the mask (8, 8) of the known pixels, if any.
         """
         generator, mask = torch.Generator().manual_seed(seed), self.masks.get(known)
         x_T = start(self.schedule, (ROWS * PER_ROW, 1, SIDE, SIDE), generator=generator, device=self.device)
         denoise = self.denoiser(label, scale)
         if mask is None:
             return list(ddim(denoise, self.schedule, x_T, count=STEPS)), None
-        pictures = self.digits[digit].to(x_T).expand_as(x_T)
         states = inpaint(
             denoise,
             self.schedule,
             x_T,
-            pictures,
+            self.digits[digit].to(x_T).expand_as(x_T),
             mask.to(self.device),
             count=STEPS,
             jump=JUMP,
@@ -143,33 +155,44 @@ class GuidedDigits:
         return list(states), mask
 
     def render(self, *, label: str, scale: float, known: str, digit: str, seed: int) -> Rendered:
-        """Samples of a class, drawn freely or around the known pixels of a test digit, and what the
-        classifier sees.
+        """Samples of a class, drawn freely or around the known pixels of a test digit.
+
+        Args:
+            label: the class, "0" .. "9", or ANY.
+            scale: of the guidance, 0 or more.
+            known: a name of ``masks``, or NOTHING.
+            digit: the class of the test digit whose pixels are known.
+            seed: of all noise.
         """
         states, mask = self.draw(label, scale, known, digit, seed)
         x = states[-1].x.cpu()
-        given = self.digits[digit].masked_fill(
-            ~(torch.zeros(SIDE, SIDE, dtype=torch.bool) if mask is None else mask), torch.nan
-        )
-        rows = {"what is known": given, "samples": x[:PER_ROW], "more samples": x[PER_ROW:]}
-        text = (
-            self._table(x, label)
-            if mask is None
-            else self._table(x, label) + f"<p>{self._kept(x, digit, mask)}</p>"
-        )
-        around = "" if mask is None else f", drawn around known pixels ({known}) of the digit {digit}"
-        alt = f"{len(x)} samples, asked for: {label}, guidance scale {scale:g}{around}; seed {seed}"
+        hidden = torch.ones(SIDE, SIDE, dtype=torch.bool) if mask is None else ~mask
+        rows = {
+            "what is known": self.digits[digit].masked_fill(hidden, torch.nan),
+            "samples": x[:PER_ROW],
+            "more samples": x[PER_ROW:],
+        }
+        text, around = self._table(x, label), ""
+        if mask is not None:
+            text += f"<p>{self._kept(x, digit, mask)}</p>"
+            around = f", drawn around known pixels ({known}) of the digit {digit}"
+        alt = f"{len(x)} samples of class {label}, guidance scale {scale:g}{around}; seed {seed}"
         figure = digits_figure(rows, known=mask, zoom=ZOOM)
         return Rendered(picture_bytes(figure, compress_level=1), alt, text)
 
     def _table(self, x: Tensor, label: str) -> str:
+        """The classifier's predictions, their accuracy, and the samples' diversity."""
         classifier = digit_classifier()
-        seen = classifier.predict(x)
-        share = "-" if label == ANY else f"{(seen == int(label)).double().mean().item():.0%}"
+        predicted = classifier.predict(x)
+        accuracy = "-" if label == ANY else f"{(predicted == int(label)).double().mean().item():.0%}"
         spread = diversity(classifier.features(x), torch.zeros(len(x)))
-        row = [" ".join(map(str, seen.tolist())), share, f"{spread:.1f}"]
-        return table_html([row], ["the classifier sees", "as asked", "diversity"]).text
+        row = [" ".join(map(str, predicted.tolist())), accuracy, f"{spread:.1f}"]
+        return table_html([row], ["the classifier predicts", "class accuracy", "diversity"]).text
 
     def _kept(self, x: Tensor, digit: str, mask: Tensor) -> str:
+        """How many pixels are known, and that the samples keep them."""
         change = (x - self.digits[digit])[:, :, mask].abs().max().item()
-        return f"{int(mask.sum())} of {mask.numel()} pixels are known; in the samples they differ by {change:g} from what they were."
+        return (
+            f"{int(mask.sum())} of {mask.numel()} pixels are known; in the samples they differ by "
+            f"{change:g} from what they were."
+        )

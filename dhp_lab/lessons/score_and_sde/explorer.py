@@ -7,7 +7,7 @@ from dhp_lab.notebook.sliders import Dropdown, Explorer, Slider
 
 
 def explore() -> Explorer:
-    """Samplers on three islands in the plane, with the exact denoiser."""
+    """Samplers on a mixture of three Gaussians in the plane, with the exact denoiser."""
     return Explorer(
         figures.sampler_picture,
         [

@@ -1,9 +1,9 @@
-r"""Three islands: a 2-D toy in which everything that a diffusion model has to learn is known in closed form.
+r"""Three islands in the plane, a mixture of Gaussians: a toy whose scores are known in closed form.
 
-The data are a mixture of round normal distributions. With noise they are one still, only broader:
+With noise the data are a mixture of round normal distributions still, only broader:
 
     p_sigma(u) = sum_k w_k N(u; m_k, std^2 + sigma^2)
-    score(u)   = sum_k r_k (m_k - u) / (std^2 + sigma^2),      r_k the probability of island k given u
+    score(u)   = sum_k r_k (m_k - u) / (std^2 + sigma^2),      r_k the posterior probability of component k
 
 So samplers can be judged by themselves: whatever is wrong with their samples is not the denoiser's fault.
 """
@@ -22,12 +22,12 @@ from dhp_lab.diffusion.schedules import NoiseSchedule, broadcast_to
 
 @dataclass(frozen=True)
 class Mixture:
-    """Islands in the plane.
+    """Round Gaussians in the plane.
 
     Attributes:
-        weights: the probability of each island; they sum to 1.
-        means: the middle of each.
-        std: how wide all of them are.
+        weights: the probability of each component; they sum to 1.
+        means: of each.
+        std: standard deviation of all of them along one axis.
     """
 
     weights: tuple[float, ...]
@@ -35,9 +35,11 @@ class Mixture:
     std: float
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
-        """(count, 2) float32 points drawn from the mixture."""
-        island = torch.multinomial(torch.tensor(self.weights), count, replacement=True, generator=generator)
-        return torch.tensor(self.means)[island] + self.std * torch.randn(count, 2, generator=generator)
+        """(count, 2) float32 points drawn from the mixture; generator: None is torch's global one."""
+        component = torch.multinomial(
+            torch.tensor(self.weights), count, replacement=True, generator=generator
+        )
+        return torch.tensor(self.means)[component] + self.std * torch.randn(count, 2, generator=generator)
 
     def log_density(self, u: Tensor, sigma: float | Tensor = 0.0) -> Tensor:
         """(B,) log p_sigma(u) in nats.
@@ -63,31 +65,30 @@ class Mixture:
 
         return denoise
 
-    def seen_from_the_side(self, values: Tensor, schedule: NoiseSchedule, t: float) -> Tensor:
-        """The density of the state's first coordinate at time t, at each of the values (n,)."""
+    def first_coordinate_density(self, values: Tensor, schedule: NoiseSchedule, t: float) -> Tensor:
+        """The marginal density of the state's first coordinate at time t, at each of the values (n,)."""
         scale, sigma = schedule.scale(t).item(), schedule.sigma(t).item()
-        bells = torch.distributions.Normal(
-            scale * torch.tensor(self.means)[:, 0], scale * math.hypot(self.std, sigma)
-        )
+        means = scale * torch.tensor(self.means)[:, 0]
+        bells = torch.distributions.Normal(means, scale * math.hypot(self.std, sigma))
         return bells.log_prob(values[:, None]).exp() @ torch.tensor(self.weights)  # (n, K) -> (n,)
 
     def nearest(self, x: Tensor) -> Tensor:
-        """(B,) the number of the island whose middle is nearest to each point."""
+        """(B,) the number of the component whose mean is nearest to each point (B, 2)."""
         return torch.cdist(x, x.new_tensor(self.means)).argmin(1)
 
     def shares(self, x: Tensor) -> list[float]:
-        """The share of points on each island, to be compared with ``weights``."""
+        """The share of points (B, 2) nearest to each mean, to be compared with ``weights``."""
         return (torch.bincount(self.nearest(x), minlength=len(self.weights)) / len(x)).tolist()
 
     def width(self, x: Tensor) -> float:
-        """The points' root mean square distance from their island's middle along one axis, over ``std``: 1 is
+        """Root mean square distance of points (B, 2) from their mean along one axis, over ``std``; 1 is
         right.
         """
-        middles = x.new_tensor(self.means)[self.nearest(x)]
-        return (x - middles).square().mean().sqrt().item() / self.std
+        means = x.new_tensor(self.means)[self.nearest(x)]
+        return (x - means).square().mean().sqrt().item() / self.std
 
     def _variance(self, u: Tensor, sigma: float | Tensor) -> Tensor:
-        """(1 or B, 1) of each island with noise, ready to be multiplied with u."""
+        """(1 or B, 1) of each component with noise, ready to be multiplied with u."""
         return self.std**2 + broadcast_to(torch.as_tensor(sigma, dtype=torch.float64), u).square()
 
     def _log_joint(self, u: Tensor, variance: Tensor) -> Tensor:
