@@ -1,25 +1,65 @@
-"""`dhp train`, with the adapter on the U-Net's input held at nothing: what does z lose that way?
+"""`dhp train`, with the adapter on the U-Net's input held at zero: what does z lose that way?
 
-    python benchmarks/without_adapter.py train --data_path train --output_dir adapter-at-nothing \\
+    python benchmarks/without_adapter.py --data_path train --output_dir adapter-at-nothing \\
         --init_from codec/final_checkpoint --image_size 64 --batch_size 32 --lr 2e-3 \\
         --epochs 0 --denoiser_epochs 8 --joint_epochs 0
 
-All but the program's name is as in the card of `data/checkpoints/scenes-codec`; `scenes_codec.py --variant`
-measures the result.
+The options are those of `dhp train`, and their values as in the card of `data/checkpoints/scenes-codec`;
+`scenes_codec.py --variant` measures the result.
 """
 
+from __future__ import annotations
+
+import argparse
+from dataclasses import MISSING, fields
+
 import torch
-from torch import Tensor
 
-from dhp_lab.cli import app
-from dhp_lab.codec.stable_diffusion.networks import Adapter
+from dhp_lab.codec.model import DiffusionHyperprior
+from dhp_lab.training.codec_config import TrainingConfig
+from dhp_lab.training.codec_trainer import initial_model, Trainer
+
+KINDS = {"int": int, "float": float, "str": str}
 
 
-def nothing(adapter: Adapter, state: Tensor, *arguments: object) -> Tensor:
-    """What an adapter adds that was never trained."""
-    return torch.zeros_like(state)
+def hold_adapter_at_zero(model: DiffusionHyperprior) -> None:
+    """Set the adapter's last layer to 0, and keep it there: it gets no gradient.
+
+    Raises:
+        SystemExit: the codec has no adapter.
+    """
+    adapter = getattr(model.denoiser, "adapter", None)
+    if adapter is None:
+        raise SystemExit("this codec has no adapter: start from one around a Stable Diffusion folder")
+    for parameter in adapter.exit.parameters():
+        with torch.no_grad():
+            parameter.zero_()
+        parameter.register_hook(torch.zeros_like)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the options: a field of ``TrainingConfig`` each."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for field in fields(TrainingConfig):
+        kind = field.type.removesuffix(" | None")
+        default = None if field.default is MISSING else field.default
+        settings = {"default": default, "required": field.default is MISSING}
+        if kind == "bool":
+            parser.add_argument(f"--{field.name}", action=argparse.BooleanOptionalAction, **settings)
+        else:
+            parser.add_argument(f"--{field.name}", type=KINDS[kind], **settings)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Train."""
+    config = TrainingConfig(**vars(make_parser().parse_args(arguments)))
+    model = initial_model(config)
+    hold_adapter_at_zero(model)
+    print(f"best checkpoint: {Trainer(config, model=model).run()}")
 
 
 if __name__ == "__main__":
-    Adapter.forward = nothing
-    app()
+    main()

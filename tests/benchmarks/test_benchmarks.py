@@ -1,6 +1,4 @@
-"""What the benchmarks share: how they end, the page of their tables, and what they read from a training's
-log.
-"""
+"""Every benchmark: its options, its table beside the figures that it wrote, and its place in the page."""
 
 from __future__ import annotations
 
@@ -11,7 +9,27 @@ from pathlib import Path
 
 import pytest
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+ROOT = Path(__file__).resolve().parents[2]
+BENCHMARKS, RESULTS = ROOT / "benchmarks", ROOT / "data" / "results"
+PARTS = {"common", "ablation_variants", "latent_cost_jobs"}  # of others, not to be run
+TABLES = {  # result in data/results -> the benchmark that wrote it
+    "ablation": "ablation",
+    "ablation_codec": "ablation",
+    "block_removal": "block_removal",
+    "caption_accuracy": "caption_accuracy",
+    "denoiser": "denoiser_worth",
+    "digit_samplers": "digit_samplers",
+    "explorer": "explorer_latency",
+    "latent_cost": "latent_cost",
+    "realism": "realism",
+    "scenes_codec": "scenes_codec",
+    "speed": "codec_speed",
+    "start_up": "start_up",
+    "tiling": "tiling_seams",
+    "training_speed": "training_speed",
+    "variants": "variants",
+    "z_only": "z_only",
+}
 PAGE = "# P\n\n<!-- a: begin -->\nold\n<!-- a: end -->\n\n<!-- b: begin -->\nkept\n<!-- b: end -->\nend\n"
 
 
@@ -22,10 +40,47 @@ def script(monkeypatch):
     return importlib.import_module
 
 
-def test_figures_and_table_lie_side_by_side_and_on_the_screen(script, tmp_path, capsys):
-    script("saving").save({"a": 1}, "| a |", tmp_path / "new" / "x.json")
-    assert json.loads((tmp_path / "new" / "x.json").read_text()) == {"a": 1}
-    assert (tmp_path / "new" / "x.md").read_text() == "| a |\n" == capsys.readouterr().out
+@pytest.mark.parametrize("name", sorted(file.stem for file in BENCHMARKS.glob("*.py")))
+def test_the_help_of_every_benchmark_names_its_command_and_all_its_options(script, name):
+    if name in PARTS:
+        assert not hasattr(script(name), "make_parser")
+        return
+    parser = script(name).make_parser()
+    text = parser.format_help()
+    assert f"python benchmarks/{name}.py" in text and callable(script(name).main)
+    options = [option for action in parser._actions for option in action.option_strings]
+    assert len(options) == len(set(options)) and all(len(option) > 2 for option in options if option != "-h")
+    if name not in ("tables", "without_adapter"):
+        assert parser.get_default("output").parent == RESULTS
+
+
+@pytest.mark.parametrize("result, name", TABLES.items())
+def test_the_table_of_a_result_is_what_its_benchmark_makes_of_the_figures(script, result, name):
+    found = json.loads((RESULTS / f"{result}.json").read_text("utf-8"))
+    assert found["command"].startswith(f"python benchmarks/{name}.py")
+    assert (RESULTS / f"{result}.md").read_text("utf-8") == script(name).table(found) + "\n"
+
+
+def test_every_result_is_in_the_page(script):
+    tables = script("tables")
+    page = (BENCHMARKS / "README.md").read_text("utf-8")
+    written = {file.stem: file.read_text("utf-8") for file in RESULTS.glob("*.md")}
+    assert set(written) == set(TABLES) == set(tables.places(page))
+    assert tables.filled(page, written) == page
+
+
+def test_make_bench_runs_every_benchmark_that_needs_no_photos(script):
+    rows = (BENCHMARKS / "README.md").read_text("utf-8").split("|---|---|---|\n")[1].split("\n\n")[0]
+    listed = {row.split("`")[1].split(".py")[0]: row for row in rows.splitlines() if ".py" in row}
+    assert set(TABLES.values()) <= set(listed)
+    makefile = (ROOT / "Makefile").read_text("utf-8").replace("\\\n", " ")
+    (line,) = (line for line in makefile.splitlines() if line.startswith("BENCHES ?="))
+    without_arguments = {name for name in TABLES.values() if not _required(script(name).make_parser())}
+    assert set(line.split()[2:]) == without_arguments
+
+
+def _required(parser) -> list[str]:
+    return [action.dest for action in parser._actions if action.required]
 
 
 def test_tables_are_put_between_their_marks_and_nothing_else_changes(script):
@@ -47,10 +102,14 @@ def test_a_page_with_odd_marks_is_refused(script, page, message):
         script("tables").filled(page, {})
 
 
-def test_every_table_has_its_place_in_the_page(script):
-    tables = script("tables")
-    written = {file.stem for file in (BENCHMARKS.parent / "data" / "results").glob("*.md")}
-    assert written <= set(tables.places((BENCHMARKS / "README.md").read_text("utf-8")))
+def test_a_page_is_filled_from_a_folder_of_results(script, tmp_path, capsys):
+    (tmp_path / "a.md").write_text("| a |\n")
+    (tmp_path / "c.md").write_text("| c |\n")
+    (tmp_path / "page.md").write_text(PAGE)
+    script("tables").main(["--page", str(tmp_path / "page.md"), "--results", str(tmp_path)])
+    assert (tmp_path / "page.md").read_text() == PAGE.replace("old", "| a |")
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[:2] == ["a: from a.md", "b: kept as it was"] and "c.md has no place in page.md" in printed
 
 
 def test_steps_and_minutes_are_those_of_the_logs_last_training(script, tmp_path):
@@ -64,3 +123,57 @@ def test_steps_and_minutes_are_those_of_the_logs_last_training(script, tmp_path)
     (tmp_path / "training.log").write_text("\n".join(lines))
     trained = script("variants").trained
     assert trained(tmp_path) == (400, 30.0) and trained(tmp_path / "best_checkpoint") == (None, None)
+
+
+def test_a_variant_is_a_folder_and_the_settings_that_are_changed(script):
+    variant = script("variants").variant("leaning=runs/fifth dead_zone=0.3 passes=2")
+    assert variant.name == "leaning" and variant.folder == Path("runs/fifth")
+    assert variant.values == {"dead_zone": 0.3, "passes": 2}
+    assert variant.source == "fifth dead_zone=0.3 passes=2"
+
+
+def test_the_curves_of_the_denoiser_are_compared_again(script, tmp_path, capsys):
+    output = tmp_path / "denoiser.json"
+    script("denoiser_worth").main(["--output", str(output)])
+    assert json.loads(output.read_text()) == json.loads((RESULTS / "denoiser.json").read_text())
+    assert capsys.readouterr().out == (RESULTS / "denoiser.md").read_text("utf-8")
+
+
+@pytest.mark.slow
+def test_tiles_leave_no_seam_in_a_small_picture(script, tmp_path, capsys):
+    output = tmp_path / "tiling.json"
+    script("tiling_seams").main(["--width", "96", "--height", "64", "--tile", "2", "--output", str(output)])
+    rows = json.loads(output.read_text())["rows"]
+    assert len(rows) == 3 and all(row["picture_in_levels"] < 0.01 for row in rows)
+    assert capsys.readouterr().out == output.with_suffix(".md").read_text()
+
+
+IMPORT_TIMES = """\
+import time: self [us] | cumulative | imported package
+import time:       100 |        100 |   zipimport
+import time:       200 |        300 | site
+a line that a program wrote
+import time:        10 |         10 |     torch._C
+import time:      5000 |       5010 |   torch
+import time:        40 |         40 |   numpy
+import time:        50 |       5100 | dhp_lab.data.images
+"""
+
+
+def test_import_times_are_read_as_a_tree(script):
+    program = script("start_up").read_import_times(IMPORT_TIMES)
+    assert [(one.name, one.seconds) for one in program.parts] == [
+        ("site", 300e-6),
+        ("dhp_lab.data.images", 5100e-6),
+    ]
+    images, site = program.largest(5)
+    assert [one.name for one in images.largest(1)] == ["torch"] and [one.name for one in site.parts] == [
+        "zipimport"
+    ]
+    assert [one.name for one in images.parts[0].parts] == ["torch._C"] and program.seconds == pytest.approx(
+        5400e-6
+    )
+
+
+def test_no_import_times_make_an_empty_tree(script):
+    assert script("start_up").read_import_times("nothing\n").parts == []
