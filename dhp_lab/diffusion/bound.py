@@ -1,27 +1,26 @@
-r"""The variational bound, term by term, in bits: how long a file the chain x_T -> ... -> x_1 -> x_0 would
-make.
+r"""The variational bound, term by term, in bits: the code length of the chain x_T -> ... -> x_1 -> x_0.
 
     -log2 p(x0) <= prior + sum over t = 2 .. T of KL_t + reconstruction              (Ho et al. 2020, eq. 5)
 
-    prior            KL( q(x_T given x0) || p(x_T) )                what x_T still tells of x0
-    KL_t             KL( q(x_{t-1} given x_t, x0) || p(x_{t-1} given x_t) )     the posterior with x0 against that with x0_hat
-    reconstruction   -log2 p(x0 given x_1)                          the last step
+    prior            KL( q(x_T | x0) || p(x_T) )                        the information on x0 in x_T
+    KL_t             KL( q(x_{t-1} | x_t, x0) || p(x_{t-1} | x_t) )     the posterior of x0 against x0_hat's
+    reconstruction   -log2 p(x0 | x_1)                                  the last step
 
 If the model's step has the posterior's variance (``process.q_posterior``), a KL is a squared distance of
 means: the weight w_t = ``process.bound_weight`` times the error of the noise estimate. Leave the weight out:
 what is left is L_simple.
 
-That variance is too small, because x0 is not known but guessed. With E the mean squared error of the noise
+That variance is too small, because x0 is only estimated. With E the mean squared error of the noise
 estimate, and 1 + 2 w_t = SNR(t-1) / SNR(t), the best one is the posterior's times m (Bao et al. 2022,
-Analytic-DPM), and the KL becomes
+Analytic-DPM), and the KL becomes, in nats and for D dimensions,
 
-    m = 1 + 2 w_t E,     KL_t = D (1/m - 1 + log m) / 2 + w_t / m |eps - eps_hat|^2      in nats, of D dimensions
+    m = 1 + 2 w_t E,     KL_t = D (1/m - 1 + log m) / 2 + w_t / m |eps - eps_hat|^2
 
 E = 0 is the posterior's variance, right where x0 is certain. E = 1 is beta_t / (1 - beta_t), right for broad
 data seen through little noise. (Ho et al. 2020, section 3.2, take the first, or beta_t.) ``mean_errors``
 measures E.
 
-The bound does not care how the state is scaled. p(x_T) is normal with variance s_T^2 (1 + sigma_T^2), which
+The bound does not depend on the state's scale. p(x_T) is normal with variance s_T^2 (1 + sigma_T^2), which
 is 1 in a variance-preserving chain, and p(x0 given x_1) is normal about x0_hat(x_1) with variance sigma_1^2.
 For data of grey levels it is that normal's mass in each level's bin (Ho et al. 2020, eq. 13), and the bound
 is one of bits, not of a density.
@@ -74,8 +73,10 @@ class ElboTerms:
 def mean_errors(
     denoiser: Denoiser, schedule: NoiseSchedule, x0: Tensor, *, generator: torch.Generator | None = None
 ) -> Tensor:
-    """(T,) float64 on the CPU: the mean of (eps - eps_hat)^2 at t = 1 .. T over x0 (B, ...), one draw of
-    noise each.
+    """E at t = 1 .. T: the mean of (eps - eps_hat)^2 over x0 (B, ...), with one draw of noise each.
+
+    Returns:
+        (T,) float64 on the CPU.
     """
     errors = [_errors(denoiser, schedule, x0, t, generator) for t in range(1, schedule.steps + 1)]
     return torch.stack([error.square().mean() for error in errors]).cpu()
@@ -92,10 +93,9 @@ def elbo(
     count: int | None = None,
     generator: torch.Generator | None = None,
 ) -> ElboTerms:
-    """The variational bound's terms: Ho et al. 2020, eq. 5, with the variance of Bao et al. 2022
-    (Analytic-DPM).
+    """The variational bound's terms: Ho et al. 2020, eq. 5, with the variance of Bao et al. 2022.
 
-    Each time takes one call of the denoiser and one draw of noise, so that the total is an unbiased estimate.
+    Each time takes one evaluation of the denoiser and one draw of noise: the total is an unbiased estimate.
 
     Args:
         x0: (B, ...) the data, about [-1, 1].
@@ -114,25 +114,26 @@ def elbo(
         check_levels(x0, levels)
     expected = _expected_table(schedule, expected_error)
     times = _choose_times(schedule.steps, count, generator)
-    kls = [
-        _kl_nats(schedule, t, _errors(denoiser, schedule, x0, t, generator), expected[int(t) - 1])
-        for t in times.tolist()
-    ]
-    error, sigma = _errors(denoiser, schedule, x0, 1.0, generator), schedule.sigma(1).item()  # (B, D)
+    kls = []
+    for t in times.tolist():
+        error = _errors(denoiser, schedule, x0, t, generator)
+        kls.append(_kl_nats(schedule, t, error, expected[int(t) - 1]))
+    error = _errors(denoiser, schedule, x0, 1.0, generator)  # (B, D)
+    sigma = schedule.sigma(1).item()
     last = _density_nats(error, sigma) if levels is None else level_nats(error, sigma, x0.flatten(1), levels)
-    per_bit = x0[0].numel() * math.log(2)
+    none = x0.new_zeros(len(x0), 0, dtype=torch.float64)
+    nats = x0[0].numel() * math.log(2)  # in a bit per dimension
     return ElboTerms(
-        prior=_prior_nats(schedule, x0) / per_bit,
-        kls=torch.stack(kls, 1) / per_bit if kls else x0.new_zeros(len(x0), 0, dtype=torch.float64),  # (B, n)
+        prior=_prior_nats(schedule, x0) / nats,
+        kls=torch.stack(kls, 1) / nats if kls else none,  # (B, n)
         times=times,
-        reconstruction=last / per_bit,
+        reconstruction=last / nats,
         steps=schedule.steps,
     )
 
 
 def level_nats(error: Tensor, sigma: float, x0: Tensor, levels: int) -> Tensor:
-    """(B,) float64: -log P(x0 given x_1) for data of grey levels, the last step of the chain (Ho et al. 2020,
-    eq. 13).
+    """-log P(x0 given x_1) for data of grey levels, the last step of the chain: Ho et al. 2020, eq. 13.
 
     A level's probability is the mass of N(x0_hat, sigma^2) within half a level of it, x0_hat = x0 + sigma
     error; the bins of the darkest and the brightest level have no outer edge.
@@ -141,29 +142,34 @@ def level_nats(error: Tensor, sigma: float, x0: Tensor, levels: int) -> Tensor:
         error: (B, D) eps - eps_hat at t = 1.
         sigma: sigma(1).
         x0: (B, D) of ``levels`` >= 2 numbers, evenly spaced from -1 to 1.
+
+    Returns:
+        (B,) float64, in nats.
     """
     check_levels(x0, levels)
     half, error = 1 / (levels - 1), error.double()
     low = torch.where(x0 < -1 + half, -math.inf, -half / sigma - error)  # (B, D) standardised
     high = torch.where(x0 > 1 - half, math.inf, half / sigma - error)
-    low, high = (
-        torch.where(low > 0, -high, low),
-        torch.where(low > 0, -low, high),
-    )  # the lower tail is the precise one
+    upper = low > 0  # mirrored: the lower tail is the precise one
+    low, high = torch.where(upper, -high, low), torch.where(upper, -low, high)
     log_low, log_high = torch.special.log_ndtr(low), torch.special.log_ndtr(high)
     return -(log_high + torch.log1p(-(log_low - log_high).exp())).sum(1)
 
 
 def check_levels(x: Tensor, levels: int) -> None:
-    """Raise ValueError unless every value of x is one of ``levels`` >= 2 numbers, evenly spaced from -1 to 1."""
+    """Check that every value of x is one of ``levels`` >= 2 numbers, evenly spaced from -1 to 1.
+
+    Raises:
+        ValueError: fewer than 2 levels, or a value that is none of them.
+    """
     if levels < 2:
         raise ValueError(f"levels must be 2 or more, got {levels}")
     index = (x.double() + 1) * (levels - 1) / 2
     beside = (index - index.round()).abs().max().item()
     if not (beside < 1e-3 and index.min().item() > -0.5 and index.max().item() < levels - 0.5):
         raise ValueError(
-            f"x must hold only {levels} levels, evenly spaced from -1 to 1; "
-            f"got values from {x.min().item():g} to {x.max().item():g}, up to {beside:.2g} of a level beside them"
+            f"x must hold only {levels} levels, evenly spaced from -1 to 1; got values from "
+            f"{x.min().item():g} to {x.max().item():g}, up to {beside:.2g} of a level beside them"
         )
 
 

@@ -1,16 +1,16 @@
-r"""The ideal denoiser: the best answer there is, known in closed form for a finite data set, without any
-training.
+r"""The ideal denoiser: the posterior mean of a finite data set in closed form, without any training.
 
-Among all functions of x_t the mean of x0 given x_t has the least squared error. If the data are x_1 .. x_N,
-each as likely as any other, it is their mean with the weights of Bayes' rule (Karras et al. 2022, appendix
+Among all functions of x_t the posterior mean of x0 has the least squared error. If the data are x_1 .. x_N,
+each with probability 1/N, it is their mean with the weights of Bayes' rule (Karras et al. 2022, appendix
 B.3):
 
     E[x0 given x_t] = sum_i w_i x_i,     w = softmax over i of -|x_t / s - x_i|^2 / (2 sigma^2)
 
-Sampling with it gives back the data themselves. A trained network is of use because it differs from it.
+Sampling with it gives back the data themselves: perfect memorisation. A trained network generalises because
+it differs from it.
 
-``rescaled`` lets a denoiser that knows one schedule serve another: what a state holds is told by sigma alone,
-and time and scale are two names for it.
+``rescaled`` makes a denoiser for one schedule out of one for another: a state's noise level is sigma alone,
+time and scale are a choice of the schedule.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from dhp_lab.diffusion.schedules import NoiseSchedule, broadcast_to
 
 
 class IdealDenoiser:
-    """eps = denoiser(x_t, t), exact for data that are known by heart; computed in float64.
+    """eps = denoiser(x_t, t), exact for a finite data set; computed in float64.
 
     Args:
         data: (N, ...) the data, N >= 1.
-        schedule: of the states that it will be asked about.
+        schedule: of the states that it is evaluated at.
         labels: (N,) whole numbers >= 0, the class of each; None for data without classes.
 
     Raises:
@@ -40,10 +40,11 @@ class IdealDenoiser:
         if labels is not None and (
             labels.shape != data.shape[:1] or labels.is_floating_point() or bool((labels < 0).any())
         ):
-            raise ValueError(
-                f"labels must be {len(data)} whole numbers >= 0, got {labels.dtype} of shape {tuple(labels.shape)}"
-            )
-        self.data, self.schedule, self.labels = data, schedule, labels
+            got = f"{labels.dtype} of shape {tuple(labels.shape)}"
+            raise ValueError(f"labels must be {len(data)} whole numbers >= 0, got {got}")
+        self.data = data
+        self.schedule = schedule
+        self.labels = labels
 
     @property
     def null(self) -> int:
@@ -77,51 +78,53 @@ class IdealDenoiser:
         sigma = self.schedule.sigma(t)
         if not bool((sigma > 0).all()):
             raise ValueError(
-                f"t must lie in (0, {self.schedule.steps}], got 0: a clean signal has no noise to tell"
+                f"t must lie in (0, {self.schedule.steps}], got 0: a clean signal has no noise to estimate"
             )
         x = x_t.double()
         return x / broadcast_to(self.schedule.scale(t), x), broadcast_to(sigma, x)
 
     def _mean(self, u: Tensor, sigma: Tensor, label: Tensor | None) -> Tensor:
-        known = self.data.to(u).flatten(1)  # (N, D)
-        closeness = u.flatten(1) @ known.mT - known.square().sum(1) / 2  # (B, N), |u|^2 cancels
+        """The posterior mean (B, ...) float64."""
+        data = self.data.to(u).flatten(1)  # (N, D)
+        closeness = u.flatten(1) @ data.mT - data.square().sum(1) / 2  # (B, N), |u|^2 cancels
         logits = closeness / sigma.flatten(1).square()
         if label is not None:
             logits = logits.masked_fill(~self._belongs(label, len(u)), -torch.inf)
-        return (logits.softmax(1) @ known).view_as(u)
+        return (logits.softmax(1) @ data).view_as(u)
 
     def _belongs(self, label: Tensor, count: int) -> Tensor:
-        """(B, N) whether an item of the data is of the class asked for."""
+        """(B, N) whether an item of the data is of a state's class."""
         if self.labels is None:
             raise ValueError("label is given, but these data have no classes")
         labels = self.labels.to(label.device)
-        known = torch.isin(label, labels) | (label == self.null)
-        if label.shape != (count,) or not bool(known.all()):
+        valid = torch.isin(label, labels) | (label == self.null)
+        if label.shape != (count,) or not bool(valid.all()):
             raise ValueError(
                 f"label must hold {count} classes of the data or {self.null} for any, got {label.tolist()}"
             )
         return (label[:, None] == labels) | (label == self.null)[:, None]
 
 
-def rescaled(denoiser: Denoiser, known: NoiseSchedule, schedule: NoiseSchedule) -> Denoiser:
-    """A denoiser for ``schedule`` out of one that knows another: the state of equal sigma, at its time t' and
-    scale s'.
+def rescaled(denoiser: Denoiser, trained_on: NoiseSchedule, schedule: NoiseSchedule) -> Denoiser:
+    """A denoiser for one schedule out of one for another: Karras et al. 2022, section 2.
 
-        eps(x_t, t) = denoiser(s' / s x_t, t'),      sigma'(t') = sigma(t)                      (Karras et al. 2022, section 2)
+        eps(x_t, t) = denoiser(s' / s x_t, t'),      sigma'(t') = sigma(t)
 
-    So a network that was trained on a variance-preserving chain drives a sampler of a variance-exploding one.
+    So a network that was trained on a variance-preserving chain serves a sampler of a variance-exploding one.
 
     Args:
-        denoiser: whose times and states are those of ``known``.
-        known: a schedule whose greatest sigma is at least that of ``schedule``.
+        denoiser: its times t' and states, of scale s', are those of ``trained_on``.
+        trained_on: a schedule whose greatest sigma is at least that of ``schedule``.
+        schedule: of the result's times and states.
 
     Raises:
-        ValueError: ``known`` does not reach the greatest sigma of ``schedule``.
+        ValueError: ``trained_on`` does not reach the greatest sigma of ``schedule``.
     """
-    known.time_of(schedule.sigma(schedule.steps))
+    trained_on.time_of(schedule.sigma(schedule.steps))
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-        there = known.time_of(schedule.sigma(t))  # (B,) t'
-        return denoiser(broadcast_to(known.scale(there) / schedule.scale(t), x_t) * x_t, there.to(t))
+        t_trained = trained_on.time_of(schedule.sigma(t))  # (B,) t'
+        scale = trained_on.scale(t_trained) / schedule.scale(t)
+        return denoiser(broadcast_to(scale, x_t) * x_t, t_trained.to(t))
 
     return denoise

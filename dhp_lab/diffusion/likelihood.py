@@ -1,25 +1,25 @@
-r"""How many bits a picture takes under a diffusion model: by the variational bound, and by the
-probability-flow ODE.
+r"""The code length of a picture under a diffusion model: by the variational bound and by the flow ODE.
 
-The unscaled state u = x_t / s follows the noise level instead of the time (Karras et al. 2022, eq. 1), and
-its density changes as a flow's does (Song et al. 2021, section 4.3 and appendix D.2):
+The unscaled state u = x_t / s is a function of the noise level instead of the time (Karras et al. 2022, eq.
+1), and its density changes as in any flow (Song et al. 2021, section 4.3 and appendix D.2):
 
     du / dsigma = eps(s u, t),                    t the time of sigma
     d log p(u) / dsigma = -div_u eps(s u, t)
 
     log p(x0) = log N(u_T; 0, 1 + sigma_T^2) + integral of div_u eps from sigma_1 to sigma_T
 
-A density in bits is not yet a file. Data of L grey levels, evenly spaced from -1 to 1, get bits in two ways.
+A log density is not a code length. Data of L grey levels, evenly spaced from -1 to 1, get one in two ways.
 
-    the chain's last step   E[-log2 p(x_1) + log2 q(x_1 given x0) - log2 P(x0 given x_1)]             ``levels=L``
-    dequantisation          E[-log2 p(x0 + u)] + log2((L - 1) / 2), u uniform, as wide as a level     ``dequantise``
+    the chain's last step   E[-log2 p(x_1) + log2 q(x_1 | x0) - log2 P(x0 | x_1)]             ``levels=L``
+    dequantisation          E[-log2 p(x0 + u)] + log2((L - 1) / 2), u uniform over a level    ``dequantise``
 
 Both are at least the bits of the grey level. The first is the variational bound with the flow in place of all
 steps but one (``bound.elbo``), for a denoiser that was trained on the levels themselves. The second is for
 one that was trained on dequantised data (Theis et al. 2016, section 3.1): its second part, ``level_bits``, is
-the change of scale. A denoiser that knows the levels thinks what lies between them next to impossible.
+the change of scale. Under a denoiser that was trained on the levels, values between them have almost no
+density.
 
-Both functions answer in bits per dimension. They estimate a coder's work; no file is written.
+Both functions return bits per dimension: estimates of a code length, no file is written.
 """
 
 from __future__ import annotations
@@ -43,8 +43,7 @@ def level_bits(levels: int) -> float:
 
 
 def dequantise(x: Tensor, levels: int, *, generator: torch.Generator | None = None) -> Tensor:
-    """x with uniform noise of one level's width, 2 / (levels - 1), so that it has a density (Theis et al.
-    2016).
+    """Add uniform noise of one level's width, 2 / (levels - 1): Theis et al. 2016, section 3.1.
 
     Args:
         x: (B, ...) of ``levels`` >= 2 numbers, evenly spaced from -1 to 1.
@@ -68,9 +67,7 @@ def bits_per_dim_elbo(
     count: int | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """(B,) float64: the total of ``bound.elbo``, in expectation an upper bound; the arguments are explained
-    there.
-    """
+    """(B,) float64: the total of ``bound.elbo``, in expectation an upper bound; arguments as there."""
     terms = elbo(
         denoiser, schedule, x0, levels=levels, expected_error=expected_error, count=count, generator=generator
     )
@@ -95,7 +92,7 @@ def bits_per_dim_ode(
 
     Args:
         x0: (B, ...) the data, about [-1, 1]. No item's noise estimate may depend on another item.
-        count: the number of steps, >= 1; four calls of the denoiser each.
+        count: the number of steps, >= 1; four evaluations of the denoiser each.
         probes: None: the exact divergence, by as many backward passes as x0 has dimensions. Else so many
             random signs estimate it without bias (Hutchinson 1990; Song et al. 2021, eq. 40), >= 1.
         levels: None: the data have a density. Else they are that many grey levels, evenly spaced from -1 to
@@ -136,15 +133,17 @@ def _last_step(
     denoiser: Denoiser, schedule: NoiseSchedule, x0: Tensor, levels: int, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor]:
     """A random u_1 (B, ...), and log q(u_1 given x0) - log P(x0 given u_1) (B,) in nats."""
-    sigma, eps = schedule.sigma(1).item(), noise_like(x0, generator)
+    sigma = schedule.sigma(1).item()
+    eps = noise_like(x0, generator)
     error = eps - predict_eps(denoiser, q_sample(schedule, x0, 1, eps), 1)
     log_q = -(eps.flatten(1).double().square() + math.log(2 * math.pi * sigma**2)).sum(1) / 2
     return x0 + sigma * eps, log_q + level_nats(error.flatten(1), sigma, x0.flatten(1), levels)
 
 
 def _directions(x: Tensor, probes: int | None, generator: torch.Generator | None) -> Tensor:
-    """(n, 1 or B, ...): the sum of v.J v over these v is the trace of J, exactly (the D unit vectors) or in
-    expectation.
+    """(n, 1 or B, ...) vectors v with the trace of J as their sum of v.J v.
+
+    Exactly for the D unit vectors, where ``probes`` is None; else in expectation.
     """
     if probes is None:
         return torch.eye(x[0].numel(), dtype=x.dtype, device=x.device).reshape(-1, 1, *x.shape[1:])
@@ -162,16 +161,17 @@ def _flow(
     with torch.enable_grad():
         u = u.detach().requires_grad_()
         eps = predict_eps(denoiser, schedule.scale(t).item() * u, t)
-        products = [
-            (torch.autograd.grad((eps * v).sum(), u, retain_graph=True)[0] * v).flatten(1) for v in directions
-        ]
-    return sigma * eps.detach(), sigma * sum(product.double().sum(1) for product in products)
+        divergence = 0.0
+        for v in directions:
+            (product,) = torch.autograd.grad((eps * v).sum(), u, retain_graph=True)  # v^T J
+            divergence = divergence + (product * v).flatten(1).double().sum(1)  # (B,)
+    return sigma * eps.detach(), sigma * divergence
 
 
 def _kutta(
     flow: Callable[[Tensor, float], tuple[Tensor, Tensor]], u: Tensor, start: float, step: float
 ) -> tuple[Tensor, Tensor]:
-    """One step of the classical method of fourth order: the new u, and the integral of the divergence (B,)."""
+    """One step of the classical Runge-Kutta method: the new u, and the divergence's integral (B,)."""
     du1, div1 = flow(u, start)
     du2, div2 = flow(u + step / 2 * du1, start + step / 2)
     du3, div3 = flow(u + step / 2 * du2, start + step / 2)

@@ -1,17 +1,16 @@
-r"""The U-Net: a network that learns to tell the noise from the signal.
+r"""The U-Net: a network that estimates the noise in x_t.
 
     t --> sines --> two layers --+--> embedding --> scale and shift inside every residual block
     label --> one vector each ---+
-                                                    context (tokens) --> cross-attention beside each self-attention
+                                            context (tokens) --> cross-attention after each self-attention
     x_t --> entry --> level 0 ---------------- skip ----------------> level 0 --> exit --> eps      H x W
                         \--> level 1 --------- skip --------> level 1 --/                           H/2 x W/2
                                \--> ... --> middle --> ... --/
 
 The U-Net is that of Ho et al. 2020 (section 4 and appendix B), in which the embedding scales and shifts as in
 Nichol & Dhariwal 2021, and cross-attention is that of Rombach et al. 2022 (section 3.3). The exit, the second
-convolution of each block and the last layer of each attention start at zero: a new network answers eps = 0.
-
-``IdealDenoiser``, which needs no training, is in ``ideal.py``.
+convolution of each block and the last layer of each attention have zero initialisation: a new network's
+output is eps = 0.
 """
 
 from __future__ import annotations
@@ -23,10 +22,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from dhp_lab.diffusion.ideal import IdealDenoiser
-
-__all__ = ["Attention", "Block", "IdealDenoiser", "UNet", "UNetConfig", "time_embedding"]
-
 GROUPS = 8  # of each group normalisation; all widths are multiples of it
 
 
@@ -37,7 +32,7 @@ class UNetConfig:
     Attributes:
         in_channels: of the pictures, 1 or more.
         channels: width of each level, multiples of 8; level 0 has the full resolution, each further one half
-            the sides.
+            the sides of the one before.
         blocks: residual blocks on each level, on the way down and again on the way up.
         attention_levels: the levels with attention; the middle has it always.
         heads: of attention; divides the widths of the levels that have it.
@@ -82,13 +77,15 @@ class UNet(nn.Module):
     """eps = network(x_t, t): the noise estimate; the diagram is in the module's docstring.
 
     Args:
-        checkpointing: keep only the blocks' inputs for the gradient and compute the rest again: less memory,
-            a third slower.
+        config: its shape.
+        checkpointing: gradient checkpointing, which stores only the blocks' inputs and computes the rest
+            again: less memory, a third slower.
     """
 
     def __init__(self, config: UNetConfig, *, checkpointing: bool = False) -> None:
         super().__init__()
-        self.config, self.checkpointing = config, checkpointing
+        self.config = config
+        self.checkpointing = checkpointing
         widths = config.channels
         size = 4 * widths[0]  # of the embedding
         self.time = nn.Sequential(nn.Linear(widths[0], size), nn.SiLU(), nn.Linear(size, size))
@@ -97,7 +94,8 @@ class UNet(nn.Module):
         self.down, self.smaller = nn.ModuleList(), nn.ModuleList()
         self.up, self.larger = nn.ModuleList(), nn.ModuleList()
         for level, width in enumerate(widths):
-            attends, above = level in config.attention_levels, widths[max(level - 1, 0)]
+            attends = level in config.attention_levels
+            above = widths[max(level - 1, 0)]
             self.smaller.append(nn.Conv2d(above, width, 3, stride=2, padding=1) if level else nn.Identity())
             self.down.append(
                 nn.ModuleList(Block(width, width, config, attends) for _ in range(config.blocks))
@@ -108,7 +106,7 @@ class UNet(nn.Module):
             larger = nn.Sequential(nn.Upsample(scale_factor=2.0), nn.Conv2d(width, above, 3, padding=1))
             self.larger.append(larger if level else nn.Identity())
         self.middle = Block(widths[-1], widths[-1], config, attends=True)
-        last = silent(nn.Conv2d(widths[0], config.in_channels, 3, padding=1))
+        last = zero_init(nn.Conv2d(widths[0], config.in_channels, 3, padding=1))
         self.exit = nn.Sequential(nn.GroupNorm(GROUPS, widths[0]), nn.SiLU(), last)
 
     @property
@@ -161,26 +159,20 @@ class UNet(nn.Module):
             if label is not None:
                 raise ValueError("label is given, but this network has no classes")
             return embedding
-        label = torch.full(t.shape, self.null, device=t.device) if label is None else label
-        if (
-            label.shape != t.shape
-            or label.is_floating_point()
-            or bool(((label < 0) | (label > self.null)).any())
-        ):
+        if label is None:
+            label = torch.full(t.shape, self.null, device=t.device)
+        outside = bool(((label < 0) | (label > self.null)).any())
+        if label.shape != t.shape or label.is_floating_point() or outside:
             wanted = f"{len(t)} whole numbers in 0 .. {self.null}, the last for any class"
             raise ValueError(f"label must hold {wanted}; got {label.tolist()}")
         return embedding + self.label(label)
 
     def _check(self, x: Tensor, t: Tensor, context: Tensor | None) -> None:
         multiple = 2 ** (len(self.config.channels) - 1)
-        if (
-            x.ndim != 4
-            or x.shape[1] != self.config.in_channels
-            or x.shape[2] % multiple
-            or x.shape[3] % multiple
-        ):
+        channels = self.config.in_channels
+        if x.ndim != 4 or x.shape[1] != channels or x.shape[2] % multiple or x.shape[3] % multiple:
             raise ValueError(
-                f"x must be (B, {self.config.in_channels}, H, W) with sides that are multiples of {multiple}, "
+                f"x must be (B, {channels}, H, W) with sides that are multiples of {multiple}, "
                 f"got {tuple(x.shape)}"
             )
         if t.shape != x.shape[:1]:
@@ -203,7 +195,7 @@ class Block(nn.Module):
         self.scale_shift = nn.Sequential(nn.SiLU(), nn.Linear(4 * config.channels[0], 2 * out))
         self.norm = nn.GroupNorm(GROUPS, out)
         self.leave = nn.Sequential(
-            nn.SiLU(), nn.Dropout(config.dropout), silent(nn.Conv2d(out, out, 3, padding=1))
+            nn.SiLU(), nn.Dropout(config.dropout), zero_init(nn.Conv2d(out, out, 3, padding=1))
         )
         self.skip = nn.Conv2d(into, out, 1) if into != out else nn.Identity()
         self.self_attention = Attention(out, config.heads) if attends else None
@@ -220,8 +212,9 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """Every place looks at all places, or at all tokens of a context: softmax(q k^T / sqrt(d)) v (Vaswani et
-    al. 2017, eq. 1).
+    """Multi-head attention to all places, or to a context: softmax(q k^T / sqrt(d)) v.
+
+    Vaswani et al. 2017, eq. 1, with the places of a picture as tokens.
     """
 
     def __init__(self, channels: int, heads: int, context_dim: int | None = None) -> None:
@@ -230,7 +223,7 @@ class Attention(nn.Module):
         self.norm = nn.GroupNorm(GROUPS, channels)
         self.q = nn.Linear(channels, channels)
         self.kv = nn.Linear(context_dim or channels, 2 * channels)
-        self.out = silent(nn.Linear(channels, channels))
+        self.out = zero_init(nn.Linear(channels, channels))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """x (B, C, H, W), context (B, L, context_dim) or None for x itself -> (B, C, H, W)."""
@@ -246,12 +239,14 @@ class Attention(nn.Module):
 
 
 def time_embedding(t: Tensor, size: int) -> Tensor:
-    """(B, size) sines, then cosines, of t at frequencies from 1 down to nearly 1/10000 (Vaswani et al. 2017,
-    section 3.5).
+    """Sines, then cosines, of t at frequencies from 1 to nearly 1/10000 (Vaswani et al. 2017, section 3.5).
 
     Args:
         t: (B,) times.
         size: even.
+
+    Returns:
+        (B, size).
     """
     half = size // 2
     frequencies = torch.exp(-math.log(10_000) / half * torch.arange(half, device=t.device))
@@ -259,8 +254,8 @@ def time_embedding(t: Tensor, size: int) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], 1)
 
 
-def silent(layer: nn.Module) -> nn.Module:
-    """A layer whose output starts at zero."""
+def zero_init(layer: nn.Module) -> nn.Module:
+    """Zero initialisation: the layer with all its parameters set to 0."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer

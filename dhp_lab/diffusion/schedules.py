@@ -1,5 +1,4 @@
-r"""Noise schedules: one number, sigma, says how noisy a state is; a schedule says which sigma belongs to a
-time t.
+r"""Noise schedules: one number, sigma, is the noise level of a state; a schedule is sigma as a function of t.
 
 A variance-preserving chain with betas beta_1 .. beta_T scales the signal and adds noise (Ho et al. 2020, eq.
 4):
@@ -18,15 +17,15 @@ for both,
 
 and whatever is written with s and sigma works for either.
 
-| paper        | here               | range                                   |
-|--------------|--------------------|-----------------------------------------|
-| T            | ``steps``          | 1 ..                                    |
-| t            | ``t``              | 0 .. T, real; 0 is the clean signal     |
-| beta_t       | ``betas[t - 1]``   | (0, 1)                                  |
-| alpha_bar_t  | ``alpha_bar(t)``   | (0, 1], 1 at t = 0                      |
-| sigma_t      | ``sigma(t)``       | 0 at t = 0, rising                      |
-| SNR(t)       | ``snr(t)``         | alpha_bar / (1 - alpha_bar) = 1/sigma^2 |
-| s_t          | ``scale(t)``       | (0, 1], 1 at t = 0                      |
+| paper       | here             | range                                   |
+|-------------|------------------|-----------------------------------------|
+| T           | ``steps``        | 1 ..                                    |
+| t           | ``t``            | 0 .. T, real; 0 is the clean signal     |
+| beta_t      | ``betas[t - 1]`` | (0, 1)                                  |
+| alpha_bar_t | ``alpha_bar(t)`` | (0, 1], 1 at t = 0                      |
+| sigma_t     | ``sigma(t)``     | 0 at t = 0, rising                      |
+| SNR(t)      | ``snr(t)``       | alpha_bar / (1 - alpha_bar) = 1/sigma^2 |
+| s_t         | ``scale(t)``     | (0, 1], 1 at t = 0                      |
 
 Between two whole times log(alpha_bar) is linear in t, so that every sigma up to ``sigma(T)`` has exactly one
 time.
@@ -93,27 +92,27 @@ class NoiseSchedule:
         return torch.lerp(table[low], table[low + 1], t - low)
 
     def alpha_bar(self, t: float | Tensor) -> Tensor:
-        """The share of the signal's power left at time t in [0, T] (Ho et al. 2020, eq. 4); float64, the
-        shape of t.
-        """
+        """The share of the signal's power at time t in [0, T] (Ho et al. 2020, eq. 4); float64, as t."""
         return self.log_alpha_bar(t).exp()
 
     def sigma(self, t: float | Tensor) -> Tensor:
-        """The noise's standard deviation beside an unscaled signal, sqrt(1/alpha_bar - 1); float64, the shape
-        of t.
-        """
+        """The noise's standard deviation for an unscaled signal, sqrt(1/alpha_bar - 1); float64, as t."""
         return torch.expm1(-self.log_alpha_bar(t)).sqrt()
 
     def scale(self, t: float | Tensor) -> Tensor:
-        """What the signal is multiplied by at time t in [0, T]: sqrt(alpha_bar), or 1 if exploding; float64,
-        the shape of t.
+        """s(t), the factor of the signal at time t in [0, T]: sqrt(alpha_bar), or 1 if exploding.
+
+        Returns:
+            float64, the shape of t.
         """
         log_alpha_bar = self.log_alpha_bar(t)
         return (log_alpha_bar / 2).exp() if self.preserving else torch.ones_like(log_alpha_bar)
 
     def snr(self, t: float | Tensor) -> Tensor:
-        """Signal-to-noise ratio alpha_bar / (1 - alpha_bar) = 1/sigma^2; infinite at t = 0 (Kingma et al.
-        2021).
+        """The signal-to-noise ratio alpha_bar / (1 - alpha_bar) = 1/sigma^2 (Kingma et al. 2021).
+
+        Returns:
+            float64, the shape of t; infinite at t = 0.
         """
         return 1.0 / self.sigma(t).square()
 
@@ -134,8 +133,7 @@ class NoiseSchedule:
         return torch.arange(count, -1, -1, dtype=torch.float64) * self.steps / count
 
     def time_of(self, sigma: float | Tensor) -> Tensor:
-        """The real time t in [0, T] at which the chain's noise has this standard deviation: the inverse of
-        ``sigma(t)``.
+        """The real time t in [0, T] of this noise level: the inverse of ``sigma(t)``; float64, as sigma.
 
         Raises:
             ValueError: a sigma below 0 or beyond ``sigma(T)``.
@@ -144,8 +142,8 @@ class NoiseSchedule:
         top = self.sigma(self.steps).item()
         if bool(((sigma < 0) | (sigma > top * (1 + 1e-12))).any()) or bool(sigma.isnan().any()):
             raise ValueError(
-                f"sigma must lie in [0, {top:g}], what the schedule '{self.name}' with {self.steps} steps reaches; "
-                f"got {sigma.min().item():g} .. {sigma.max().item():g}"
+                f"sigma must lie in [0, {top:g}], what the schedule '{self.name}' with {self.steps} steps "
+                f"reaches; got {sigma.min().item():g} .. {sigma.max().item():g}"
             )
         falling = -self.log_alpha_bars  # (T + 1,), rising from 0
         target = torch.log1p(sigma**2).clamp(max=falling[-1])
@@ -158,17 +156,17 @@ def linear(steps: int, *, first: float = 1e-4, last: float = 0.02) -> NoiseSched
     """Betas rising linearly (Ho et al. 2020, section 4), scaled by 1000/T so that any T ends near pure noise.
 
     Args:
-        steps: T >= 1. ``first`` and ``last`` are the betas of a chain of 1000 steps, in (0, 1).
+        steps: T >= 1.
+        first, last: the betas of a chain of 1000 steps, in (0, 1).
 
     Raises:
         ValueError: steps below 1.
     """
     _check_steps(steps)
-    betas = (
-        torch.linspace(first, last, steps, dtype=torch.float64)
-        if steps > 1
-        else torch.tensor([(first + last) / 2]).double()
-    )
+    if steps > 1:
+        betas = torch.linspace(first, last, steps, dtype=torch.float64)
+    else:
+        betas = torch.tensor([(first + last) / 2]).double()
     return NoiseSchedule("linear", (betas * (1000 / steps)).clamp(max=0.999))
 
 
@@ -176,7 +174,8 @@ def cosine(steps: int, *, offset: float = 0.008) -> NoiseSchedule:
     """alpha_bar falling as a squared cosine (Nichol & Dhariwal 2021, eq. 17), betas kept below 0.999.
 
     Args:
-        steps: T >= 1. ``offset`` keeps the first steps from being too small.
+        steps: T >= 1.
+        offset: keeps the first steps from being too small.
 
     Raises:
         ValueError: steps below 1.
@@ -188,12 +187,12 @@ def cosine(steps: int, *, offset: float = 0.008) -> NoiseSchedule:
 
 
 def geometric(steps: int, *, first: float = 0.01, last: float = 50.0) -> NoiseSchedule:
-    """sigma rising geometrically from sigma_1 to sigma_T, variance exploding (Song et al. 2021, section 3.4;
-    appendix C).
+    """sigma rising geometrically, variance exploding (Song et al. 2021, section 3.4 and appendix C).
 
     Args:
-        steps: T >= 1. ``first`` and ``last`` are sigma_1 and sigma_T, 0 < first < last; sigma_0 is 0.
-            A chain of one step has ``last`` alone.
+        steps: T >= 1.
+        first, last: sigma_1 and sigma_T, 0 < first < last; sigma_0 is 0. A chain of one step has ``last``
+            alone.
 
     Raises:
         ValueError: steps below 1, or sigmas that are not positive and rising.
@@ -205,14 +204,13 @@ def geometric(steps: int, *, first: float = 0.01, last: float = 50.0) -> NoiseSc
         )
     span = torch.linspace(math.log(first), math.log(last), steps, dtype=torch.float64)
     sigma = span.exp() if steps > 1 else torch.tensor([last], dtype=torch.float64)
-    falling = torch.cat(
-        [torch.zeros(1, dtype=torch.float64), sigma.square().log1p()]
-    )  # (T + 1,) -log(alpha_bar)
+    zero = torch.zeros(1, dtype=torch.float64)
+    falling = torch.cat([zero, sigma.square().log1p()])  # (T + 1,) -log(alpha_bar)
     return NoiseSchedule("geometric", -torch.expm1(-falling.diff()), preserving=False)
 
 
 def broadcast_to(values: float | Tensor, x: Tensor) -> Tensor:
-    """Numbers, one for all or one for each item, ready to be multiplied with a batch.
+    """Shape numbers, one for all items or one for each, so that they broadcast over a batch.
 
     Args:
         values: a number, () or (1,): the same for every item; or (B,).
@@ -240,3 +238,4 @@ def _check_steps(steps: int) -> None:
 
 
 SCHEDULES = {"linear": linear, "cosine": cosine}
+"""By the name in a model's configuration."""

@@ -41,13 +41,12 @@ from dhp_lab.data.digits import CLASSES, load_digits
 from dhp_lab.diffusion.guidance import drop_labels
 from dhp_lab.diffusion.networks import UNet, UNetConfig
 from dhp_lab.diffusion.process import draw_times, noise_like, simple_loss
-from dhp_lab.diffusion.schedules import NoiseSchedule, cosine, linear
+from dhp_lab.diffusion.schedules import SCHEDULES, NoiseSchedule
 from dhp_lab.training.optimisation import EMA, optimizer_step
 
 Progress = Callable[[int, float], None]
 """``progress(step, loss)``, called after each step, the first of them 1."""
 
-SCHEDULES = {"linear": linear, "cosine": cosine}
 TRAINING_STEPS = dict(zip(PROFILES, (40, 600, 6000), strict=True))
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from diffusers import DDPMScheduler, ScoreSdeVeScheduler
 from oracles import largest, normal
-from torch.distributions import Normal, kl_divergence
+from torch.distributions import Normal
 
 from dhp_lab.diffusion import process
 from dhp_lab.diffusion.process import Gaussian, q_posterior, q_sample, q_step
@@ -35,8 +35,7 @@ def some_times(schedule: NoiseSchedule, count: int) -> torch.Tensor:
     return torch.cat([torch.tensor([0.25, 1.0]), torch.linspace(1.5, schedule.steps, count - 2)]).double()
 
 
-# --- the forward process
-# ---------------------------------------------------------------------------------------------
+# the forward process
 
 
 def test_q_sample_is_add_noise_of_diffusers():
@@ -75,24 +74,24 @@ def test_all_steps_in_turn_are_one_draw_of_q_sample(schedule):
 def test_one_step_is_equation_2():
     x, eps, beta = normal(5, 3), normal(5, 3, seed=1), SHORT.betas[1]
     assert largest(q_step(SHORT, x, 2, eps) - ((1 - beta).sqrt() * x + beta.sqrt() * eps)) < 1e-12
-    assert largest(q_step(SHORT, x, 3.0, eps, earlier=0) - q_sample(SHORT, x, 3, eps)) < 1e-12
+    assert largest(q_step(SHORT, x, 3.0, eps, t_prev=0) - q_sample(SHORT, x, 3, eps)) < 1e-12
 
 
 @small
-@pytest.mark.parametrize("t, earlier", [(1.0, 0.4), (2.0, 1.0), (4.0, 3.0), (3.5, 0.5), (4.0, 0.01)])
-def test_the_posterior_is_bayes_rule_on_a_grid(schedule, t, earlier):
+@pytest.mark.parametrize("t, t_prev", [(1.0, 0.4), (2.0, 1.0), (4.0, 3.0), (3.5, 0.5), (4.0, 0.01)])
+def test_the_posterior_is_bayes_rule_on_a_grid(schedule, t, t_prev):
     x0, x_t = torch.tensor([[0.7]]).double(), torch.tensor([[-0.4]]).double()
     grid = torch.linspace(-12, 12, 400_001, dtype=torch.float64)[:, None]
     zero, one = torch.zeros(1, 1).double(), torch.ones(1, 1).double()
-    prior = Normal(q_sample(schedule, x0, earlier, zero), q_sample(schedule, zero, earlier, one))
+    prior = Normal(q_sample(schedule, x0, t_prev, zero), q_sample(schedule, zero, t_prev, one))
     moved, spread = (
-        q_step(schedule, grid, t, 0 * grid, earlier=earlier),
-        q_step(schedule, zero, t, one, earlier=earlier),
+        q_step(schedule, grid, t, 0 * grid, t_prev=t_prev),
+        q_step(schedule, zero, t, one, t_prev=t_prev),
     )
     seen = Normal(moved, spread)
     weight = torch.softmax(prior.log_prob(grid) + seen.log_prob(x_t), 0)
     mean = (weight * grid).sum()
-    found = q_posterior(schedule, x0, x_t, t, earlier=earlier)
+    found = q_posterior(schedule, x0, x_t, t, t_prev=t_prev)
     assert found.mean.item() == pytest.approx(mean.item(), abs=1e-8)
     assert found.variance.item() == pytest.approx((weight * (grid - mean).square()).sum().item(), rel=1e-6)
 
@@ -114,28 +113,27 @@ def test_the_posterior_is_the_step_of_diffusers(index):
 @each_schedule
 def test_the_posterior_at_time_0_is_the_signal(schedule):
     x0, x_t = normal(2, 3), normal(2, 3, seed=1)
-    found = q_posterior(schedule, x0, x_t, schedule.steps, earlier=0)
+    found = q_posterior(schedule, x0, x_t, schedule.steps, t_prev=0)
     assert torch.equal(found.mean, x0) and bool((found.variance == 0).all())
 
 
 def test_each_item_may_have_its_own_times():
-    x0, x_t, t, earlier = (
+    x0, x_t, t, t_prev = (
         normal(3, 2, 2),
         normal(3, 2, 2, seed=1),
         torch.tensor([4.0, 2.5, 1.0]),
         torch.tensor([1.0, 0.5, 0.0]),
     )
-    together = q_posterior(SHORT, x0, x_t, t, earlier=earlier)
+    together = q_posterior(SHORT, x0, x_t, t, t_prev=t_prev)
     for i in range(3):
-        alone = q_posterior(SHORT, x0[i : i + 1], x_t[i : i + 1], t[i].item(), earlier=earlier[i].item())
+        alone = q_posterior(SHORT, x0[i : i + 1], x_t[i : i + 1], t[i].item(), t_prev=t_prev[i].item())
         assert torch.equal(together.mean[i : i + 1], alone.mean) and torch.equal(
             together.variance[i : i + 1], alone.variance
         )
     assert together.variance.shape == (3, 1, 1)
 
 
-# --- targets
-# ---------------------------------------------------------------------------------------------------------
+# targets
 
 
 @each_schedule
@@ -180,128 +178,7 @@ def test_at_time_0_the_state_is_the_signal():
     assert torch.equal(process.v_from_eps(SHORT, x0, 0, eps), eps)
 
 
-# --- losses
-# ----------------------------------------------------------------------------------------------------------
-
-
-def off_by(error: torch.Tensor, eps: torch.Tensor, seen: list | None = None) -> process.Denoiser:
-    """A denoiser that misses the noise by ``error``, and writes down what it was asked."""
-
-    def denoiser(x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        if seen is not None:
-            seen.append((x_t, t))
-        return eps - error
-
-    return denoiser
-
-
-def test_the_simple_loss_is_the_mean_squared_error_at_the_noisy_state():
-    x0, eps, error = normal(3, 2, 2), normal(3, 2, 2, seed=1), normal(3, 2, 2, seed=2)
-    t, seen = torch.tensor([1.0, 2.0, 3.5]), []
-    loss = process.simple_loss(off_by(error, eps, seen), SHORT, x0, t, eps)
-    assert loss.shape == () and loss.item() == pytest.approx(
-        sum(e**2 for e in error.flatten().tolist()) / 12, rel=1e-12
-    )
-    assert torch.equal(seen[0][0], q_sample(SHORT, x0, t, eps)) and torch.equal(seen[0][1], t.double())
-    assert process.simple_loss(off_by(0 * error, eps), SHORT, x0, 2, eps).item() == 0
-
-
-def test_a_weighted_loss_weighs_each_item():
-    x0, eps, error, t = (
-        normal(3, 4),
-        normal(3, 4, seed=1),
-        normal(3, 4, seed=2),
-        torch.tensor([1.0, 2.0, 4.0]),
-    )
-    loss = process.weighted_loss(off_by(error, eps), SHORT, x0, t, eps, weight=process.min_snr_weight)
-    by_hand = (
-        sum(
-            process.min_snr_weight(SHORT, t[i].item()).item() * error[i].square().sum().item()
-            for i in range(3)
-        )
-        / 12
-    )
-    assert loss.item() == pytest.approx(by_hand, rel=1e-12)
-    ones = process.weighted_loss(
-        off_by(error, eps), SHORT, x0, t, eps, weight=lambda schedule, t: torch.ones_like(t)
-    )
-    assert ones.item() == pytest.approx(
-        process.simple_loss(off_by(error, eps), SHORT, x0, t, eps).item(), rel=1e-12
-    )
-
-
-@each_schedule
-def test_the_min_snr_weight_bounds_the_weight_of_the_signals_error(schedule):
-    t, x0, eps, error = some_times(schedule, 12), normal(12, 3), normal(12, 3, seed=1), normal(12, 3, seed=2)
-    x_t = q_sample(schedule, x0, t, eps)
-    x0_error = process.x0_from_eps(schedule, x_t, t, eps - error) - process.x0_from_eps(schedule, x_t, t, eps)
-    wanted = broadcast_to(schedule.snr(t).clamp(max=3.0), x0) * x0_error.square()
-    assert (
-        largest(
-            broadcast_to(process.min_snr_weight(schedule, t, gamma=3.0), x0) * error.square() / wanted - 1
-        )
-        < 1e-6
-    )
-
-
-@each_schedule
-def test_an_error_of_v_weighs_1_plus_sigma_squared(schedule):
-    t, x0, eps, error = some_times(schedule, 6), normal(6, 3), normal(6, 3, seed=1), normal(6, 3, seed=2)
-    x_t = q_sample(schedule, x0, t, eps)
-    guess = process.x0_from_eps(schedule, x_t, t, eps - error)
-    missed = process.v_from_eps(schedule, guess, t, eps - error) - process.v_from_eps(schedule, x0, t, eps)
-    assert (
-        largest(missed.square() / (broadcast_to(process.v_weight(schedule, t), x0) * error.square()) - 1)
-        < 1e-6
-    )
-
-
-@each_schedule
-def test_the_bound_weight_makes_the_error_a_kl(schedule):
-    """The posterior with the true signal against the posterior with the guess, by torch's own formula."""
-    for t in {2, min(3, schedule.steps), schedule.steps}:
-        x0, eps, error = normal(5, 4), normal(5, 4, seed=1), normal(5, 4, seed=2)
-        x_t = q_sample(schedule, x0, t, eps)
-        guess = process.x0_from_eps(schedule, x_t, t, eps - error)
-        q, p = (q_posterior(schedule, signal, x_t, t) for signal in (x0, guess))
-        kl = kl_divergence(Normal(q.mean, q.variance.sqrt()), Normal(p.mean, p.variance.sqrt()))
-        assert largest(process.bound_weight(schedule, t) * error.square() / kl - 1) < 1e-6
-
-
-def test_drawn_times_are_every_whole_time_equally_often():
-    generator = torch.Generator().manual_seed(0)
-    t = process.draw_times(linear(5), torch.zeros(100_000, 1), generator)
-    counts = torch.bincount(t.long(), minlength=7)
-    assert t.dtype == torch.float32 and torch.equal(t, t.round()) and counts[0] == counts[6] == 0
-    assert largest(counts[1:6] / 100_000 - 0.2) < 5 * math.sqrt(0.16 / 100_000)
-    again = process.draw_times(linear(5), torch.zeros(100_000, 1), torch.Generator().manual_seed(0))
-    assert torch.equal(t, again)
-
-
-def test_noise_is_that_of_the_generator_in_the_states_type():
-    x = torch.zeros(3, 4, dtype=torch.float64)
-    noise = process.noise_like(x, torch.Generator().manual_seed(5))
-    assert torch.equal(noise, torch.randn(3, 4, generator=torch.Generator().manual_seed(5)).double())
-
-
-def test_a_denoiser_sees_one_time_for_each_item_precise_enough_to_count():
-    seen = []
-    x = torch.zeros(3, 2, dtype=torch.bfloat16)
-    process.predict_eps(lambda x_t, t: seen.append(t) or x_t, x, 999)
-    assert torch.equal(seen[0], torch.full((3,), 999.0)) and seen[0].dtype == torch.float32
-
-
-def test_gradients_reach_the_network():
-    weight = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
-    x0, eps = normal(4, 3), normal(4, 3, seed=1)
-    process.weighted_loss(lambda x, t: weight * x, SHORT, x0, 2, eps, weight=process.bound_weight).backward()
-    x_t = q_sample(SHORT, x0, 2, eps)
-    by_hand = (process.bound_weight(SHORT, 2) * 2 * (0.3 * x_t - eps) * x_t).mean()
-    assert weight.grad.item() == pytest.approx(by_hand.item(), rel=1e-12)
-
-
-# --- bad input
-# -------------------------------------------------------------------------------------------------------
+# bad input
 
 X = torch.zeros(3, 2)
 BAD_SHAPES = {
@@ -347,15 +224,15 @@ def test_a_time_for_each_item_means_each_item():
 
 
 @pytest.mark.parametrize(
-    "t, earlier", [(2, 2), (2, 3.0), (torch.tensor([2.0, 1.0]), torch.tensor([1.0, 1.0]))]
+    "t, t_prev", [(2, 2), (2, 3.0), (torch.tensor([2.0, 1.0]), torch.tensor([1.0, 1.0]))]
 )
-def test_times_out_of_order_are_refused(t, earlier):
+def test_times_out_of_order_are_refused(t, t_prev):
     x = torch.zeros(2, 2)
     for call in (
-        lambda: q_step(SHORT, x, t, x, earlier=earlier),
-        lambda: q_posterior(SHORT, x, x, t, earlier=earlier),
+        lambda: q_step(SHORT, x, t, x, t_prev=t_prev),
+        lambda: q_posterior(SHORT, x, x, t, t_prev=t_prev),
     ):
-        with pytest.raises(ValueError, match=r"earlier must lie in \[0, t\), got"):
+        with pytest.raises(ValueError, match=r"t_prev must lie in \[0, t\), got"):
             call()
 
 
