@@ -1,4 +1,4 @@
-"""The fundamentals of diffusion, each file one idea; nothing here knows of codecs."""
+"""The fundamentals of diffusion, each file one idea; nothing here depends on codecs."""
 
 from dhp_lab.diffusion.schedules import NoiseSchedule, cosine, geometric, linear
 

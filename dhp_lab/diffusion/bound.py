@@ -147,7 +147,8 @@ def level_nats(error: Tensor, sigma: float, x0: Tensor, levels: int) -> Tensor:
         (B,) float64, in nats.
     """
     check_levels(x0, levels)
-    half, error = 1 / (levels - 1), error.double()
+    half = 1 / (levels - 1)
+    error = error.double()
     low = torch.where(x0 < -1 + half, -math.inf, -half / sigma - error)  # (B, D) standardised
     high = torch.where(x0 > 1 - half, math.inf, half / sigma - error)
     upper = low > 0  # mirrored: the lower tail is the precise one

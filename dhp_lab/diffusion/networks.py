@@ -134,7 +134,8 @@ class UNet(nn.Module):
         """
         self._check(x, t, context)
         embedding = self._embedding(t, label)  # (B, 4 * channels[0])
-        h, skips = self.entry(x), []
+        h = self.entry(x)
+        skips = []
         for smaller, blocks in zip(self.smaller, self.down, strict=True):
             h = smaller(h)  # (B, C, H, W) -> (B, C', H/2, W/2)
             for block in blocks:

@@ -127,7 +127,8 @@ def source(name: str, config: Mapping, size: str) -> str:
     if size == "tiny":
         stage += 1  # the innermost one is gone
     if parts[2] in ("resnets", "attentions") and size != "full" and min(layers) > 1:
-        layer, count = int(parts[3]), layers[::-1][stage] + 1  # count: in the full U-Net's up stage
+        count = layers[::-1][stage] + 1  # of layers, in this up stage of the full U-Net
+        layer = int(parts[3])
         if layer >= count // 2:
             layer += 1  # the middle one is gone
         parts[3] = str(layer)

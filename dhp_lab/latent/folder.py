@@ -79,7 +79,7 @@ def check_parts(folder: Path, names: Sequence[str] = (INDEX, *PARTS)) -> None:
 
 @contextmanager
 def as_checkpoint_error(folder: Path) -> Iterator[None]:
-    """Turn whatever a damaged part raises into a CheckpointError that says so."""
+    """Turn whatever a damaged part raises into a CheckpointError."""
     try:
         yield
     except (AttributeError, KeyError, OSError, RuntimeError, SafetensorError, TypeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""How far apart are two sets of features? Three answers, whatever network the features come from.
+"""How far apart are two sets of features? Three metrics, for the features of any network.
 
 | question                                  | function             | source                                |
 |-------------------------------------------|----------------------|---------------------------------------|

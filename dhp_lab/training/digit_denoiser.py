@@ -269,7 +269,8 @@ def train_lessons(
 
 
 def _check_data(config: LessonConfig, x0: Tensor, labels: Tensor | None) -> None:
-    classes, channels = config.network.classes, config.network.in_channels
+    classes = config.network.classes
+    channels = config.network.in_channels
     if x0.ndim != 4 or x0.shape[1] != channels or len(x0) == 0 or not x0.is_floating_point():
         raise ValueError(
             f"x0 must be a float (N, {channels}, H, W), got {x0.dtype} of shape {tuple(x0.shape)}"

@@ -5,7 +5,7 @@
 | `scenes-f4`, `scenes-f8`    | latent diffusion on latents of 16 x 16 and of 8 x 8, with their first stages |
 | `scenes-vq`                 | a VQ-reg first stage with f = 4, beside the KL-reg one in `scenes-f4`        |
 
-With f = 4 the second stage is trained in two rounds: the first learns where things lie, which is decided at
+With f = 4 the second stage is trained in two rounds: the first learns where shapes lie, which is decided at
 high noise, and little of what they are; in the second, high noise counts less.
 """
 

@@ -85,9 +85,9 @@ def check_captions(pictures: Tensor, captions: Sequence[str]) -> list[CaptionChe
     """
     if isinstance(captions, str) or len(captions) != len(pictures):
         raise ValueError(f"{len(pictures)} captions are needed, one for each picture, got {captions!r:.60}")
-    conditions = [parse(caption) for caption in captions]
-    pairs = zip(find_shapes(pictures), conditions, strict=True)
-    return [_compare(found, said) for found, said in pairs]
+    parsed = [parse(caption) for caption in captions]
+    pairs = zip(find_shapes(pictures), parsed, strict=True)
+    return [_compare(found, conditions) for found, conditions in pairs]
 
 
 def matches_caption(picture: Tensor, caption: str) -> bool:
@@ -124,24 +124,24 @@ def caption_accuracy_table(pictures: Tensor, captions: Sequence[str]) -> dict[st
     return table
 
 
-def _compare(found: list[Found], said: Conditions) -> CaptionCheck:
+def _compare(found: list[Found], conditions: Conditions) -> CaptionCheck:
     """Check the regions of a picture against a caption's conditions."""
-    candidates = [[region for region in found if region.colour == shape.colour] for shape in said.shapes]
+    shapes = conditions.shapes
+    candidates = [[region for region in found if region.colour == shape.colour] for shape in shapes]
     regions = [same[0] if len(same) == 1 else None for same in candidates]
-    pairs = list(zip(said.shapes, regions, strict=True))
+    pairs = list(zip(shapes, regions, strict=True))
     kinds = [region is not None and region.kind == shape.kind for shape, region in pairs]
     sizes = [region is not None and region.size == shape.size for shape, region in pairs if shape.size]
-    sides = [_lies(said.relation, regions[0], other) for other in regions[1:]]
-    colours = {shape.colour for shape in said.shapes}
+    sides = [_lies(conditions.relation, regions[0], other) for other in regions[1:]]
+    colours = {shape.colour for shape in shapes}
     strangers = [region for region in found if region.colour not in colours]
 
     faults = [f"{region} that was not asked for" for region in strangers]
-    for shape, same in zip(said.shapes, candidates, strict=True):
+    for shape, same in zip(shapes, candidates, strict=True):
         faults += _faults_of(shape, same)
-    first = said.shapes[0]
     for (shape, region), side in zip(pairs[1:], sides, strict=True):
         if regions[0] and region and not side:
-            faults.append(f"{first} not {said.relation} {shape}")
+            faults.append(f"{shapes[0]} not {conditions.relation} {shape}")
 
     return CaptionCheck(
         colour=None not in regions,

@@ -150,10 +150,12 @@ def _place_across(reaches: list[Reach], distances: list[float], dice: _Dice) -> 
     start = 0.0
     for i, following in zip(order, [*order[1:], None], strict=True):
         if following is None:
-            gap, last = 0.0, reaches[i]
+            gap = 0.0
+            end = SIDE - MARGIN - reaches[i][1]
         else:
-            gap, last = reaches[i][1] + SPACE + reaches[following][0], reaches[following]
-        v[i] = dice.between(max(MARGIN + reaches[i][0], start), SIDE - MARGIN - last[1] - gap)
+            gap = reaches[i][1] + SPACE + reaches[following][0]
+            end = SIDE - MARGIN - reaches[following][1] - gap
+        v[i] = dice.between(max(MARGIN + reaches[i][0], start), end)
         start = v[i] + gap
     low = max(MARGIN + reaches[0][0], *(v[i] - SLOPE * distances[i - 1] for i in v))
     high = min(SIDE - MARGIN - reaches[0][1], *(v[i] + SLOPE * distances[i - 1] for i in v))
