@@ -1,6 +1,4 @@
-"""What the tests of the mathematics share: seeded noise, the largest difference, and the ideal denoiser of
-normal data.
-"""
+"""What the tests of the mathematics share: seeded noise, the largest difference, and exact denoisers."""
 
 from __future__ import annotations
 
@@ -10,6 +8,8 @@ from torch.distributions import MultivariateNormal
 
 from dhp_lab.diffusion.process import Denoiser
 from dhp_lab.diffusion.schedules import NoiseSchedule, broadcast_to
+
+MEAN, STD = torch.tensor([0.3, -0.5]), torch.tensor([0.4, 0.8])  # of normal data with two numbers
 
 
 def largest(difference: Tensor) -> float:
@@ -33,11 +33,30 @@ def ideal(schedule: NoiseSchedule, data: MultivariateNormal) -> Denoiser:
 
     def denoiser(x: Tensor, t: Tensor) -> Tensor:
         sigma = broadcast_to(schedule.sigma(t), x)
-        return (
-            (x / broadcast_to(schedule.scale(t), x) - data.mean)
-            @ vectors
-            * (sigma / (values + sigma**2))
-            @ vectors.T
-        )
+        distance = x / broadcast_to(schedule.scale(t), x) - data.mean
+        return distance @ vectors * (sigma / (values + sigma**2)) @ vectors.T
 
     return denoiser
+
+
+def gaussian(schedule: NoiseSchedule, mean: Tensor = MEAN, std: Tensor = STD) -> Denoiser:
+    """The exact noise estimate for data ~ N(mean, std^2): sigma (x_t / s - mean) / (std^2 + sigma^2)."""
+
+    def denoise(x: Tensor, t: Tensor) -> Tensor:
+        sigma = broadcast_to(schedule.sigma(t), x)
+        return sigma * (x / broadcast_to(schedule.scale(t), x) - mean.to(x)) / (std.to(x) ** 2 + sigma**2)
+
+    return denoise
+
+
+def bent(schedule: NoiseSchedule) -> Denoiser:
+    """A denoiser that is not linear, depends on the time and mixes the pixels, as a network does; its x0
+    stays in range.
+    """
+    exact = gaussian(schedule, torch.tensor(0.2), torch.tensor(0.5))
+
+    def denoise(x: Tensor, t: Tensor) -> Tensor:
+        wave = torch.sin(3 * x.roll(1, -1) + broadcast_to(t / 100, x))
+        return exact(x, t) + 0.3 * wave / (1 + broadcast_to(schedule.sigma(t), x))
+
+    return denoise

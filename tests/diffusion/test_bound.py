@@ -91,8 +91,7 @@ def test_the_bound_does_not_care_how_the_state_is_scaled():
     assert largest(here - there) < 1e-10
 
 
-# --- Gaussian data
-# -----------------------------------------------------------------------------------------------------
+# Gaussian data
 
 FACTOR = torch.tensor(
     [[1.0, 0.0, 0.0, 0.0], [0.6, 0.9, 0.0, 0.0], [-0.5, 0.3, 0.8, 0.0], [0.1, -0.7, 0.2, 1.1]]
@@ -146,8 +145,7 @@ def test_mean_errors_are_those_of_the_posterior():
     assert found.shape == (4,) and largest(found / wanted - 1) < 5 * math.sqrt(2 / 40_000)
 
 
-# --- grey levels
-# -------------------------------------------------------------------------------------------------------
+# grey levels
 
 
 @pytest.mark.parametrize("levels", [2, 3, 17])
@@ -210,8 +208,7 @@ def test_no_level_takes_fewer_bits_than_the_model_gives_it(schedule, expected):
     assert bool((slack > -4 * total.std(1) / math.sqrt(20_000)).all())
 
 
-# --- a choice of times
-# -------------------------------------------------------------------------------------------------
+# a choice of times
 
 
 def test_as_many_times_as_there_are_is_all_of_them():
@@ -257,8 +254,7 @@ def test_the_answer_is_that_of_its_generator_and_needs_no_gradient():
     assert here.dtype == torch.float64 and not here.requires_grad
 
 
-# --- bad input
-# ---------------------------------------------------------------------------------------------------------
+# bad input
 
 
 @pytest.mark.parametrize("count", [0, -1, 4])

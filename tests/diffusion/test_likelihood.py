@@ -45,8 +45,7 @@ def flow_bits(schedule: NoiseSchedule, data: MultivariateNormal, x0: torch.Tenso
     return -log_p / 4 / math.log(2)
 
 
-# --- the flow
-# ----------------------------------------------------------------------------------------------------------
+# the flow
 
 
 @each_data
@@ -120,8 +119,7 @@ def test_networks_are_left_alone():
     assert not together.requires_grad and all(p.grad is None for p in network.parameters())
 
 
-# --- grey levels
-# -------------------------------------------------------------------------------------------------------
+# grey levels
 
 
 def test_uniform_noise_stays_within_its_level():
@@ -230,8 +228,7 @@ def test_the_bounds_bits_are_the_total_of_its_terms():
     assert torch.equal(total, terms.total)
 
 
-# --- bad input
-# ---------------------------------------------------------------------------------------------------------
+# bad input
 
 
 @pytest.mark.parametrize(

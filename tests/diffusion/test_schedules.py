@@ -137,8 +137,7 @@ def test_betas_that_are_no_vector_are_refused(shape):
         NoiseSchedule("own", torch.full(shape, 0.1))
 
 
-# --- the two scalings, a sampler's times, numbers beside a batch
-# --------------------------------------------------------
+# the two scalings, a sampler's times, numbers beside a batch
 
 
 @pytest.mark.parametrize("steps", [2, 30, 1000])
