@@ -1,8 +1,8 @@
 """A model's latents as byte strings, and back: [y, z, side], each a list with a string for each picture.
 
 z      symbols of z in the order of their memory, with the factorised prior's tables
-y      symbols of y pass by pass (``networks.context``), within a pass channel by channel; those whose scale is so
-       small that nothing is coded are left out
+y      symbols of y pass by pass (``networks.context``), within a pass channel by channel; those whose
+       scale is so small that nothing is coded are left out
 side   lambda code, CRC32 of z's symbols, CRC32 of y's symbols: 10 bytes, big-endian
 """
 

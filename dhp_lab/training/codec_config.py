@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from dhp_lab.codec.bits.lambdas import check_lambda
-
-if TYPE_CHECKING:
-    from dhp_lab.codec.model import DiffusionHyperprior
 
 
 class TrainingError(ValueError):
@@ -68,6 +64,16 @@ class TrainingConfig:
     validate_every: int = 1000
 
     def __post_init__(self) -> None:
+        self._check_counts()
+        if not 0 < self.lr < 1:
+            raise ValueError(f"lr must lie in (0, 1), got {self.lr}")
+        if self.image_size < 64 or self.image_size % 64:
+            raise ValueError(f"image_size must be a multiple of 64 of at least 64, got {self.image_size}")
+        if self.lambda_rate is not None:
+            check_lambda(self.lambda_rate)
+        self._check_borrowed_parts()
+
+    def _check_counts(self) -> None:
         for name in ("batch_size", "validate_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -76,48 +82,21 @@ class TrainingConfig:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
         if self.epochs + self.denoiser_epochs + self.joint_epochs == 0:
             raise ValueError("all stages have 0 epochs: nothing to train")
-        if not 0 < self.lr < 1:
-            raise ValueError(f"lr must lie in (0, 1), got {self.lr}")
-        if self.image_size < 64 or self.image_size % 64:
-            raise ValueError(f"image_size must be a multiple of 64 of at least 64, got {self.image_size}")
-        if self.lambda_rate is not None:
-            check_lambda(self.lambda_rate)
+
+    def _check_borrowed_parts(self) -> None:
         if self.init_from and self.bk_sdm_path:
-            raise ValueError(
-                f"the checkpoint {self.init_from} says itself which parts it borrows: leave bk_sdm_path out"
-            )
-        if self.bk_sdm_path is None and (self.use_pretrained_vae, self.use_pretrained_unet) != (None, None):
+            raise ValueError(f"the checkpoint {self.init_from} names its own parts: leave bk_sdm_path out")
+        chosen = (self.use_pretrained_vae, self.use_pretrained_unet) != (None, None)
+        if self.bk_sdm_path is None and chosen:
             raise ValueError(
                 "use_pretrained_vae and use_pretrained_unet choose parts of a folder: "
                 "name it with bk_sdm_path"
             )
 
-    def model(self) -> DiffusionHyperprior:
-        """The codec that the run starts with.
-
-        Raises:
-            CheckpointError: the folder to start from, or whose parts are taken, is missing or damaged.
-        """
-        from dhp_lab.codec.create import with_settings, create_diffusion_hyperprior_model
-        from dhp_lab.codec.model import DiffusionHyperprior
-
-        if self.init_from:
-            settings = {name: getattr(self, name) for name in ("transmit", "passes", "dead_zone")}
-            return self._spared(
-                with_settings(DiffusionHyperprior.from_pretrained(self.init_from), **settings)
-            )
+    @property
+    def codec_settings(self) -> dict[str, object]:
+        """The settings of a new codec that were given, by the names that its creator takes them under."""
         names = ["N", "M", "diffusion_steps", "transmit", "passes", "dead_zone"]
-        names += (
-            ["schedule"]
-            if self.bk_sdm_path is None
-            else ["bk_sdm_path", "use_pretrained_vae", "use_pretrained_unet"]
-        )
-        given = {name: value for name in names if (value := getattr(self, name)) is not None}
-        if self.bk_sdm_path is None:
-            return self._spared(create_diffusion_hyperprior_model(**given))
-        from dhp_lab.codec.create import create_bk_sdm_compression_model
-
-        return self._spared(create_bk_sdm_compression_model(**given))
-
-    def _spared(self, model: DiffusionHyperprior) -> DiffusionHyperprior:
-        return model.low_memory() if self.low_memory else model
+        borrowed = ["bk_sdm_path", "use_pretrained_vae", "use_pretrained_unet"]
+        names += ["schedule"] if self.bk_sdm_path is None else borrowed
+        return {name: value for name in names if (value := getattr(self, name)) is not None}

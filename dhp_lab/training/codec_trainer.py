@@ -27,6 +27,11 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from dhp_lab.codec.checkpoint import save_model
+from dhp_lab.codec.create import (
+    create_bk_sdm_compression_model,
+    create_diffusion_hyperprior_model,
+    with_settings,
+)
 from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.core.settings import choose_device
 from dhp_lab.core.weights import CheckpointError
@@ -62,6 +67,23 @@ def split_validation(crops: PhotoCrops) -> PhotoCrops:
     return crops.hold_out(every=max(20, len(crops) // 16))
 
 
+def initial_model(config: TrainingConfig) -> DiffusionHyperprior:
+    """The codec that a run starts with: a checkpoint with other settings, or a new one.
+
+    Raises:
+        CheckpointError: the folder to start from, or whose parts are taken, is missing or damaged.
+        ValueError: settings out of range.
+    """
+    if config.init_from:
+        settings = {name: getattr(config, name) for name in ("transmit", "passes", "dead_zone")}
+        model = with_settings(DiffusionHyperprior.from_pretrained(config.init_from), **settings)
+    elif config.bk_sdm_path is not None:
+        model = create_bk_sdm_compression_model(**config.codec_settings)
+    else:
+        model = create_diffusion_hyperprior_model(**config.codec_settings)
+    return model.low_memory() if config.low_memory else model
+
+
 class Trainer:
     """One run: photos, model, EMA, optimiser, step.
 
@@ -95,7 +117,7 @@ class Trainer:
         self.total = sum(self.lengths)
         seed = config.seed + RANK_STRIDE * self.accelerator.process_index
         torch.manual_seed(seed)
-        model = config.model() if model is None else model
+        model = initial_model(config) if model is None else model
         model = model.to(self.accelerator.device, memory_format=torch.channels_last)
         self.model: DiffusionHyperprior = model.train()
         self.objective = objective(self.model, config.lambda_rate, seed=seed)

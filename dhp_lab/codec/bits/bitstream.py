@@ -12,7 +12,7 @@ preview.
 | 6      | 4     | height H in pixels, at least 16                                                           |
 | 10     | 4     | width W in pixels, at least 16                                                            |
 | 14     | 8     | model id: first 8 bytes of the sha256 of configuration and weights                        |
-| 22     | 2     | side: lambda code c, 140 .. 34157: lambda = 2^(c/2048 - 20) = 1e-6 .. 1e-1                 |
+| 22     | 2     | side: lambda code c, 140 .. 34157; lambda = 2^(c/2048 - 20) = 1e-6 .. 1e-1                |
 | 24     | 4     | side: CRC32 of the decoded symbols of z (the decoder checks it)                           |
 | 28     | 4     | side: CRC32 of the decoded symbols of y (the decoder checks it)                           |
 | 32     | 4     | length of z in bytes, at least 1                                                          |

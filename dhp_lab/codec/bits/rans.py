@@ -116,7 +116,7 @@ def guarded(data: bytes, most: int) -> bytes:
 
 
 def symbol_crc(symbols: Tensor) -> int:
-    """CRC32 of whole numbers as little-endian int32: equal in encoder and decoder, or the picture is wrong."""
+    """CRC32 of whole numbers as little-endian int32: equal on both sides, or the picture is wrong."""
     return zlib.crc32(symbols.detach().cpu().numpy().astype("<i4").tobytes())
 
 
