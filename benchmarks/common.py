@@ -58,9 +58,12 @@ def add_machine_options(parser: argparse.ArgumentParser, *, device: bool = True)
 
 
 def set_threads(options: argparse.Namespace) -> None:
-    """Give torch the number of threads that was asked for."""
+    """Give torch the number of threads of the options, and keep freed memory as `dhp` does."""
     import torch
 
+    from dhp_lab.core.memory import keep_freed_memory
+
+    keep_freed_memory()
     if options.threads:
         torch.set_num_threads(options.threads)
 
