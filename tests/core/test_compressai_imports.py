@@ -53,9 +53,8 @@ def plain() -> dict:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", ["dhp_lab.core.compressai_imports", "dhp_lab.codec.model"])
-def test_the_codec_is_imported_without_what_it_does_not_use(module):
-    loaded = fresh(f"import sys, {module}\nprint(*sys.modules)").split()
+def test_the_codec_is_imported_without_what_it_does_not_use():
+    loaded = fresh("import sys, dhp_lab.codec.model\nprint(*sys.modules)").split()
     assert not set(HEAVY) & set(loaded) and {"compressai.models.base", "compressai.ans"} <= set(loaded)
 
 
@@ -65,8 +64,6 @@ def test_the_codec_is_imported_without_what_it_does_not_use(module):
     [
         "import compressai.datasets.image, compressai.zoo",
         "from compressai.models import ScaleHyperprior",
-        "from compressai.registry import MODELS; assert 'bmshj2018-hyperprior' in MODELS",
-        "from compressai import *; assert zoo.models",
     ],
 )
 def test_whatever_else_is_wanted_makes_it_the_whole_package(plain, wanted):

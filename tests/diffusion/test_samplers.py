@@ -29,6 +29,7 @@ from dhp_lab.diffusion.schedules import NoiseSchedule, broadcast_to, cosine, geo
 SCHEDULES = {"linear": linear(1000), "cosine": cosine(1000), "geometric": geometric(1000)}
 SAMPLERS = (ddpm, ddim, euler_maruyama, predictor_corrector, probability_flow)
 each_schedule = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
+linear_and_exploding = pytest.mark.parametrize("schedule", [SCHEDULES["linear"], SCHEDULES["geometric"]])
 each_sampler = pytest.mark.parametrize("sampler", SAMPLERS)
 
 
@@ -119,7 +120,7 @@ def test_inversion_finds_the_noise_of_the_closed_form(schedule):
 
 
 @pytest.mark.slow
-@each_schedule
+@linear_and_exploding
 @pytest.mark.parametrize(
     "sampler, settings, bias",
     [
@@ -143,8 +144,8 @@ def test_samples_have_the_moments_of_the_data(schedule, sampler, settings, bias)
     assert abs(torch.corrcoef(x.T)[0, 1]) < 4 / math.sqrt(many)
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
-@each_schedule
+@each_sampler
+@linear_and_exploding
 def test_samples_of_the_ideal_denoiser_are_the_data(schedule, sampler):
     data = torch.tensor([[-1.0, 0.5], [0.5, 1.0], [0.8, -0.9]])
     x_T = start(schedule, (30, 2), generator=seeded())

@@ -93,7 +93,7 @@ def test_ddpm_walks_as_that_of_diffusers(schedule, dtype, count, monkeypatch):
 
 @each_preserving
 @pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
-@pytest.mark.parametrize("count", [250, 20, 5, 1])
+@pytest.mark.parametrize("count", [250, 5, 1])
 def test_ddim_walks_as_that_of_diffusers(schedule, eta, count):
     """In float64, for the same reason."""
     x_T, denoiser, draw = (
