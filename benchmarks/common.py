@@ -156,8 +156,10 @@ def mosaic(width: int, height: int) -> torch.Tensor:
 def load_codec(folder: str | Path | None = None, device: torch.device | str = "cpu") -> DiffusionHyperprior:
     """Load a codec's checkpoint, the shipped one if no folder is given. Errors as for ``from_pretrained``."""
     from dhp_lab.codec.model import DiffusionHyperprior
+    from dhp_lab.core.memory import keep_freed_memory
     from dhp_lab.core.paths import default_checkpoint
 
+    keep_freed_memory()  # as `dhp` and a notebook do
     return DiffusionHyperprior.from_pretrained(folder or default_checkpoint()).to(device)
 
 
