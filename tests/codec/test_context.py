@@ -259,6 +259,7 @@ def test_the_bytes_are_those_of_the_scales_that_each_pass_gives(passes):
     assert 8 * len(coded["strings"][0][0]) == pytest.approx(bits, rel=0.01)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("passes", LATER)
 def test_scales_do_not_depend_on_tiles_layout_threads_or_the_order_of_sums(passes, monkeypatch):

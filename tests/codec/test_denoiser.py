@@ -338,6 +338,7 @@ def test_doubt_is_that_of_the_variance_before_the_state_is_seen(doubt, decoded):
         assert torch.allclose(predicted_variance, expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_second_head_learns_how_far_off_the_first_is():
     """Latents three times as wide as the hyperprior says: D's mean stays, and the error it foretells becomes
     the true one.

@@ -366,6 +366,7 @@ def test_steps_start_where_rate_and_distortion_are_balanced():
 # small machines, and what does not fit
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_spared_memory_reads_the_same_files(bk_sdm):
     x, spared = picture(64, 64), created(bk_sdm).low_memory()

@@ -120,11 +120,18 @@ def test_each_part_adds_something_and_the_codec_stays_as_it_is(model, decoder_st
 def test_another_u_net_takes_the_place_of_the_codecs(model, decoder_state):
     own = model.denoiser.unet.network
     same = lesson.with_unet(model, own)
-    assert torch.equal(same.sampler.sample(decoder_state, steps=1), model.sampler.sample(decoder_state, steps=1))
+    assert torch.equal(
+        same.sampler.sample(decoder_state, steps=1), model.sampler.sample(decoder_state, steps=1)
+    )
     other = lesson.with_unet(model, own)
     other.denoiser.unet.network.conv_out.bias += 1
-    assert largest(other.sampler.sample(decoder_state, steps=1) - same.sampler.sample(decoder_state, steps=1)) > 0.01
-    assert torch.equal(same.sampler.sample(decoder_state, steps=1), model.sampler.sample(decoder_state, steps=1))
+    assert (
+        largest(other.sampler.sample(decoder_state, steps=1) - same.sampler.sample(decoder_state, steps=1))
+        > 0.01
+    )
+    assert torch.equal(
+        same.sampler.sample(decoder_state, steps=1), model.sampler.sample(decoder_state, steps=1)
+    )
     assert other.g_s.decoder.network is model.g_s.decoder.network  # the VAE is not copied
 
 
@@ -180,7 +187,8 @@ def test_the_walk_goes_down_the_folders_times(model, coded):
     assert schedule.sigma(walk[0]).item() == pytest.approx(model.step_size(1e-1) / math.sqrt(12), rel=1e-6)
     decoder_state = decode_latents(model, **model.compress(new_scenes(1), 1e-1))
     levels = [
-        level.flatten()[0].item() * model.step_size(1e-1) for level in model.sampler.noise_levels(decoder_state, 4)
+        level.flatten()[0].item() * model.step_size(1e-1)
+        for level in model.sampler.noise_levels(decoder_state, 4)
     ]
     assert (
         np.allclose(schedule.sigma(torch.tensor(walk)), levels, rtol=1e-4)

@@ -128,7 +128,11 @@ def test_the_picture_has_its_place_and_says_what_it_shows(draws, steps):
     with Image.open(io.BytesIO(shown.picture)) as picture:
         assert picture.size == lesson.SIZE
     assert f"{steps} steps, η = 0.5, seed 7" in shown.alt
-    assert f"Network evaluations: {steps};" in shown.text and "t = " in shown.text and shown.text.count("of 16") == 1
+    assert (
+        f"Network evaluations: {steps};" in shown.text
+        and "t = " in shown.text
+        and shown.text.count("of 16") == 1
+    )
 
 
 def test_the_same_position_gives_the_same_picture_and_leaves_the_global_generator_alone(draws):

@@ -131,6 +131,7 @@ def test_picture_is_pure_and_tells_what_it_shows(sampler, schedule):
     assert ("SNR changes nothing" in shown.text) == (sampler != lesson.CORRECTED)
 
 
+@pytest.mark.slow
 def test_snr_matters_to_the_corrector_alone():
     def shown(sampler, snr):
         return lesson.sampler_picture(sampler=sampler, schedule="VE, geometric", steps=3, snr=snr, points=50)

@@ -79,6 +79,7 @@ def unbroken(photos, tmp_path_factory) -> tuple[Recorder, Path]:
     return run, out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "stop_at", [3, 8, 11], ids=["in the codec stage", "between stages", "in the denoiser stage"]
 )
@@ -115,6 +116,7 @@ def test_a_run_goes_through_its_stages_and_leaves_everything_behind(unbroken):
     assert not list(out.glob(".*")), "a temporary file was left behind"
 
 
+@pytest.mark.slow
 def test_training_lowers_the_validation_loss(photos, tmp_path):
     settings = {
         "epochs": 40,
@@ -188,6 +190,7 @@ except TrainingError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files by setrlimit")
 def test_a_full_disk_ends_in_one_line_with_the_last_checkpoint_intact(photos, tmp_path):
     settings = {**SMALL, "data_path": str(photos), "output_dir": str(tmp_path)}

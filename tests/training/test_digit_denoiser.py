@@ -257,6 +257,7 @@ def test_the_shipped_denoisers_know_digits_they_have_never_seen(name):
     assert loss.item() < 0.1
 
 
+@pytest.mark.slow
 def test_the_shipped_denoiser_draws_what_is_asked_for():
     network, config = load_denoiser("digits-conditional")
     schedule, labels = config.noise_schedule(), torch.arange(CLASSES).repeat(10)

@@ -120,6 +120,7 @@ def test_a_student_of_another_shape_is_told(full):
 # distillation
 
 
+@pytest.mark.slow
 def test_a_run_repeats_itself_and_leaves_everything_else_alone(teacher):
     student = smaller_unet(teacher.unet, "small")
     torch.manual_seed(5)
