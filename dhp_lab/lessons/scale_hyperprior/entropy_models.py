@@ -21,7 +21,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dhp_lab.codec.bits.rans import rans_decode, rans_encode
@@ -35,6 +34,8 @@ from dhp_lab.core.compressai_imports import (
     ans,
     pmf_to_quantized_cdf,
 )
+from dhp_lab.core.seeding import temporary_seed
+from dhp_lab.core.tensors import pad_to_multiple
 
 PRECISION = 16  # a table's frequencies add up to 2^16
 SPREAD_MIN = 0.05  # steps; a channel may be all zeros in the photos that a model is fitted to
@@ -86,7 +87,8 @@ class FactorisedPrior:
         )  # (M, n)
         self.lows = seen.min(1) - 1
         self.counts = [
-            np.bincount(row - low, minlength=row.max() - low + 2) for row, low in zip(seen, self.lows)
+            np.bincount(row - low, minlength=row.max() - low + 2)
+            for row, low in zip(seen, self.lows, strict=True)
         ]
         self.tables = []
         for count in self.counts:
@@ -142,8 +144,7 @@ class SmallHyperprior(nn.Module):
 
     def analyse(self, y: Tensor) -> Tensor:
         """h_a: (B, M, h, w) -> z (B, N, ceil(h/4), ceil(w/4))."""
-        rows, cols = (-side % HYPER for side in y.shape[-2:])
-        padded = F.pad(y, (0, cols, 0, rows), mode="replicate") if rows or cols else y
+        padded = pad_to_multiple(y, HYPER)
         return self.h_a(torch.asinh((padded if self.with_mean else padded.abs()) / self.spread))
 
     def predict(self, z_hat: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -208,8 +209,7 @@ def fit(
         [p for name, p in model.named_parameters() if not name.endswith("quantiles")], lr=lr
     )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with temporary_seed(seed):
         model.train()
         for step in range(1, steps + 1):
             bits = sum(model.bits(_windows(latents, count, side))) / (count * side**2)

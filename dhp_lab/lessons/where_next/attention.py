@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from dhp_lab.codec.create import create_diffusion_hyperprior_model
 from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.codec.networks.layers import zero_init
+from dhp_lab.core.seeding import temporary_seed
 from dhp_lab.metrics.pixels import bits_per_pixel, psnr
 from dhp_lab.training.codec_objective import CodecObjective
 
@@ -51,8 +52,7 @@ def small_codec(attention: bool, seed: int, *, N: int = 16, M: int = 32) -> Diff
         seed: of the weights; those that both codecs have are the same for one seed.
         N, M: as for ``create_diffusion_hyperprior_model``.
     """
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with temporary_seed(seed):
         model = create_diffusion_hyperprior_model(N=N, M=M)
         if attention:
             width = model.g_a.rate.out_channels
@@ -91,8 +91,7 @@ def train(
     objective, losses = CodecObjective(model, None, seed=seed), []
     optimiser = torch.optim.Adam(objective.optimizer_groups("codec", LEARNING_RATE))
     model.train()
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)  # of the noise that CompressAI's entropy bottleneck draws
+    with temporary_seed(seed):  # of the noise that CompressAI's entropy bottleneck draws
         for step in range(steps):
             for group in optimiser.param_groups:
                 group["lr"] = 0.5 * group["base_lr"] * (1 + math.cos(math.pi * step / steps))
