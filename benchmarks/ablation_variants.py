@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from dhp_lab.codec.bits.bitstream import HEADER_BYTES
 from dhp_lab.codec.denoising.decoder_state import SIGMA_Q
-from dhp_lab.codec.hyperprior import Latents
+from dhp_lab.codec.latents import Latents
 from dhp_lab.codec.model import CodecConfig, DiffusionHyperprior
 from dhp_lab.codec.parts import CodecParts
 from dhp_lab.core.files import write_atomic

@@ -40,6 +40,7 @@ CODEC = (
     "config",
     "parts",
     "stable_diffusion",
+    "latents",
     "hyperprior",
     "entropy_coding",
     "checkpoint",

@@ -20,7 +20,8 @@ from dhp_lab.codec.bits.lambdas import CODE_MAX, CODE_MIN, FRACTION_BITS
 from dhp_lab.codec.bits.rans import RansDecoder, check_symbols, rans_decode, rans_encode, symbol_crc
 from dhp_lab.codec.bits.scales import scale_indexes
 from dhp_lab.codec.denoising.decoder_state import DecoderState
-from dhp_lab.codec.hyperprior import Hyperprior, Latents
+from dhp_lab.codec.hyperprior import Hyperprior
+from dhp_lab.codec.latents import Latents
 from dhp_lab.codec.networks.context import Gaussian, coding_order
 from dhp_lab.codec.networks.hyper_transforms import HYPER
 

@@ -19,16 +19,15 @@ arithmetic where the decoder must agree; ``training_latents`` is differentiable.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
 from dhp_lab.codec.bits.lambdas import FRACTION_BITS, lambda_code
 from dhp_lab.codec.bits.rans import CoderTables, coder_tables
-from dhp_lab.codec.bits.scales import SCALES, bin_width, is_coded, log2_scale_in_steps
+from dhp_lab.codec.bits.scales import SCALES, bin_width, is_coded
 from dhp_lab.codec.config import CodecConfig
 from dhp_lab.codec.denoising.decoder_state import DecoderState
+from dhp_lab.codec.latents import Latents, in_steps, scale_from_log2
 from dhp_lab.codec.networks.context import ContextModel, Gaussian
 from dhp_lab.codec.networks.exact import ACTIVATION_BITS, ExactNetwork
 from dhp_lab.codec.networks.gain import GainCurve
@@ -38,40 +37,6 @@ from dhp_lab.codec.networks.tiling import tiled
 from dhp_lab.codec.parts import CodecParts
 from dhp_lab.core.compressai_imports import CompressionModel, EntropyBottleneck, GaussianConditional
 from dhp_lab.core.tensors import crop_to, pad_to_multiple
-
-
-@dataclass(frozen=True)
-class Latents:
-    """A batch of pictures as the encoder sees it; see the table in the module's docstring.
-
-    Attributes:
-        first: mean and log2(scale) that h_s predicts. mean, log2_scale: those that latents are coded with.
-        residual: y/Delta - mean. symbols, z_symbols: whole numbers (with a straight-through gradient in
-            training).
-        std: (M,) the channels' spread in latent units. z_likelihood: of z's symbols, None from ``encode``.
-    """
-
-    y: Tensor
-    z: Tensor
-    z_symbols: Tensor
-    symbols: Tensor
-    first: Gaussian
-    mean: Tensor
-    log2_scale: Tensor
-    residual: Tensor
-    log2_delta: Tensor
-    std: Tensor
-    z_likelihood: Tensor
-
-    @property
-    def scale(self) -> Tensor:
-        """The standard deviation that each latent is coded with, in quantiser steps."""
-        return scale_from_log2(self.log2_scale)
-
-
-def scale_from_log2(log2_scale: Tensor) -> Tensor:
-    """2^log2_scale, kept within 2^-20 .. 2^20."""
-    return log2_scale.clamp(-20, 20).exp2()
 
 
 class Hyperprior(CompressionModel):
@@ -138,7 +103,7 @@ class Hyperprior(CompressionModel):
 
     def hyper_analyse(self, y: Tensor, log2_delta: Tensor) -> Tensor:
         """h_a: y -> z (B, N, ceil(h/4), ceil(w/4))."""
-        steps = pad_to_multiple(_in_steps(y, log2_delta), HYPER)
+        steps = pad_to_multiple(in_steps(y, log2_delta), HYPER)
         return self.h_a(steps.contiguous(memory_format=torch.channels_last), log2_delta)
 
     # the entropy model of y
@@ -170,8 +135,8 @@ class Hyperprior(CompressionModel):
             mean, log2_scale = out.chunk(2, 1)
             mean = mean.float() * self._log2_spread_in_steps(log2_delta.float()).exp2()
             pairs = zip(log2_scale.split(1), fixed, strict=True)
-            in_steps = [log2_scale_in_steps(one, self.log2_spread, delta) for one, delta in pairs]
-            return torch.cat([mean, torch.cat(in_steps).float()], 1)
+            predicted = [log2_scale_in_steps(one, self.log2_spread, delta) for one, delta in pairs]
+            return torch.cat([mean, torch.cat(predicted).float()], 1)
 
         return Gaussian(*tiled(part, *size, 1, self.tile).chunk(2, 1))
 
@@ -197,7 +162,7 @@ class Hyperprior(CompressionModel):
         z = self.hyper_analyse(y, log2_delta)
         z_symbols = torch.round(z - self.medians().float())
         first = self.predict(z_symbols, codes, y.shape[-2:])
-        steps = _in_steps(y, log2_delta)
+        steps = in_steps(y, log2_delta)
         mean, log2_scale, symbols = (
             torch.empty_like(t, memory_format=torch.channels_last) for t in (y, y, y)
         )
@@ -223,7 +188,7 @@ class Hyperprior(CompressionModel):
         mean, log2_scale = predicted.chunk(2, 1)
         spread = self._log2_spread_in_steps(log2_delta)
         first = Gaussian(mean * spread.exp2(), log2_scale + spread)
-        steps = _in_steps(y, log2_delta)
+        steps = in_steps(y, log2_delta)
         mean, log2_scale, symbols = (
             torch.empty_like(t, memory_format=torch.channels_last) for t in (y, y, y)
         )
@@ -255,7 +220,7 @@ class Hyperprior(CompressionModel):
             first=first,
             mean=coded_with.mean,
             log2_scale=coded_with.log2_scale,
-            residual=_in_steps(y, log2_delta) - coded_with.mean,
+            residual=in_steps(y, log2_delta) - coded_with.mean,
             log2_delta=log2_delta,
             std=self.log2_spread.exp2(),
             z_likelihood=self.entropy_bottleneck(z)[1],
@@ -350,32 +315,3 @@ class Hyperprior(CompressionModel):
             "lapped": lapped,
             "context": context,
         }
-
-
-def _in_steps(y: Tensor, log2_delta: Tensor) -> Tensor:
-    """y / Delta: latents (B, M, h, w) in quantiser steps."""
-    return y / log2_delta.exp2().view(-1, 1, 1, 1)
-
-
-def check_pictures(x: Tensor) -> None:
-    """Pass pictures that a codec can take.
-
-    Raises:
-        ValueError: another type or shape.
-    """
-    if x.dtype != torch.float32 or x.ndim != 4 or len(x) == 0 or x.shape[1] != 3 or min(x.shape[-2:]) < 16:
-        raise ValueError(
-            f"pictures must be float32 of shape (B, 3, H, W) with H, W >= 16, got {tuple(x.shape)}, {x.dtype}"
-        )
-
-
-def check_sampling(steps: int, gamma: float) -> None:
-    """Pass numbers of steps and weights that a decoder can take.
-
-    Raises:
-        ValueError: one out of range.
-    """
-    if not 0 <= steps <= 1000:
-        raise ValueError(f"steps must lie in 0 .. 1000, got {steps}")
-    if not 0 <= gamma <= 1:
-        raise ValueError(f"gamma must lie in [0, 1], got {gamma}")

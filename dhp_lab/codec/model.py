@@ -25,7 +25,8 @@ from dhp_lab.codec.checkpoint import load_codec, misfit, save_model
 from dhp_lab.codec.config import CodecConfig
 from dhp_lab.codec.denoising.sampling import LatentSampler
 from dhp_lab.codec.entropy_coding import decode_latents, encode_latents
-from dhp_lab.codec.hyperprior import Hyperprior, check_pictures, check_sampling
+from dhp_lab.codec.hyperprior import Hyperprior
+from dhp_lab.codec.latents import check_pictures, check_sampling
 from dhp_lab.codec.networks.tiling import SMALL_TILE
 from dhp_lab.codec.parts import CodecParts, native_parts
 from dhp_lab.core.hub import upload_checkpoint

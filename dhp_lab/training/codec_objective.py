@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from dhp_lab.codec.bits.scales import is_coded
 from dhp_lab.codec.denoising.decoder_state import SIGMA_Q, DecoderState
 from dhp_lab.codec.denoising.sampling import bridge_sample
-from dhp_lab.codec.hyperprior import Latents
+from dhp_lab.codec.latents import Latents
 from dhp_lab.codec.model import DiffusionHyperprior
 
 STAGES = ("codec", "denoiser", "joint")
@@ -237,8 +237,7 @@ class CodecObjective(nn.Module):
         """Bits for each latent where z alone is sent: no file contains them, but h_s learns mean and scale
         from them.
         """
-        steps = (latents.y / latents.log2_delta.exp2().view(-1, 1, 1, 1)).detach()
-        residual = steps - latents.mean + uniform_noise(latents.residual, self.generator)
+        residual = latents.steps.detach() - latents.mean + uniform_noise(latents.residual, self.generator)
         likelihood = self.model.gaussian_conditional._likelihood(residual, latents.scale)
         return -self.model.gaussian_conditional.likelihood_lower_bound(likelihood).log2().mean()
 
