@@ -15,7 +15,8 @@ SIDE = struct.pack(">HII", 20480, 0xDEADBEEF, 0x00C0FFEE)  # code 20480: lambda 
 Z, Y = b"zzz-stream", b"the stream of y"
 
 GOLDEN = bytes.fromhex(
-    "444850 01 00 02 00000018 00000123 0123456789abcdef 5000deadbeef00c0ffee 0000000a 0000000f 0f649634 3083eabc"
+    "444850 01 00 02 00000018 00000123 0123456789abcdef 5000deadbeef00c0ffee 0000000a 0000000f 0f649634"
+    "3083eabc"
     "7a7a7a2d73747265616d 7468652073747265616d206f662079"
 )
 

@@ -102,7 +102,7 @@ def _padding(size: tuple[int, int]) -> tuple[int, int, int, int]:
 
 
 def test_the_estimate_agrees_with_inference():
-    """PSNR is the same to the last digit; the likelihood's rate leaves out side and the coder's last words."""
+    """PSNR is the same to the last digit; the likelihoods leave out side and the coder's last words."""
     model, x = woken().eval(), picture(192, 256)[0]
     estimate, real = inference_entropy_estimation(model, x), inference(model, x)
     assert estimate["psnr-rgb"] == real["psnr-rgb"] and estimate["ms-ssim-rgb"] == real["ms-ssim-rgb"]

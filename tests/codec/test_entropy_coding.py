@@ -1,4 +1,4 @@
-"""Symbols to bytes and back: CompressAI's bytes, the ideal code's length, and what happens to anything odd."""
+"""Symbols to bytes and back: CompressAI's bytes, the ideal code's length, and what becomes of odd input."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_damage_changes_the_symbols_and_raises_nothing(tables):
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
 @pytest.mark.parametrize("value", [0, 1, -9, 70000])
 def test_a_few_symbols_are_coded_without_harm(tables, count, value):
-    """The coder reserves a word for each symbol and writes two at its end: one alone once ended the process."""
+    """The coder reserves a word a symbol and writes two at its end: one alone once ended the process."""
     symbols, levels = (
         torch.full((count,), value, dtype=torch.int32),
         torch.full((count,), 1, dtype=torch.int32),

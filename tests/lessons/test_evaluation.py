@@ -4,34 +4,21 @@ explorer is true.
 
 from __future__ import annotations
 
-import io
 import json
 import math
-from functools import partial
 
 import numpy as np
 import pytest
-import torch
 from models import untrained
-from PIL import Image
 
-from dhp_lab.codec import dhp_file
-from dhp_lab.codec.bits import bitstream
-from dhp_lab.codec.bits.bitstream import BitstreamError
-from dhp_lab.data.images import to_pixels, to_tensor
 from dhp_lab.data.photos import load_photo
-from dhp_lab.evaluation import classical
 from dhp_lab.evaluation.evaluate import evaluate
 from dhp_lab.evaluation.measurements import Point
 from dhp_lab.evaluation.report import to_json
-from dhp_lab.lessons.evaluation import failures, measured_photo
 from dhp_lab.lessons.evaluation import figures as lesson
-from dhp_lab.lessons.evaluation.explorer import explore as explore_evaluation
-from dhp_lab.metrics.pixels import psnr
 from dhp_lab.metrics.rd_curves import bd_rate
 
 SIDE = 64
-START = {"photo": "coffee", "lambda_rate": 5e-3, "steps": 4, "gamma": 0.0, "seed": 0}
 ANCHOR = ([0.1, 0.25, 0.5, 1.0, 2.0], [25.0, 28.0, 31.0, 35.0, 39.0])
 HALF = ([0.06, 0.125, 0.25, 0.5, 1.1], [26.0, 28.0, 31.0, 35.0, 40.0])
 PLACE = {"device": "a <machine>", "threads": 2, "versions": {"torch": "2.13"}, "date": "2026-11-21"}
@@ -40,11 +27,6 @@ PLACE = {"device": "a <machine>", "threads": 2, "versions": {"torch": "2.13"}, "
 @pytest.fixture(scope="module")
 def model():
     return untrained()
-
-
-@pytest.fixture(scope="module")
-def photos(model):
-    return measured_photo.MeasuredPhoto(model, SIDE)
 
 
 # curves and figures
@@ -309,157 +291,3 @@ def test_what_was_not_measured_says_how_to(tmp_path):
     ):
         text = show(tmp_path / "none.json").text
         assert f"Not measured yet: <code>python benchmarks/{script}.py</code> writes none.json" in text
-
-
-# failures
-
-
-def test_drawn_pictures_are_what_their_names_say():
-    drawn = failures.drawn_pictures(48)
-    assert [tuple(x.shape) for x in drawn.values()] == [(1, 3, 48, 48)] * 5 + [(1, 3, 16, 16)]
-    chess, bars = drawn["chessboard of pixels"], drawn["red and blue bars"]
-    assert (
-        torch.equal(chess.diff(dim=-1).abs(), torch.ones(1, 3, 48, 47))
-        and chess.diff(dim=-2).abs().min() == 1
-    )
-    assert bars[0, :, 0, :6].tolist() == [[1, 1, 1, 0, 0, 0], [0] * 6, [0, 0, 0, 1, 1, 1]]
-    assert len(drawn["flat grey"].unique()) == 1 and len(drawn["noise"].unique()) == 256
-    assert torch.equal(drawn["tiny photo"], load_photo("astronaut", 16))
-    again = failures.drawn_pictures(48)
-    assert all(torch.equal(x, again[name]) for name, x in drawn.items())
-
-
-def test_the_page_is_black_on_white():
-    page = failures.drawn_pictures(192)["text"]
-    dark = (page < 0.5).double().mean().item()
-    assert 0.03 < dark < 0.3 and page.min() < 0.1
-    assert (page[..., : failures.MARGIN // 2] == 1).all() and (page[..., -failures.MARGIN :] == 1).all(), (
-        "the margins stay white"
-    )
-
-
-def test_png_size_is_that_of_a_file(tmp_path):
-    x = to_tensor(np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8))
-    Image.fromarray(to_pixels(x)).save(tmp_path / "x.png", optimize=True)
-    assert failures.png_size(x) == (tmp_path / "x.png").stat().st_size
-
-
-def test_no_spoiled_file_decodes(model):
-    data = dhp_file.encode(model, load_photo("coffee", SIDE), lambda_rate=1e-3)
-    decode = partial(dhp_file.decode, model)
-    spoiled = failures.spoiled(data)
-    assert data not in spoiled.values() and len(set(spoiled.values())) == len(spoiled) == 7
-    found = {what: failures.outcome(decode, file) for what, file in spoiled.items()}
-    words = (
-        "truncated header",
-        "truncated file",
-        "unexpected bytes",
-        "damaged header",
-        "damaged streams",
-        "JPEG",
-        "empty",
-    )
-    for (what, message), word in zip(found.items(), words, strict=True):
-        assert word in message, what
-    assert failures.outcome(decode, data) == "decoded"
-
-
-def test_other_errors_are_not_hidden():
-    with pytest.raises(ZeroDivisionError):
-        failures.outcome(lambda data: 1 // 0, b"")
-
-    def decode(data):
-        raise BitstreamError("one\ntwo")
-
-    assert failures.outcome(decode, b"") == "one"
-
-
-# the explorer's picture
-
-
-def panel(image, number):
-    """One panel of the explorer's picture, numbered from the upper left."""
-    row, column = divmod(number, 3)
-    left, bottom = column * (SIDE + measured_photo.GAP), (row + 1) * (SIDE + measured_photo.TITLE)
-    return image[bottom - SIDE : bottom, left : left + SIDE]
-
-
-def test_errors_are_drawn_eight_times_and_inverted():
-    x = torch.zeros(1, 3, 1, 4)
-    x_hat = x.clone()
-    x_hat[0, :, 0, 1], x_hat[0, 0, 0, 2], x_hat[0, :, 0, 3] = 3 / 255, 30 / 255, 1.0
-    assert measured_photo.error_map(x_hat, x)[0, :, 0].tolist() == [255, 255 - 24, 255 - 80, 0]
-    assert measured_photo.error_map(x, x_hat).tolist() == measured_photo.error_map(x_hat, x).tolist()
-
-
-def test_every_panel_shows_what_its_title_says(photos, model):
-    shown = photos.render(**START)
-    image = np.asarray(Image.open(io.BytesIO(shown.picture)).convert("RGB"))
-    assert image.shape[1::-1] == measured_photo.picture_size(SIDE)
-    x, (data, jpeg, _) = load_photo("coffee", SIDE), photos.files.encode("coffee", 5e-3)
-    file = bitstream.read(data)
-    ours = model.decompress(file.strings, file.shape, steps=4, gamma=0.0, seed=0)["x_hat"]
-    theirs = classical.decode(jpeg)
-    wanted = {
-        0: to_pixels(x),
-        1: to_pixels(ours),
-        2: to_pixels(theirs),
-        4: measured_photo.error_map(ours, x),
-        5: measured_photo.error_map(theirs, x),
-    }
-    assert [
-        number for number, pixels in wanted.items() if not np.array_equal(panel(image, number), pixels)
-    ] == []
-    for words in (
-        f">{len(data)}<",
-        f">{len(jpeg)}<",
-        f"{psnr(ours, x).item():.2f}",
-        f"{psnr(theirs, x).item():.2f}",
-        "K = 4, γ = 0, seed 0",
-    ):
-        assert words in shown.text, words
-    assert shown.alt.startswith(
-        f"coffee and its errors: ours in {len(data)} bytes (λ = 0.005, K = 4, γ = 0, seed 0), JPEG in"
-    )
-
-
-def test_the_curves_are_measured(photos, model):
-    curves = photos.curves("coffee")
-    x = load_photo("coffee", SIDE)
-    data = dhp_file.encode(model, x, lambda_rate=measured_photo.CURVE_RATES[2])
-    rates, qualities = curves["ours, K = 1"]
-    assert rates[2] == 8 * len(data) / SIDE**2 and qualities[2] == pytest.approx(
-        psnr(dhp_file.decode(model, data), x).item()
-    )
-    assert rates == sorted(rates) and len(curves["JPEG"][0]) == len(classical.CODECS["jpeg"].settings)
-
-
-def test_the_picture_is_pure(photos):
-    state = torch.get_rng_state()
-    first = photos.render(**START)
-    photos.decode.cache_clear(), photos.curves.cache_clear(), photos.files.encode.cache_clear()
-    assert photos.render(**START) == first and torch.equal(state, torch.get_rng_state())
-
-
-@pytest.mark.parametrize(
-    "change", [{"photo": "rocket"}, {"lambda_rate": 1e-3}, {"steps": 1}, {"gamma": 0.5}, {"seed": 1}]
-)
-def test_every_control_changes_picture_and_text(photos, change):
-    before, after = photos.render(**START), photos.render(**START | change)
-    assert before.picture != after.picture and before.text != after.text
-
-
-def test_gamma_and_seed_are_named_where_they_count(photos):
-    alike = [
-        photos.render(**START | {"steps": 1, "gamma": gamma, "seed": seed})
-        for gamma, seed in ((0.0, 0), (1.0, 5))
-    ]
-    assert alike[0].picture == alike[1].picture and "count from K = 2 on" in alike[0].text
-    assert "count from" not in photos.render(**START).text
-
-
-def test_the_explorer_starts_there(model):
-    explorer = explore_evaluation(model, side=SIDE)
-    assert explorer.position() == START
-    explorer.controls["gamma"].value = 0.3
-    assert "γ = 0.3" in explorer.text.value and 'alt="coffee and its errors' in explorer.picture.value

@@ -14,8 +14,8 @@ from dhp_lab.codec.bits.scales import scale_indexes
 from dhp_lab.training import codec_objective as objective
 from dhp_lab.training.codec_objective import (
     LAMBDA_OFTEN,
-    REFERENCE,
     LEAST_LOG2_SCALE,
+    REFERENCE,
     VALIDATION_LAMBDAS,
     CodecObjective,
     rate_distortion,

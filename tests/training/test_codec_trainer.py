@@ -180,7 +180,7 @@ run = Trainer(TrainingConfig(**{settings}))
 step = run._train_step
 def fill(x):
     if run.step == 6:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))       # no file may grow beyond 100 kB any more
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # no file may grow beyond 100 kB
     return step(x)
 run._train_step = fill
 try:
