@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from dhp_lab.codec.bits.lambdas import FRACTION_BITS, lambda_code
 from dhp_lab.codec.bits.rans import CoderTables, coder_tables
-from dhp_lab.codec.bits.scales import SCALES, bin_width, is_coded
+from dhp_lab.codec.bits.scales import SCALES, bin_width, is_coded, log2_scale_in_steps
 from dhp_lab.codec.config import CodecConfig
 from dhp_lab.codec.denoising.decoder_state import DecoderState
 from dhp_lab.codec.latents import Latents, in_steps, scale_from_log2
