@@ -144,10 +144,8 @@ def test_the_schedule_matters_only_below_the_start(model, times):
 def test_the_picture_has_its_size_and_says_what_it_is(times):
     shown = times.render(**START)
     assert Image.open(io.BytesIO(shown.picture)).size == lesson.SIZE
-    assert (
-        shown.alt
-        == "A detail of chelsea, and the same decoded with λ = 0.003, K = 4, γ = 0; the walk down the linear schedule"
-    )
+    decoded = "A detail of chelsea, and the same decoded with λ = 0.003, K = 4, γ = 0"
+    assert shown.alt == f"{decoded}; the walk down the linear schedule"
     walk = ", ".join(f"{time:.2f}" for time in times.times("linear", 3e-3, 4))
     assert f"t* = {times.times('linear', 3e-3, 4)[0]:.2f} of 10" in shown.text and walk in shown.text
     assert f"{len(times.encode('chelsea', 3e-3))} bytes" in shown.text

@@ -1,5 +1,5 @@
-"""Lesson 10: teacher and student, attention, maps of lambda and conditional coding against oracles; the explorer's picture is
-pure.
+"""The lesson on what comes next: teacher and student, attention, maps of lambda and conditional coding against
+oracles; the explorer's picture is pure.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def test_the_picture_is_what_decompress_gives(model, decoder_state, x):
 def test_weights_of_a_linear_chain_are_found(decoder_state):
     noises, true = one_step.noises_like(decoder_state, 3, seed=0), torch.tensor([0.7, 0.5, 0.2])
     mean, variance = torch.zeros_like(decoder_state.mean), decoder_state.scale.square()
-    sample = mean + variance.sqrt() * sum(w * eps for w, eps in zip(true, noises))
+    sample = mean + variance.sqrt() * sum(w * eps for w, eps in zip(true, noises, strict=True))
     drawn = one_step.Drawn(sample, mean, variance)
     assert torch.allclose(one_step.fit_weights(drawn, noises), true, atol=1e-4)
     assert one_step.explained(drawn, sample) == 1 and one_step.explained(drawn, mean) == 0
@@ -79,7 +79,9 @@ def test_weights_of_a_linear_chain_are_found(decoder_state):
 def test_a_new_student_draws_with_the_weights_alone(model, decoder_state):
     noises, weights = one_step.noises_like(decoder_state, 3, seed=0), torch.tensor([0.7, 0.5, 0.2])
     first = one_step.draw(model, decoder_state, [])
-    expected = first.mean + first.variance.sqrt() * sum(w * eps for w, eps in zip(weights, noises))
+    expected = first.mean + first.variance.sqrt() * sum(
+        w * eps for w, eps in zip(weights, noises, strict=True)
+    )
     assert torch.allclose(one_step.Student(model, weights)(decoder_state, noises), expected, atol=1e-5)
 
 
@@ -102,7 +104,7 @@ def test_crops_are_windows_of_the_photos(model, decoder_state):
     windows = (
         decoder_state.symbols.unfold(2, 6, 1).unfold(3, 6, 1)[0].permute(1, 2, 0, 3, 4).flatten(0, 1)
     )  # all of them
-    for crop, moments in zip(batch.symbols, batch.moments[0]):
+    for crop, moments in zip(batch.symbols, batch.moments[0], strict=True):
         place = (windows == crop).all((1, 2, 3)).nonzero()
         assert len(place)
         assert torch.equal(
