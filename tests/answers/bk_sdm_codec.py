@@ -49,7 +49,10 @@ MISTAKES = {
     "averaged": [
         (lambda a, va, b, vb: (a + b) / 2, "equal variance"),
         (lambda a, va, b, vb: ((a + b) / 2, (va + vb) / 4), "inverse-variance weighting"),
-        (lambda a, va, b, vb: ((va * a + vb * b) / (va + vb), va * vb / (va + vb)), "inverse-variance weighting"),
+        (
+            lambda a, va, b, vb: ((va * a + vb * b) / (va + vb), va * vb / (va + vb)),
+            "inverse-variance weighting",
+        ),
         (lambda a, va, b, vb: (my_averaged(a, va, b, vb)[0], va / 2 if va == vb else 0.75), "tiny variance"),
         (
             lambda a, va, b, vb: (float(my_averaged(a, va, b, vb)[0]), va * vb / (va + vb)),
