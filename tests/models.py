@@ -86,7 +86,7 @@ def run_passes(context, mean, log2_scale, log2_delta, symbols_at, *, exact):
 def decoder_state(
     symbols: torch.Tensor, scale: torch.Tensor, decoded: float = 1.0, channels: int = 1
 ) -> DecoderState:
-    """What a decoder knows of latents laid out as (B, channels, h, w), with mean 0 and Delta = 1."""
+    """The state of a decoder of latents laid out as (B, channels, h, w), with mean 0 and Delta = 1."""
     mask = torch.full_like(symbols[:, :1], decoded)
     return DecoderState(
         symbols * mask, mask, torch.zeros_like(scale), scale, torch.zeros(len(symbols)), torch.ones(channels)

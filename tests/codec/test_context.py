@@ -86,7 +86,7 @@ def test_untrained_networks_correct_nothing(passes):
 
 @torch.no_grad()
 @pytest.mark.parametrize("passes", LATER)
-def test_a_pass_knows_the_earlier_ones_and_nothing_else(passes):
+def test_a_pass_depends_on_the_earlier_ones_alone(passes):
     """Change one symbol of a pass: mean and scale of that pass and of those before stay, some of a later pass
     move.
     """

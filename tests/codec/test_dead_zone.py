@@ -74,7 +74,7 @@ def test_a_dead_zone_makes_smaller_files_of_the_same_picture():
 
 
 @pytest.mark.parametrize("scale, q", [(0.25, 0), (0.25, 1), (0.7, -2), (2.0, 3)])
-def test_the_denoisers_closed_form_knows_the_bins(scale, q):
+def test_the_denoisers_closed_form_uses_the_bins(scale, q):
     """At t* it is the mean of a Gaussian, a bin's width wider than the symbols' own, cut to that bin."""
     denoiser = LatentDenoiser(4, 1, DEAD_ZONE)
     torch.nn.init.ones_(denoiser.posterior_weight)
@@ -115,7 +115,7 @@ def test_a_dead_zone_is_the_encoders_and_can_be_changed():
     one, other = (
         model.decompress(coded["strings"], coded["shape"], steps=0)["x_hat"] for model in (codec, leaning)
     )
-    assert torch.equal(one, other)  # only D's closed form asks for it
+    assert torch.equal(one, other)  # only D's closed form uses it
 
 
 @pytest.mark.parametrize(

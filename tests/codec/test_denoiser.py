@@ -28,7 +28,7 @@ def plane(values) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def denoiser() -> LatentDenoiser:
-    """One channel, untrained but for its trust in the closed form."""
+    """One channel, untrained but for its posterior weight."""
     network = LatentDenoiser(4, 1)
     torch.nn.init.ones_(network.posterior_weight)
     return network
@@ -136,8 +136,8 @@ def states(
 def test_closed_form_is_the_posterior_where_the_bin_cuts_nothing(denoiser, scale, rho):
     """q = 0 and six scales inside the bin: Gaussian prior, Gaussian noise."""
     u, mean, variance = states(scale, 0.0, rho)
-    base, guessed = closed(denoiser, u, 0.0, scale, rho)
-    assert np.abs(base - mean).max() < 1e-5 and np.abs(guessed / variance - 1).max() < 1e-3
+    base, stated = closed(denoiser, u, 0.0, scale, rho)
+    assert np.abs(base - mean).max() < 1e-5 and np.abs(stated / variance - 1).max() < 1e-3
 
 
 @pytest.mark.parametrize("scale, q", [(0.03, 0), (0.2, 0), (0.5, 1), (1.0, -2), (3.0, 0), (30.0, 17)])
@@ -159,9 +159,9 @@ def test_closed_form_loses_little_where_the_bin_cuts(denoiser, scale, q, rho):
     from rho = 0.7 on by 1.4 %.
     """
     u, mean, variance = states(scale, float(q), rho)
-    base, guessed = closed(denoiser, u, q, scale, rho)
+    base, stated = closed(denoiser, u, q, scale, rho)
     assert np.mean((base - mean) ** 2) < (0.13 if rho < 0.5 else 0.02) * variance.mean()
-    assert guessed.mean() / variance.mean() == pytest.approx(1, abs=0.14 if rho < 0.5 else 0.02)
+    assert stated.mean() / variance.mean() == pytest.approx(1, abs=0.14 if rho < 0.5 else 0.02)
 
 
 @pytest.mark.parametrize("sigma", [0.01, 0.5, 7.0, 300.0])
@@ -174,22 +174,22 @@ def test_closed_form_without_a_bin_is_wieners_filter(denoiser, scale, sigma):
     centre, width = u * scale**2 / (scale**2 + sigma**2), scale * sigma / np.hypot(scale, sigma)
     x = centre[:, None] + 12 * width * NODES
     mean, variance = moments(-0.5 * (x / scale) ** 2 - 0.5 * ((u[:, None] - x) / sigma) ** 2, x)
-    base, guessed = closed(denoiser, u, 5.0, scale, sigma, decoded=0.0)
+    base, stated = closed(denoiser, u, 5.0, scale, sigma, decoded=0.0)
     assert (
         np.abs(base - mean).max() < 1e-5 * np.hypot(scale, sigma)
-        and np.abs(guessed / variance - 1).max() < 1e-4
+        and np.abs(stated / variance - 1).max() < 1e-4
     )
 
 
-def test_closed_form_goes_from_the_symbol_to_the_bins_mean_as_far_as_it_is_trusted():
-    """At t* base = q + trust (m - q); a new denoiser trusts nothing, and gives q back as it is."""
+def test_the_posterior_weight_goes_from_the_symbol_to_the_bins_mean():
+    """At t* base = q + weight (m - q); a new denoiser has weight 0 and gives q back as it is."""
     denoiser = LatentDenoiser(4, 1)
     assert closed(denoiser, [1.0], 1.0, 0.7, 1.0)[0].item() == 1
     m = truncated_gaussian_moments(torch.tensor([1.0]), torch.tensor([0.7]))[0].item()
-    for trust in (0.3, 0.8, 1.0):
-        torch.nn.init.constant_(denoiser.posterior_weight, trust)
+    for weight in (0.3, 0.8, 1.0):
+        torch.nn.init.constant_(denoiser.posterior_weight, weight)
         assert closed(denoiser, [1.0], 1.0, 0.7, 1.0)[0].item() == pytest.approx(
-            1 + trust * (m - 1), abs=1e-6
+            1 + weight * (m - 1), abs=1e-6
         )
 
 

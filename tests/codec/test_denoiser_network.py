@@ -15,7 +15,7 @@ from dhp_lab.codec.denoising.denoiser import LatentDenoiser
 
 @pytest.fixture(scope="module")
 def denoiser() -> LatentDenoiser:
-    """One channel, untrained but for its trust in the closed form."""
+    """One channel, untrained but for its posterior weight."""
     network = LatentDenoiser(4, 1)
     torch.nn.init.ones_(network.posterior_weight)
     return network
@@ -55,13 +55,13 @@ def test_the_networks_output_is_scaled_by_the_posterior_deviation():
 
 @torch.no_grad()
 @pytest.mark.parametrize("decoded", [1.0, 0.0])
-@pytest.mark.parametrize("doubt", [-2.0, 1.0])
-def test_the_variance_at_the_start_is_that_before_the_state_is_seen(doubt, decoded):
-    """As if the bin's variance v (without a bin, the prior's) were exp(doubt) as large: Bayes' rule with
+@pytest.mark.parametrize("log_factor", [-2.0, 1.0])
+def test_the_variance_at_the_start_is_that_before_the_state_is_seen(log_factor, decoded):
+    """As if the bin's variance v (without a bin, the prior's) were exp(log_factor) as large: Bayes' rule with
     that.
     """
     denoiser, generator = LatentDenoiser(N, M), torch.Generator().manual_seed(0)
-    torch.nn.init.constant_(denoiser.log_variance_head.bias, doubt)
+    torch.nn.init.constant_(denoiser.log_variance_head.bias, log_factor)
     facts = decoder_state(
         torch.randn(1, M, 4, 4, generator=generator).round(),
         torch.rand(1, M, 4, 4, generator=generator) + 0.1,
@@ -73,7 +73,7 @@ def test_the_variance_at_the_start_is_that_before_the_state_is_seen(doubt, decod
         of_noise = sigma**2 / (
             1 - decoded * sigma**2 / SIGMA_Q**2 + 1e-12
         )  # of u about rest, where q is known too
-        expected = 1 / (1 / of_noise + math.exp(-doubt) / v)
+        expected = 1 / (1 / of_noise + math.exp(-log_factor) / v)
         predicted_variance = denoiser(facts.symbols, torch.full((1, 1, 4, 4), sigma), facts)[1]
         assert torch.allclose(predicted_variance, expected, rtol=1e-4)
 

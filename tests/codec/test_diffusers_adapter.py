@@ -14,7 +14,7 @@ from dhp_lab.codec.entropy_coding import decode_latents
 
 @pytest.fixture(scope="module")
 def decode():
-    """A small model with a denoiser that does something, and what the decoder knows of a picture from z
+    """A small model with a denoiser that does something, and the state of the decoder of a picture from z
     alone.
     """
     torch.manual_seed(0)

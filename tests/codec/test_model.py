@@ -115,7 +115,7 @@ def test_larger_lambdas_give_smaller_files(model):
 @torch.no_grad()
 @pytest.mark.parametrize("lambda_rate", [1e-5, 1e-4, 1e-3])
 def test_likelihoods_estimate_the_bytes(lambda_rate):
-    """White Gaussian noise, and a prior that knows it: the bytes, the estimate and log2(sigma sqrt(2 pi e) /
+    """White Gaussian noise, and a prior of its scale: the bytes, the estimate and log2(sigma sqrt(2 pi e) /
     Delta) agree.
     """
     model, noise = (

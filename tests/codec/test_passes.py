@@ -47,7 +47,7 @@ def test_what_is_decoded_is_what_was_coded(passes, shape, lambda_rate):
 @torch.no_grad()
 @pytest.mark.parametrize("passes", LATER)
 def test_the_bytes_are_those_of_the_scales_that_each_pass_gives(passes):
-    """White noise and a prior that knows it, then corrected at random: by scipy's normal distribution, within
+    """White noise and a prior of its scale, then corrected at random: by scipy's normal distribution, within
     1 %.
     """
     codec, noise = (

@@ -41,7 +41,7 @@ def in_tiles(model):
 
 @pytest.mark.parametrize("rows, cols", [(7, 7), (8, 7), (40, 1), (1, 40), (15, 50), (29, 30)])
 @pytest.mark.parametrize("scale", [1, 3])
-def test_a_network_that_looks_as_far_as_the_overlap_cannot_tell(rows, cols, scale):
+def test_a_network_that_looks_as_far_as_the_overlap_gives_the_same(rows, cols, scale):
     """Maxima over a square of side 2 * OVERLAP + 1 are exact, and the border of the whole is the border of
     its tiles.
     """
@@ -60,7 +60,7 @@ def test_a_network_that_looks_as_far_as_the_overlap_cannot_tell(rows, cols, scal
     )
 
 
-def test_a_network_that_looks_farther_can_tell():
+def test_a_network_that_looks_farther_gives_something_else():
     """The test above would notice an overlap that is one latent too small."""
     x = torch.randn(1, 1, 40, 40, generator=torch.Generator().manual_seed(0))
     far = 2 * OVERLAP + 3

@@ -153,7 +153,7 @@ def test_shapes():
 
 
 @torch.no_grad()
-def test_an_untrained_codec_knows_nothing_but_the_variances():
+def test_an_untrained_codec_starts_with_the_variances_alone():
     """h_s starts silent: mean 0 and scale 2^0 in units of the channels' spread."""
     assert largest(untrained().h_s(torch.randn(1, N, 2, 2), LOG2_DELTA)) == 0
 

@@ -22,7 +22,7 @@ class Site(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         server = self.server
-        server.asked.append(self.headers.get("Range"))
+        server.requests.append(self.headers.get("Range"))
         body = server.files.get(self.path.rsplit("/", 1)[1])
         if body is None:
             return self.send_error(404)
@@ -49,7 +49,7 @@ class Site(http.server.BaseHTTPRequestHandler):
 def site(monkeypatch):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Site)
     server.files = {"a.gz": gzip.compress(LABELS), "b.gz": gzip.compress(LABELS[::-1])}
-    server.asked, server.ranges, server.lengths, server.cut = [], True, True, None
+    server.requests, server.ranges, server.lengths, server.cut = [], True, True, None
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     files = {
@@ -74,7 +74,7 @@ def test_fetches_checks_and_does_not_fetch_again(site, tmp_path):
     assert gzip.decompress((folder / "b.gz").read_bytes()) == LABELS[::-1]
     assert [line.split(") ")[1] for line in lines] == ["fetched, checked"] * 2
     assert download("toy", root=tmp_path, report=lines.append) == folder
-    assert len(site.asked) == 2 and lines[-1].endswith("(2 of 2) was there, checked")
+    assert len(site.requests) == 2 and lines[-1].endswith("(2 of 2) was there, checked")
 
 
 def test_dhp_data_is_the_default_root(site, tmp_path, monkeypatch):
@@ -89,7 +89,7 @@ def test_a_broken_transfer_is_resumed(site, tmp_path):
     assert names(tmp_path / "toy_set") == ["a.gz.part"]
     site.cut = None
     download("toy", root=tmp_path)
-    assert site.asked == [None, "bytes=100-", None]
+    assert site.requests == [None, "bytes=100-", None]
     assert names(tmp_path / "toy_set") == ["a.gz", "b.gz"]
 
 
@@ -98,21 +98,21 @@ def test_a_site_without_ranges_starts_again(site, tmp_path):
     (tmp_path / "toy_set").mkdir()
     (tmp_path / "toy_set" / "a.gz.part").write_bytes(site.files["a.gz"][:50])
     download("toy", root=tmp_path)
-    assert site.asked[0] == "bytes=50-" and names(tmp_path / "toy_set") == ["a.gz", "b.gz"]
+    assert site.requests[0] == "bytes=50-" and names(tmp_path / "toy_set") == ["a.gz", "b.gz"]
 
 
 def test_a_part_that_is_complete_is_not_fetched_again(site, tmp_path):
     (tmp_path / "toy_set").mkdir()
     (tmp_path / "toy_set" / "a.gz.part").write_bytes(site.files["a.gz"])
     download("toy", root=tmp_path)
-    assert len(site.asked) == 2 and names(tmp_path / "toy_set") == ["a.gz", "b.gz"]
+    assert len(site.requests) == 2 and names(tmp_path / "toy_set") == ["a.gz", "b.gz"]
 
 
 def test_a_part_longer_than_the_file_is_fetched_anew(site, tmp_path):
     (tmp_path / "toy_set").mkdir()
     (tmp_path / "toy_set" / "a.gz.part").write_bytes(bytes(5000))
     download("toy", root=tmp_path)
-    assert site.asked == ["bytes=5000-", None, None] and names(tmp_path / "toy_set") == ["a.gz", "b.gz"]
+    assert site.requests == ["bytes=5000-", None, None] and names(tmp_path / "toy_set") == ["a.gz", "b.gz"]
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_a_wrong_file_at_the_place_is_left_to_its_owner(site, tmp_path):
     (tmp_path / "toy_set" / "a.gz").write_bytes(gzip.compress(b"mine"))
     with pytest.raises(DownloadError, match="not the original.*move it away"):
         download("toy", root=tmp_path)
-    assert site.asked == [] and gzip.decompress((tmp_path / "toy_set" / "a.gz").read_bytes()) == b"mine"
+    assert site.requests == [] and gzip.decompress((tmp_path / "toy_set" / "a.gz").read_bytes()) == b"mine"
 
 
 @pytest.mark.parametrize("lengths", [True, False])

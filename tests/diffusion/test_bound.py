@@ -36,12 +36,12 @@ def bits(
     generator, per_bit, kls = seeded(seed), x0[0].numel() * math.log(2), []
     for t in [*range(schedule.steps, 1, -1), 1]:
         x_t = q_sample(schedule, x0, t, torch.randn(x0.shape, generator=generator).double())
-        guess = x0_from_eps(schedule, x_t, t, predict_eps(bent(schedule), x_t, t))
+        estimate = x0_from_eps(schedule, x_t, t, predict_eps(bent(schedule), x_t, t))
         if t == 1:
-            return torch.stack(kls, 1), -Normal(guess, schedule.sigma(1)).log_prob(x0).flatten(1).sum(
+            return torch.stack(kls, 1), -Normal(estimate, schedule.sigma(1)).log_prob(x0).flatten(1).sum(
                 1
             ) / per_bit
-        q, p = q_posterior(schedule, x0, x_t, t), q_posterior(schedule, guess, x_t, t)
+        q, p = q_posterior(schedule, x0, x_t, t), q_posterior(schedule, estimate, x_t, t)
         m = 1 + (schedule.snr(t - 1) / schedule.snr(t) - 1) * expected[t - 1]
         kl = kl_divergence(Normal(q.mean, q.variance.sqrt()), Normal(p.mean, (m * p.variance).sqrt()))
         kls.append(kl.flatten(1).sum(1) / per_bit)
@@ -149,20 +149,20 @@ def test_mean_errors_are_those_of_the_posterior():
 
 
 @pytest.mark.parametrize("levels", [2, 3, 17])
-@pytest.mark.parametrize("guess", [-1.3, -0.96, 0.02, 0.7, 4.0])
-def test_the_levels_share_one_normal(levels, guess):
+@pytest.mark.parametrize("estimate", [-1.3, -0.96, 0.02, 0.7, 4.0])
+def test_the_levels_share_one_normal(levels, estimate):
     """Each bin's mass by torch's cumulative distribution, and all of them together are 1."""
     sigma, grid = 0.2, torch.linspace(-1, 1, levels, dtype=torch.float64)[:, None]
-    nats = level_nats((guess - grid) / sigma, sigma, grid, levels)
+    nats = level_nats((estimate - grid) / sigma, sigma, grid, levels)
     edges = torch.cat(
         [torch.tensor([-math.inf]), (grid[1:, 0] + grid[:-1, 0]) / 2, torch.tensor([math.inf])]
     ).double()
-    mass = Normal(torch.tensor(guess, dtype=torch.float64), sigma).cdf(edges).diff()
+    mass = Normal(torch.tensor(estimate, dtype=torch.float64), sigma).cdf(edges).diff()
     assert largest((-nats).exp() - mass) < 1e-12
     assert (-nats).exp().sum().item() == pytest.approx(1, abs=1e-12)
 
 
-def test_a_hopeless_guess_costs_finitely_many_bits():
+def test_a_hopeless_estimate_costs_finitely_many_bits():
     """100 sigmas beside the bin its mass is below float64; the tail's leading term is 100^2 / 2 nats."""
     nats = level_nats(torch.tensor([[100.0 + 12.5], [-100.0 - 12.5]]), 0.01, torch.zeros(2, 1), 9)
     assert nats.tolist() == pytest.approx([100**2 / 2 + math.log(100 * math.sqrt(2 * math.pi))] * 2, rel=1e-4)
@@ -181,17 +181,17 @@ def chain_probability(
         .exp()
     )
     for t in range(top, 1, -1):
-        guess = x0_from_eps(schedule, grid, t, predict_eps(denoiser, grid, t))
-        step = q_posterior(schedule, guess, grid, t)
+        estimate = x0_from_eps(schedule, grid, t, predict_eps(denoiser, grid, t))
+        step = q_posterior(schedule, estimate, grid, t)
         m = 1 + (schedule.snr(t - 1) / schedule.snr(t) - 1) * expected
         kernel = Normal(step.mean[:, 0], (m * step.variance[0, 0]).sqrt()).log_prob(grid).exp()  # [to, from]
         density = kernel @ density * width
-    guess = x0_from_eps(schedule, grid, 1, predict_eps(denoiser, grid, 1))
+    estimate = x0_from_eps(schedule, grid, 1, predict_eps(denoiser, grid, 1))
     level = torch.linspace(-1, 1, levels, dtype=torch.float64)
     edges = torch.cat(
         [torch.tensor([-math.inf]).double(), (level[1:] + level[:-1]) / 2, torch.tensor([math.inf]).double()]
     )
-    mass = Normal(guess, schedule.sigma(1)).cdf(edges).diff(dim=1)  # (grid, levels)
+    mass = Normal(estimate, schedule.sigma(1)).cdf(edges).diff(dim=1)  # (grid, levels)
     return density @ mass * width
 
 

@@ -102,7 +102,7 @@ def test_guidance_is_equation_6(schedule):
 
 
 @each_schedule
-def test_guided_samples_are_of_the_class_asked_for(schedule):
+def test_guided_samples_are_of_the_given_class(schedule):
     ideal, label = IdealDenoiser(CORNERS, schedule, LEFT_RIGHT), torch.arange(40) % 2
     x_T = start(schedule, (40, 2), generator=seeded())
     for scale in (1.0, 2.0):

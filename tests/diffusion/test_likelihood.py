@@ -86,8 +86,10 @@ def test_the_flow_does_not_care_how_the_state_is_scaled():
 def test_one_random_sign_finds_the_trace_of_a_diagonal_jacobian():
     schedule, x0 = linear(100), drawn(DIAGONAL, 5)
     exact = bits_per_dim_ode(ideal(schedule, DIAGONAL), schedule, x0, count=5)
-    guess = bits_per_dim_ode(ideal(schedule, DIAGONAL), schedule, x0, count=5, probes=1, generator=seeded())
-    assert largest(guess - exact) < 1e-10
+    estimate = bits_per_dim_ode(
+        ideal(schedule, DIAGONAL), schedule, x0, count=5, probes=1, generator=seeded()
+    )
+    assert largest(estimate - exact) < 1e-10
 
 
 def test_random_signs_find_the_trace_without_bias():

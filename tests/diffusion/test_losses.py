@@ -33,7 +33,7 @@ def some_times(schedule: NoiseSchedule, count: int) -> torch.Tensor:
 
 
 def off_by(error: torch.Tensor, eps: torch.Tensor, seen: list | None = None) -> process.Denoiser:
-    """A denoiser that misses the noise by ``error``, and writes down what it was asked."""
+    """A denoiser that misses the noise by ``error``, and writes down its inputs."""
 
     def denoiser(x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         if seen is not None:
@@ -96,8 +96,8 @@ def test_the_min_snr_weight_bounds_the_weight_of_the_signals_error(schedule):
 def test_an_error_of_v_weighs_1_plus_sigma_squared(schedule):
     t, x0, eps, error = some_times(schedule, 6), normal(6, 3), normal(6, 3, seed=1), normal(6, 3, seed=2)
     x_t = q_sample(schedule, x0, t, eps)
-    guess = process.x0_from_eps(schedule, x_t, t, eps - error)
-    missed = process.v_from_eps(schedule, guess, t, eps - error) - process.v_from_eps(schedule, x0, t, eps)
+    estimate = process.x0_from_eps(schedule, x_t, t, eps - error)
+    missed = process.v_from_eps(schedule, estimate, t, eps - error) - process.v_from_eps(schedule, x0, t, eps)
     assert (
         largest(missed.square() / (broadcast_to(process.v_weight(schedule, t), x0) * error.square()) - 1)
         < 1e-6
@@ -106,12 +106,12 @@ def test_an_error_of_v_weighs_1_plus_sigma_squared(schedule):
 
 @each_schedule
 def test_the_bound_weight_makes_the_error_a_kl(schedule):
-    """The posterior with the true signal against the posterior with the guess, by torch's own formula."""
+    """The posterior with the true signal against the posterior with the estimate, by torch's own formula."""
     for t in {2, min(3, schedule.steps), schedule.steps}:
         x0, eps, error = normal(5, 4), normal(5, 4, seed=1), normal(5, 4, seed=2)
         x_t = q_sample(schedule, x0, t, eps)
-        guess = process.x0_from_eps(schedule, x_t, t, eps - error)
-        q, p = (q_posterior(schedule, signal, x_t, t) for signal in (x0, guess))
+        estimate = process.x0_from_eps(schedule, x_t, t, eps - error)
+        q, p = (q_posterior(schedule, signal, x_t, t) for signal in (x0, estimate))
         kl = kl_divergence(Normal(q.mean, q.variance.sqrt()), Normal(p.mean, p.variance.sqrt()))
         assert largest(process.bound_weight(schedule, t) * error.square() / kl - 1) < 1e-6
 

@@ -36,7 +36,7 @@ def test_time_embedding_is_that_of_diffusers(size):
     assert largest(time_embedding(t, size) - get_timestep_embedding(t, size, downscale_freq_shift=0)) < 1e-5
 
 
-def test_time_embedding_tells_all_times_of_a_chain_apart():
+def test_time_embedding_separates_all_times_of_a_chain():
     t = torch.arange(1001.0)
     embedding = time_embedding(t, 32)
     assert (torch.cdist(embedding, embedding) + 9 * torch.eye(1001)).min() > 0.1
@@ -93,7 +93,7 @@ def test_attention_is_that_of_torch(heads, context_dim):
     assert largest(ours(x, context) - expected) < 1e-5
 
 
-def test_attention_looks_everywhere_and_knows_no_order():
+def test_attention_looks_everywhere_and_has_no_order():
     """Shuffled places give the same answers, shuffled; and each answer depends on every place."""
     attention, x, order = (
         awake(Attention(16, 2)),

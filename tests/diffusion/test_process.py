@@ -137,7 +137,7 @@ def test_each_item_may_have_its_own_times():
 
 
 @each_schedule
-def test_every_target_tells_the_same(schedule):
+def test_every_target_gives_the_same_estimates(schedule):
     t = some_times(schedule, 9)
     x0, eps = normal(9, 2, 3), normal(9, 2, 3, seed=1)
     x_t = q_sample(schedule, x0, t, eps)

@@ -159,7 +159,7 @@ def test_samples_of_the_ideal_denoiser_are_the_data(schedule, sampler):
 
 @each_sampler
 @each_schedule
-def test_the_states_tell_where_they_are(schedule, sampler):
+def test_the_states_carry_their_times(schedule, sampler):
     x_T, denoiser = start(schedule, (2, 1, 4, 4), generator=seeded()), bent(schedule)
     states = list(sampler(denoiser, schedule, x_T, count=30, **draws(sampler)))
     assert [state.t for state in states] == schedule.times(30)[1:].tolist()

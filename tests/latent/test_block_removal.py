@@ -255,7 +255,7 @@ def test_one_layer_a_stage_leaves_the_mid_block_and_the_innermost_stage():
         ),
     ],
 )
-def test_what_cannot_be_taken_out_is_told(changes, size, message):
+def test_what_cannot_be_taken_out_is_refused(changes, size, message):
     with pytest.raises(ValueError, match=message):
         smaller_unet(small_unet(**changes), size)
 

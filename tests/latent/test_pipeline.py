@@ -109,7 +109,7 @@ def test_diffusers_pipeline_makes_the_same_pictures(saved, theirs, steps, guidan
 
 
 @pytest.mark.parametrize("prediction", [EPSILON, V_PREDICTION])
-def test_a_u_net_may_tell_the_noise_or_v(model, tmp_path, prediction):
+def test_a_u_net_may_predict_the_noise_or_v(model, tmp_path, prediction):
     """The folder says which; diffusers reads it there and makes the same pictures."""
     replace(model, prediction=prediction).save(tmp_path)
     theirs, ours = StableDiffusionPipeline.from_pretrained(tmp_path), LatentDiffusion.load(tmp_path)
@@ -122,11 +122,11 @@ def test_a_u_net_may_tell_the_noise_or_v(model, tmp_path, prediction):
     assert largest(ours.sample(CAPTIONS, steps=4, guidance=3.0, seed=3) - expected) < 1e-4
 
 
-def test_told_as_v_the_noise_is_turned_back(model):
+def test_predicted_v_is_turned_into_the_noise(model):
     z_t, t, context = noise(model, 2), torch.tensor([1.0, 700.0]), model.context(CAPTIONS)
-    told = replace(model, prediction=EPSILON).eps(z_t, t, context)
+    eps_of_v = replace(model, prediction=EPSILON).eps(z_t, t, context)
     mixed = (
-        broadcast_to(model.schedule.alpha_bar(t).sqrt(), z_t) * told
+        broadcast_to(model.schedule.alpha_bar(t).sqrt(), z_t) * eps_of_v
         + broadcast_to((1 - model.schedule.alpha_bar(t)).sqrt(), z_t) * z_t
     )
     assert largest(model.eps(z_t, t, context) - mixed) < 1e-5
@@ -141,7 +141,7 @@ def test_a_divisor_of_1000_steps_takes_diffusers_times(model, steps):
 
 @pytest.mark.parametrize("steps", [7, 30, 300])
 def test_other_numbers_of_steps_are_even_here_and_rounded_there(model, steps):
-    """So that the two pipelines agree but roughly: ours asks the network at times that are not whole."""
+    """So that the two pipelines agree but roughly: ours evaluates the network at times that are not whole."""
     scheduler, times = scheduler_of(model.schedule), model.schedule.times(steps)[:-1]
     scheduler.set_timesteps(steps)
     assert 0.1 < largest(scheduler.timesteps + 1 - times) <= 0.5 + 1e-9
@@ -164,10 +164,10 @@ def test_a_schedule_comes_back_from_diffusers_configuration(schedule):
 
 
 def test_guidance_0_ignores_the_captions(model):
-    asked = model.sample(CAPTIONS, steps=2, guidance=0)
-    assert largest(asked - model.sample(CAPTIONS[::-1], steps=2, guidance=0)) < 1e-6
-    assert largest(asked - model.sample(["", ""], steps=2, guidance=1)) < 1e-6
-    assert largest(asked - model.sample(CAPTIONS, steps=2, guidance=1)) > 1e-3
+    plain = model.sample(CAPTIONS, steps=2, guidance=0)
+    assert largest(plain - model.sample(CAPTIONS[::-1], steps=2, guidance=0)) < 1e-6
+    assert largest(plain - model.sample(["", ""], steps=2, guidance=1)) < 1e-6
+    assert largest(plain - model.sample(CAPTIONS, steps=2, guidance=1)) > 1e-3
 
 
 @torch.no_grad()
@@ -183,10 +183,10 @@ def test_guidance_1_is_the_network_alone(model):
 @torch.no_grad()
 def test_guidance_goes_on_from_no_caption_through_the_caption(model):
     """One step: x0 = (z - sigma eps) is linear in eps, and eps in the scale."""
-    nothing, asked, far = (last(model.states(CAPTIONS, steps=1, guidance=scale)).x0 for scale in (0, 1, 5))
+    nothing, plain, far = (last(model.states(CAPTIONS, steps=1, guidance=scale)).x0 for scale in (0, 1, 5))
     assert (
-        largest(far - (nothing + 5 * (asked - nothing))) < 1e-3 * largest(far)
-        and largest(asked - nothing) > 0
+        largest(far - (nothing + 5 * (plain - nothing))) < 1e-3 * largest(far)
+        and largest(plain - nothing) > 0
     )
 
 

@@ -65,7 +65,7 @@ def test_between_two_points_quality_goes_with_the_logarithm_of_the_rate():
     assert lesson.first_rate(curve, 31.0) == (pytest.approx(math.sqrt(10)), True)
 
 
-def test_a_ceiling_outside_a_curve_is_told():
+def test_a_ceiling_outside_a_curve_is_named():
     curve = [0.1, 1.0], [20.0, 30.0]
     assert lesson.first_rate(curve, 19.0) == (0.1, False)
     assert lesson.first_rate(curve, 31.0) == (math.inf, False)
@@ -81,7 +81,7 @@ def test_curves_and_ceilings_are_drawn_as_given():
     assert len({line.get_color() for line in axes.lines}) == 3
 
 
-def test_gains_are_drawn_over_the_levels_told():
+def test_gains_are_drawn_over_the_given_levels():
     factors = np.array([0.5, 1, 2])
     (axes,) = lesson.level_figure(factors, {"λ = 0.1": np.array([1.0, 2.0, 1.5])}).axes
     middle, curve = axes.lines

@@ -79,7 +79,7 @@ def test_the_masks_are_what_their_names_say():
 
 
 def test_the_class_that_guides_is_drawn(digits):
-    """The ideal denoiser gives back data of the class asked for, and those the classifier knows."""
+    """The ideal denoiser gives back data of the given class, and those that the classifier was trained on."""
     (*_, end), mask = digits.draw("3", 1.0, lesson.NOTHING, "8", 0)
     assert mask is None and end.t == 0 and end.x.shape == (16, 1, 8, 8)
     assert (digit_classifier().predict(end.x) == 3).double().mean() >= 0.9

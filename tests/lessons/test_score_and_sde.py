@@ -52,8 +52,10 @@ def test_denoiser_gives_the_mean_of_the_noise(schedule):
     """
     x0, t = ISLANDS.sample(200_000, seeded()), 40.0
     eps = torch.randn(x0.shape, generator=seeded(1))
-    guess = ISLANDS.denoiser(schedule)(q_sample(schedule, x0, t, eps), torch.full((len(x0),), t))
-    assert (eps - guess).square().mean().item() == pytest.approx(1 - guess.square().mean().item(), abs=0.01)
+    estimate = ISLANDS.denoiser(schedule)(q_sample(schedule, x0, t, eps), torch.full((len(x0),), t))
+    assert (eps - estimate).square().mean().item() == pytest.approx(
+        1 - estimate.square().mean().item(), abs=0.01
+    )
 
 
 def test_samples_have_the_shares_and_the_width_of_the_data():
@@ -120,7 +122,7 @@ def test_arrows_point_where_the_field_does():
 
 @pytest.mark.parametrize("schedule", lesson.SCHEDULES)
 @pytest.mark.parametrize("sampler", lesson.SAMPLERS)
-def test_picture_is_pure_and_tells_what_it_shows(sampler, schedule):
+def test_picture_is_pure_and_its_text_says_what_it_shows(sampler, schedule):
     position = {"sampler": sampler, "schedule": schedule, "steps": 3, "snr": 0.16, "points": 50}
     shown = lesson.sampler_picture(**position)
     assert shown == lesson.sampler_picture(**position)

@@ -1,4 +1,4 @@
-"""The lesson on what comes next: teacher and student, attention, maps of lambda and conditional coding against
+"""The lesson on what comes next: teacher and student, attention, maps of lambda, conditional coding, by
 oracles; the explorer's picture is pure.
 """
 

@@ -134,7 +134,7 @@ def test_precision_and_recall_do_not_depend_on_the_rows_held_at_once(monkeypatch
     assert 0 < expected[0] < 1 and precision_recall(real, samples) == expected
 
 
-def test_precision_and_recall_tell_a_lost_kind_from_noise():
+def test_precision_and_recall_separate_a_lost_kind_from_noise():
     kinds = torch.cat([normal(200, 2), normal(200, 2, seed=1) + 30])
     again = torch.cat([normal(200, 2, seed=2), normal(200, 2, seed=3) + 30])
     fair, lost = precision_recall(kinds, again), precision_recall(kinds, again[:200])
@@ -156,7 +156,7 @@ def test_precision_and_recall_by_brute_force(neighbours):
     assert found == pytest.approx((share(real, samples), share(samples, real)))
 
 
-def test_precision_and_recall_tell_good_from_various():
+def test_precision_and_recall_separate_fidelity_from_variety():
     """Data in two places: samples at one of them are all good, and miss half; samples everywhere miss
     nothing.
     """

@@ -95,7 +95,7 @@ def test_inception_score_of_equally_likely_sure_classes_is_their_number(kinds):
     x = flat([[i % kinds / 3] * 3 for i in range(12 * kinds)])
     assert inception_score(x, classes(1e4), splits=1) == pytest.approx((kinds, 0), abs=1e-12)
     assert inception_score(x, classes(0), splits=5) == pytest.approx((1, 0), abs=1e-12), (
-        "no picture tells its class"
+        "no picture has a class"
     )
 
 

@@ -49,13 +49,13 @@ def slider_of(control):
 
 
 class Recorder:
-    """A render function that remembers what it was asked for."""
+    """A render function that remembers the positions it drew."""
 
     def __init__(self):
-        self.asked = []
+        self.positions = []
 
     def __call__(self, **position):
-        self.asked.append(position)
+        self.positions.append(position)
         return Rendered(DOT, f"a dot at {position}", f"text for {sorted(position.items())}")
 
 
@@ -106,14 +106,14 @@ def test_controls_reach_render_once_for_each_move():
     slider_of(steps).value = 4
     photo.holder.value = "cup"
     rate.holder.value = 0.001
-    assert render.asked == [
+    assert render.positions == [
         {"rate": 0.001, "steps": 1, "photo": "cat"},
         {"rate": 0.00316, "steps": 1, "photo": "cat"},
         {"rate": 0.00316, "steps": 4, "photo": "cat"},
         {"rate": 0.00316, "steps": 4, "photo": "cup"},
         {"rate": 0.001, "steps": 4, "photo": "cup"},
     ]
-    assert explorer.position() == render.asked[-1]
+    assert explorer.position() == render.positions[-1]
 
 
 def test_positions_seen_before_come_from_the_cache():
@@ -122,7 +122,7 @@ def test_positions_seen_before_come_from_the_cache():
     first = explorer.render(steps=1)
     for value in (2, 1, 2, 1):
         slider_of(steps).value = value
-    assert len(render.asked) == 2
+    assert len(render.positions) == 2
     assert explorer.render(steps=1) is first
 
 
@@ -206,7 +206,7 @@ def test_a_move_of_k_writes_no_new_file(model, monkeypatch):
     assert codec.decode.cache_info().misses == 3
 
 
-def test_the_text_tells_bytes_and_psnr_of_both(codec):
+def test_the_text_gives_bytes_and_psnr_of_both(codec):
     text = codec.render(photo="coffee", view=WHOLE, lambda_rate=1e-4, steps=1).text
     x, (data, jpeg, _) = load_photo("coffee", SIDE), codec.encode("coffee", 1e-4)
     x_hat, _ = codec.decode("coffee", 1e-4, 1)

@@ -1,4 +1,4 @@
-"""The rules every notebook in notebooks/ keeps; CONTRIBUTING.md tells them in prose.
+"""The rules every notebook in notebooks/ keeps; CONTRIBUTING.md has them in prose.
 
 A rule takes a notebook and returns one sentence for each place that breaks it. test_notebooks.py applies all
 rules to all notebooks, and proves each rule on notebooks made to break it.

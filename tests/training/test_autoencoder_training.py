@@ -68,15 +68,15 @@ def test_a_run_repeats_itself_and_leaves_the_global_generator_alone(codes, kind)
     assert type(first) is kind and not first.training and not any(p.requires_grad for p in first.parameters())
 
 
-def test_pictures_are_asked_for_with_ever_other_seeds():
-    asked, told = [], []
+def test_pictures_are_drawn_with_ever_other_seeds():
+    requests, reports = [], []
     train_autoencoder(
         replace(TINY, training_steps=3),
-        lambda count, seed: asked.append((count, seed)) or blobs(count, seed),
-        progress=lambda step, losses: told.append((step, sorted(losses))),
+        lambda count, seed: requests.append((count, seed)) or blobs(count, seed),
+        progress=lambda step, losses: reports.append((step, sorted(losses))),
     )
-    assert [count for count, _ in asked] == [4, 4, 4, 32] and len({seed for _, seed in asked}) == 4
-    assert told == [(step, ["edges", "kl", "loss", "reconstruction"]) for step in (1, 2, 3)]
+    assert [count for count, _ in requests] == [4, 4, 4, 32] and len({seed for _, seed in requests}) == 4
+    assert reports == [(step, ["edges", "kl", "loss", "reconstruction"]) for step in (1, 2, 3)]
 
 
 @pytest.mark.slow
@@ -85,7 +85,7 @@ def test_a_short_run_learns_four_pictures(codes, tmp_path):
     """The loss falls to a fifth, and the pictures are nearer by half than the best that one colour for each
     could be.
 
-    What a whole run learns is asked of the shipped first stages, in ``test_scene_models.py``.
+    What a whole run learns is tested on the shipped first stages, in ``test_scene_models.py``.
     """
     x, losses = blobs(4, seed=7), []
     model = train_autoencoder(

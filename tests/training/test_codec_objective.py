@@ -82,7 +82,7 @@ def test_the_codec_stage_decodes_with_k_of_zero():
 @pytest.mark.parametrize("transmit", ["z+y", "z"])
 @pytest.mark.parametrize("seed", range(3))
 def test_an_untrained_denoiser_gains_nothing(transmit, seed):
-    """Its K = 1 is K = 0, and its guess in the latents is the closed form: both losses are 1."""
+    """Its K = 1 is K = 0, and its estimate in the latents is the closed form: both losses are 1."""
     losses = seeded(
         CodecObjective(untrained(transmit=transmit).train(), None, seed=seed),
         picture(64, 64, count=4),
@@ -177,7 +177,7 @@ def test_a_denoiser_that_spoils_its_closed_form_has_a_larger_loss():
 
 
 def test_the_denoiser_learns():
-    """Fifteen steps on one picture, whose neighbouring latents tell about each other."""
+    """Fifteen steps on one picture, whose neighbouring latents depend on each other."""
     model = untrained().train()
     task, x = CodecObjective(model, 3e-2), picture(128, 128)
     optimizer = torch.optim.Adam(task.optimizer_groups("denoiser", 3e-3))
@@ -258,7 +258,7 @@ def test_the_denoisers_picture_hands_the_encoder_the_gradient_of_plain_decoding(
     """
     monkeypatch.setattr(objective, "CLEAN_SHARE", -1.0)
     model = woken().train()
-    asked = torch.randn(4, model.M, 4, 4, generator=torch.Generator().manual_seed(0))
+    wanted = torch.randn(4, model.M, 4, 4, generator=torch.Generator().manual_seed(0))
     codec = {
         name: p for name, p in model.named_parameters() if name.startswith(("g_a.", "h_a.", "h_s.", "gain."))
     }
@@ -270,7 +270,7 @@ def test_the_denoisers_picture_hands_the_encoder_the_gradient_of_plain_decoding(
         y_hat = (
             CodecObjective(model, None)._mixed(latents.y, decoder_state.detach(), y_hat) if mixed else y_hat
         )
-        return torch.autograd.grad((asked * y_hat).sum(), codec.values())
+        return torch.autograd.grad((wanted * y_hat).sum(), codec.values())
 
     for name, ours, plain in zip(codec, seeded(gradients, True), seeded(gradients, False), strict=True):
         assert (ours - plain).abs().max() <= 1e-5 * plain.abs().max(), name

@@ -74,7 +74,7 @@ def test_the_first_loss_is_that_of_answering_zero():
 @pytest.mark.parametrize("classes", [0, 2])
 def test_it_comes_near_the_least_possible_loss(classes):
     """Two pictures, for which the least error is known: 150 steps reach it within a twentieth of the noise's
-    power. A network with classes is told which of the two it is, and so is the ideal denoiser that it is
+    power. A network with classes is given the label of each, and so is the ideal denoiser that it is
     compared with.
     """
     network = UNetConfig(channels=(16,), attention_levels=(), heads=2, classes=classes)
@@ -84,11 +84,11 @@ def test_it_comes_near_the_least_possible_loss(classes):
     labels = torch.arange(2) if classes else None
     trained, schedule = train_denoiser(config, BARS, labels), config.noise_schedule()
     x, generator = BARS.repeat(500, 1, 1, 1), torch.Generator().manual_seed(9)
-    asked = (torch.arange(1000) % 2,) if classes else ()
+    labels = (torch.arange(1000) % 2,) if classes else ()
     t, eps = draw_times(schedule, x, generator), noise_like(x, generator)
     ideal = IdealDenoiser(BARS, schedule, labels)
     found, least = (
-        simple_loss(lambda x_t, t, d=d: d(x_t, t, *asked), schedule, x, t, eps).item()
+        simple_loss(lambda x_t, t, d=d: d(x_t, t, *labels), schedule, x, t, eps).item()
         for d in (trained, ideal)
     )
     assert least < found < least + 0.05
@@ -114,12 +114,12 @@ def test_saved_and_loaded_is_the_same(tmp_path, config):
 @pytest.mark.slow
 def test_one_call_trains_and_saves_all(tmp_path, monkeypatch):
     monkeypatch.setattr(lesson_training, "TRAINING_STEPS", {"ci": 2, "laptop": 3, "gpu": 4})
-    told = []
+    reports = []
     folders = train_lessons(
-        tmp_path, profile="ci", device="cpu", progress=lambda name, step, loss: told.append((name, step))
+        tmp_path, profile="ci", device="cpu", progress=lambda name, step, loss: reports.append((name, step))
     )
     assert [folder.name for folder in folders] == list(LESSONS) == ["digits", "digits-conditional"]
-    assert told == [(name, step) for name in LESSONS for step in (1, 2)]
+    assert reports == [(name, step) for name in LESSONS for step in (1, 2)]
     for folder, classes in zip(folders, (0, 10), strict=True):
         network, config = load_denoiser(folder)
         assert (
@@ -232,7 +232,7 @@ def test_data_that_do_not_fit_are_refused(config, x0, labels, message):
 
 
 @pytest.mark.parametrize("name, profile", [("letters", "ci"), ("digits", "phone")])
-def test_a_name_that_nobody_knows_is_refused(name, profile):
+def test_an_unknown_name_is_refused(name, profile):
     message = (
         f"choose one of digits, digits-conditional and one of ci, laptop, gpu; got '{name}' and '{profile}'"
     )
@@ -258,7 +258,7 @@ def test_the_shipped_denoisers_know_digits_they_have_never_seen(name):
 
 
 @pytest.mark.slow
-def test_the_shipped_denoiser_draws_what_is_asked_for():
+def test_the_shipped_denoiser_draws_its_labels():
     network, config = load_denoiser("digits-conditional")
     schedule, labels = config.noise_schedule(), torch.arange(CLASSES).repeat(10)
     x_T = start(schedule, (len(labels), 1, SIDE, SIDE), generator=torch.Generator().manual_seed(0))

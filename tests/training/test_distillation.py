@@ -107,7 +107,7 @@ def test_the_gradient_is_the_slope_and_the_students_alone(full, name):
     assert (above - below) / 6e-2 == pytest.approx(slope, rel=0.05)
 
 
-def test_a_student_of_another_shape_is_told(full):
+def test_a_student_of_another_shape_is_refused(full):
     with pytest.raises(ValueError, match="the teacher's in .*make it by smaller_unet"):
         distillation_losses(
             full,

@@ -194,7 +194,7 @@ def test_the_first_loss_is_that_of_diffusers_v(vae, heaviest):
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_a_share_of_the_captions_is_dropped(vae, monkeypatch, share):
-    """A dropped one is told as the empty caption, whose third token is padding."""
+    """A dropped one is given as the empty caption, whose third token is padding."""
     seen: list[Tensor] = []
     make = latent_training.new_latent_diffusion
 

@@ -59,12 +59,12 @@ def in_miniature(monkeypatch):
 
 @pytest.mark.slow
 def test_one_call_trains_and_saves_all(tmp_path, in_miniature):
-    told = []
+    reports = []
     folders = train_scenes(
-        tmp_path, profile="ci", device="cpu", progress=lambda name, step, loss: told.append((name, step))
+        tmp_path, profile="ci", device="cpu", progress=lambda name, step, loss: reports.append((name, step))
     )
     assert folders == [tmp_path / name for name in NAMES]
-    assert told == [
+    assert reports == [
         (name, step) for name, steps in zip(NAMES, (9, 6, 3), strict=True) for step in range(1, steps + 1)
     ]
     for name, side in (("scenes-f4", 16), ("scenes-f8", 8)):
@@ -115,7 +115,7 @@ def test_profiles_change_the_numbers_of_steps_and_scenes_alone():
             assert changed == {"training_steps", "scenes"}
 
 
-def test_names_that_nobody_knows_are_refused_before_anything_is_trained(tmp_path):
+def test_unknown_names_are_refused_before_anything_is_trained(tmp_path):
     choice = "choose one of scenes-f4, scenes-f8, scenes-vq and one of ci, laptop, gpu; got"
     with pytest.raises(ValueError, match=f"{choice} 'digits' and 'gpu'"):
         train_scenes(tmp_path, names=["scenes-vq", "digits"])
@@ -173,8 +173,8 @@ def test_the_shipped_first_stages_lose_little_of_pictures_they_have_never_seen(n
 
 @pytest.mark.slow
 @pytest.mark.parametrize("f, least", [(4, 0.8), (8, 0.8)])
-def test_the_shipped_models_draw_what_is_asked_for(f, least):
-    """Asked colours and kinds at the asked side, in 64 captions of seeds that training has not seen."""
+def test_the_shipped_models_draw_their_captions(f, least):
+    """The captions' colours and kinds at their sides, in 64 captions of seeds that training has not seen."""
     captions, model = batch(64, UNSEEN)[1], load_scenes(f)
     found = caption_accuracy_table(model.sample(captions, steps=10, guidance=4.0), captions)
     assert found["placed"] >= least
