@@ -151,12 +151,12 @@ def measure_all(options: argparse.Namespace) -> dict[str, object]:
     }
 
 
-def growth(sizes: list[dict], job: str) -> float:
-    """The exponent p of seconds ~ pixels**p, by least squares on the logarithms; 1 is linear, NaN unknown."""
+def growth(sizes: list[dict], job: str) -> float | None:
+    """The exponent p of seconds ~ pixels**p, by least squares on the logarithms; None of one size alone."""
     import numpy as np
 
     if len(sizes) < 2:
-        return float("nan")
+        return None
     pixels = [one["megapixels"] for one in sizes]
     seconds = [median(one[job]["seconds"]) for one in sizes]
     return float(np.polyfit(np.log(pixels), np.log(seconds), 1)[0])
@@ -191,13 +191,13 @@ def table(found: dict) -> str:
     """Return all figures as Markdown."""
     idle, powers = found["sizes"][0]["encode"]["idle_memory_mb"], found["exponent"]
     model = f"model {found['model']} ({found['model_id']}), lambda {found['lambda_rate']:g}"
-    return page(
-        heading(found, model),
-        photo_table(found),
-        size_table(found),
-        f"Of the peaks, {idle:.0f} MB are Python, torch and the model. Seconds grow as pixels to the power "
-        f"{powers['encode']:.2f} (encode) and {powers['decode']:.2f} (decode); 1 is linear.",
-    )
+    summary = f"Of the peaks, {idle:.0f} MB are Python, torch and the model."
+    if None not in powers.values():
+        summary += (
+            f" Seconds grow as pixels to the power {powers['encode']:.2f} (encode) and "
+            f"{powers['decode']:.2f} (decode); 1 is linear."
+        )
+    return page(heading(found, model), photo_table(found), size_table(found), summary)
 
 
 def make_parser() -> argparse.ArgumentParser:

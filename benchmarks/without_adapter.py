@@ -17,7 +17,7 @@ import torch
 
 from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.training.codec_config import TrainingConfig
-from dhp_lab.training.codec_trainer import initial_model, Trainer
+from dhp_lab.training.codec_trainer import Trainer, initial_model
 
 KINDS = {"int": int, "float": float, "str": str}
 
