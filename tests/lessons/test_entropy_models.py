@@ -66,9 +66,9 @@ def test_latents_are_the_encoders(model):
     assert (decoded - model.decompress(coded["strings"], coded["shape"], steps=0)["x_hat"]).abs().max() < 1e-4
 
 
-def test_a_picture_is_turned_four_ways():
+def test_a_picture_is_augmented_four_ways():
     x = torch.arange(6.0).view(1, 1, 2, 3)
-    found = [view[0, 0].tolist() for view in entropy_models.turned(x)]
+    found = [view[0, 0].tolist() for view in entropy_models.augmented(x)]
     assert found == [
         [[0, 1, 2], [3, 4, 5]],
         [[2, 1, 0], [5, 4, 3]],

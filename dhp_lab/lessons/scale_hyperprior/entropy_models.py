@@ -1,7 +1,7 @@
-r"""Lesson 06: entropy models for latents that a codec has made already, fitted in seconds, measured in bytes.
+r"""Entropy models for latents that a codec has made already, fitted in seconds, measured in bytes.
 
-All of them code the same latents y, given in quantiser steps. They differ in what they know of a latent
-beforehand:
+All of them code the same latents y, given in quantiser steps. They differ in the distribution that they
+assume of a latent:
 
     FactorisedPrior       a table for each channel, the same at every place of every picture
     SmallHyperprior       y --h_a--> z --h_s--> a scale for each latent            (Ballé et al. 2018)
@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dhp_lab.codec.bits.rans import rans_decode, rans_encode
+from dhp_lab.codec.bits.rans import CoderTables, coder_tables, rans_decode, rans_encode
 from dhp_lab.codec.bits.scales import LEVELS, LOG2_SCALE_MIN, PER_OCTAVE, SCALES
 from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.codec.networks.hyper_transforms import HYPER
@@ -31,7 +31,6 @@ from dhp_lab.codec.networks.layers import zero_init
 from dhp_lab.core.compressai_imports import (
     EntropyBottleneck,
     GaussianConditional,
-    ans,
     pmf_to_quantized_cdf,
 )
 from dhp_lab.core.seeding import temporary_seed
@@ -39,12 +38,17 @@ from dhp_lab.core.tensors import pad_to_multiple
 
 PRECISION = 16  # a table's frequencies add up to 2^16
 SPREAD_MIN = 0.05  # steps; a channel may be all zeros in the photos that a model is fitted to
-CLIP = 1.0  # of the gradient's norm
+MAX_GRADIENT_NORM = 1.0
 
 
 @dataclass(frozen=True)
 class Coded:
-    """Bytes of a picture's latents, and what a decoder makes of them: (1, M, h, w) in quantiser steps."""
+    """A picture's latents, coded and decoded.
+
+    Attributes:
+        y, z: bytes of both.
+        y_hat: (1, M, h, w) the decoded latents in quantiser steps.
+    """
 
     y: bytes
     z: bytes
@@ -53,7 +57,14 @@ class Coded:
 
 @torch.no_grad()
 def latents_in_steps(model: DiffusionHyperprior, x: Tensor, lambda_rate: float) -> Tensor:
-    """y / Delta: (B, 3, H, W) in [0, 1] -> (B, M, ceil(H/16), ceil(W/16)), what the encoder rounds.
+    """The latents y / Delta that the encoder rounds.
+
+    Args:
+        x: (B, 3, H, W) in [0, 1].
+        lambda_rate: 1e-6 .. 1e-1.
+
+    Returns:
+        (B, M, ceil(H/16), ceil(W/16)).
 
     Raises:
         ValueError: lambda_rate outside [1e-6, 1e-1].
@@ -69,53 +80,48 @@ def picture(model: DiffusionHyperprior, y_hat: Tensor, lambda_rate: float, size:
     return model.synthesise(y_hat * delta, y_hat.new_full((len(y_hat),), delta).log2(), size).clamp(0, 1)
 
 
-def turned(x: Tensor) -> list[Tensor]:
-    """A picture (1, 3, H, W) as it is, in the mirror, turned by 90 degrees, and both: four to learn from."""
+def augmented(x: Tensor) -> list[Tensor]:
+    """A picture (1, 3, H, W) as it is, mirrored, transposed, and both: four to fit to."""
     return [x, x.flip(-1), x.transpose(-1, -2), x.transpose(-1, -2).flip(-1)]
 
 
 class FactorisedPrior:
-    """A probability table for each channel, counted: every value gets half a count more than it was seen.
+    """A probability table for each channel: the frequencies of its values, half a count added to each.
 
     Args:
-        latents: of the pictures to learn from, each (1, M, h, w) in steps.
+        latents: of the pictures to fit to, each (1, M, h, w) in steps.
     """
 
     def __init__(self, latents: Sequence[Tensor]) -> None:
-        seen = (
-            torch.cat([y.round().transpose(0, 1).flatten(1) for y in latents], 1).int().cpu().numpy()
-        )  # (M, n)
-        self.lows = seen.min(1) - 1
-        self.counts = [
-            np.bincount(row - low, minlength=row.max() - low + 2)
-            for row, low in zip(seen, self.lows, strict=True)
-        ]
-        self.tables = []
-        for count in self.counts:
-            share = np.append(count + 0.5, 0.5) / (
-                count.sum() + 0.5 * len(count) + 0.5
-            )  # the last one is the escape
-            self.tables.append(pmf_to_quantized_cdf(torch.from_numpy(share), PRECISION).tolist())
+        rounded = torch.cat([y.round().transpose(0, 1).flatten(1) for y in latents], 1)
+        values = rounded.int().cpu().numpy()  # (M, n)
+        self.lows = values.min(1) - 1
+        self.counts, self.tables = [], []
+        for row, low in zip(values, self.lows, strict=True):
+            count = np.bincount(row - low, minlength=row.max() - low + 2)
+            smoothed = np.append(count + 0.5, 0.5)  # the last one is the escape
+            table = pmf_to_quantized_cdf(torch.from_numpy(smoothed / smoothed.sum()), PRECISION)
+            self.counts.append(count)
+            self.tables.append(table.tolist())
 
     def encode(self, y: Tensor) -> Coded:
         """Round and code the latents of one picture, (1, M, h, w); there is no z."""
         symbols = y.round().int().cpu()
         rows = torch.arange(y.shape[1]).view(-1, 1, 1).expand(y.shape[1:])
         lengths = [len(table) for table in self.tables]
-        coder = ans.RansEncoder()
-        data = coder.encode_with_indexes(
-            symbols.flatten().tolist(), rows.flatten().tolist(), self.tables, lengths, self.lows.tolist()
-        )
+        tables = CoderTables(self.tables, lengths, self.lows.tolist())
+        data = rans_encode(symbols.flatten(), rows.flatten(), tables)
         return Coded(data, b"", symbols.to(y))
 
 
 class SmallHyperprior(nn.Module):
-    """h_a, h_s and the densities that they steer, for frozen latents.
+    """h_a, h_s and the densities whose parameters they predict, for frozen latents.
 
     Args:
-        spread: (M,) standard deviation of each channel, in steps; the scale is this times what h_s says.
+        spread: (M,) standard deviation of each channel, in steps; h_s predicts scales in units of it.
         with_mean: whether h_s predicts a mean too; without it h_a sees |y|, as in Ballé et al. 2018.
-        N: channels of z. width: channels in between.
+        N: channels of z.
+        width: channels in between.
     """
 
     def __init__(self, spread: Tensor, *, with_mean: bool, N: int = 24, width: int = 48) -> None:
@@ -177,11 +183,13 @@ class SmallHyperprior(nn.Module):
         z = self.analyse(y)
         z_bytes = self.bottleneck.compress(z)
         mean, scale = self.predict(self.bottleneck.decompress(z_bytes, z.shape[-2:]), y.shape[-2:])
-        indexes = ((scale.log2() - LOG2_SCALE_MIN) * PER_OCTAVE).round().clamp(0, LEVELS - 1).int()
-        sent = indexes.flatten().nonzero().squeeze(1)  # as in the codec: row 0 stands for a zero
-        data = rans_encode((y - mean).round().flatten()[sent].int(), indexes.flatten()[sent], self.gaussian)
+        tables = coder_tables(self.gaussian)
+        indexes = ((scale.log2() - LOG2_SCALE_MIN) * PER_OCTAVE).round().clamp(0, LEVELS - 1).int().flatten()
+        coded = indexes.nonzero().squeeze(1)  # as in the codec: row 0 stands for a zero
+        symbols = (y - mean).round().flatten()[coded].int()
+        data = rans_encode(symbols, indexes[coded], tables)
         decoded = torch.zeros_like(y).flatten()
-        decoded[sent] = rans_decode(data, indexes.flatten()[sent].cpu(), self.gaussian).to(y)
+        decoded[coded] = rans_decode(data, indexes[coded].cpu(), tables).to(y)
         return Coded(data, z_bytes[0], decoded.view_as(y) + mean)
 
 
@@ -196,18 +204,18 @@ def fit(
     seed: int = 0,
     progress: Callable[[int, float], None] = lambda step, bits: None,
 ) -> SmallHyperprior:
-    """Minimise the estimated bits of random windows of latents by Adam, the learning rate falling to 0; then
-    make tables.
+    """Minimise the estimated bits of random windows of latents by Adam with cosine decay; then make tables.
 
     Args:
         latents: each (1, M, h, w) in steps, h and w at least ``side``.
-        steps, count, side: number of steps; windows in each, of side x side latents.
-        seed: of windows, noise, and nothing else: the global random state is left as it was.
+        steps: training steps.
+        count, side: windows in a step, of side x side latents.
+        lr: learning rate at the start; it decays to 0.
+        seed: of windows and noise; the global random state is left as it was.
         progress: called after each step with its number from 1 and its bits for each place of 16 x 16 pixels.
     """
-    optimiser = torch.optim.Adam(
-        [p for name, p in model.named_parameters() if not name.endswith("quantiles")], lr=lr
-    )
+    trained = [p for name, p in model.named_parameters() if not name.endswith("quantiles")]
+    optimiser = torch.optim.Adam(trained, lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     with temporary_seed(seed):
         model.train()
@@ -215,7 +223,7 @@ def fit(
             bits = sum(model.bits(_windows(latents, count, side))) / (count * side**2)
             optimiser.zero_grad()
             bits.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+            nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
             optimiser.step()
             schedule.step()
             progress(step, bits.item())
