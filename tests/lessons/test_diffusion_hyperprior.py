@@ -1,5 +1,5 @@
-"""Lesson 07: figures show the numbers they are given, times belong to noise levels, and a training's curves
-are read back.
+"""The diffusion hyperprior: figures show their numbers, times belong to noise levels, a training's curves are
+read back.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ def test_the_explorer_starts_there(model):
     explorer = explore_diffusion_hyperprior(model)
     assert explorer.position() == START
     explorer.controls["steps"].value = 0
-    assert "D is asked: none" in explorer.text.value
+    assert "network evaluations at times: none" in explorer.text.value
 
 
 # what a training wrote

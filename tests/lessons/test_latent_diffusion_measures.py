@@ -1,4 +1,4 @@
-"""The lesson on latent diffusion: attention maps, progressive code, the encoder's measures, against oracles."""
+"""The lesson on latent diffusion: attention maps, progressive code, encoder measures, against oracles."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -53,25 +54,23 @@ def scalars_figure(
     """
     with style():
         figure = Figure(figsize=(3.2 * len(tags), 2.9), dpi=CHART_DPI, layout="constrained")
-        for axes, tag in zip(figure.subplots(1, len(tags), squeeze=False)[0], tags):
+        panels = figure.subplots(1, len(tags), squeeze=False)[0]
+        for axes, tag in zip(panels, tags, strict=True):
             steps, curve = values.get(tag, ((), ()))
             axes.plot(steps, curve, "o-", color=BLUE, markersize=3.5, linewidth=1.4)
             axes.margins(y=0.18)  # room for the names of changes
             for name, step in (changes or {}).items():
-                axes.axvline(step, color=GREY, linestyle="--", linewidth=1)
-                axes.annotate(
-                    name,
-                    (step, 1),
-                    xycoords=("data", "axes fraction"),
-                    xytext=(3, -3),
-                    textcoords="offset points",
-                    va="top",
-                    fontsize=8,
-                    color=GREY,
-                )
+                _mark(axes, name, step)
             axes.set(title=tag, xlabel="step")
             axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     return figure
+
+
+def _mark(axes: Axes, name: str, step: int) -> None:
+    """A named line across at a step."""
+    axes.axvline(step, color=GREY, linestyle="--", linewidth=1)
+    place = {"xycoords": ("data", "axes fraction"), "xytext": (3, -3), "textcoords": "offset points"}
+    axes.annotate(name, (step, 1), **place, va="top", fontsize=8, color=GREY)
 
 
 def serve(folder: str | Path) -> str:
