@@ -1,4 +1,4 @@
-"""Lesson 09: rates at a ceiling, what each part of the denoiser adds, and the explorer's picture of a coded
+"""The BK-SDM codec: rates at a ceiling, what each part of the denoiser adds, the explorer's picture of a
 scene.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from oracles import largest
 from PIL import Image
 from torch import nn
@@ -38,7 +38,7 @@ START = {"lambda_rate": 1e-2, "steps": 1, "scene": 1}
 
 @pytest.fixture(scope="module")
 def model():
-    """A codec on the shipped folder with an untrained hyperprior, and an adapter that says something."""
+    """A codec on the shipped folder with an untrained hyperprior, and an adapter that adds something."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = create_bk_sdm_compression_model(FOLDER, N=8, M=12).eval()
@@ -54,6 +54,10 @@ def decoder_state(model):
 @pytest.fixture(scope="module")
 def coded(model):
     return CodedScenes(model)
+
+
+def folder_unet() -> UNet2DConditionModel:
+    return UNet2DConditionModel.from_pretrained(FOLDER, subfolder="unet").eval()
 
 
 # rates and ceilings
@@ -93,27 +97,28 @@ def test_gains_are_drawn_over_the_given_levels():
 
 
 @torch.no_grad()
-def test_the_u_net_alone_is_what_diffusers_u_net_says(model, decoder_state):
-    unet = UNet2DConditionModel.from_pretrained(FOLDER, subfolder="unet").eval()
+def test_the_u_net_alone_is_what_diffusers_u_net_predicts(model, decoder_state):
+    unet = folder_unet()
     delta = decoder_state.log2_delta.exp2().view(-1, 1, 1, 1)
     y_hat = delta * (decoder_state.symbols + decoder_state.mean)
     sigma = delta[0].item() / math.sqrt(12)
     t, s = model.denoiser.schedule.time_of(sigma).item(), 1 / math.sqrt(1 + sigma**2)
     v = unet(s * y_hat, t - 1, encoder_hidden_states=model.denoiser.context.expand(2, -1, -1)).sample
     clean = s * s * y_hat - math.sqrt(1 - s * s) * v
-    assert largest(lesson.unet_alone(model).denoise(decoder_state, steps=1) - clean) < 1e-3
+    alone = lesson.unet_alone(model).sampler.sample(decoder_state, steps=1)
+    assert largest(alone - clean) < 1e-3
 
 
 @torch.no_grad()
 def test_each_part_adds_something_and_the_codec_stays_as_it_is(model, decoder_state):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    told = [
+    estimates = [
         one.sampler.sample(decoder_state, steps=1)
         for one in (lesson.unet_alone(model), lesson.without_adapter(model), model)
     ]
-    assert largest(told[0] - told[1]) > 1e-3 and largest(told[1] - told[2]) > 1e-3
+    assert largest(estimates[0] - estimates[1]) > 1e-3 and largest(estimates[1] - estimates[2]) > 1e-3
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-    assert torch.equal(told[2], model.sampler.sample(decoder_state, steps=1))
+    assert torch.equal(estimates[2], model.sampler.sample(decoder_state, steps=1))
 
 
 @torch.no_grad()
@@ -142,7 +147,8 @@ def test_weights_are_counted_on_the_right_side(vae, unet):
             FOLDER, N=8, M=12, use_pretrained_vae=vae, use_pretrained_unet=unet
         )
     own, borrowed = lesson.weights_of(one)
-    counts = [sum(p.numel() for p in part.parameters()) for part in (one.config.vae, one.config.unet)]
+    parts = AutoencoderKL.from_pretrained(FOLDER, subfolder="vae"), folder_unet()
+    counts = [sum(p.numel() for p in part.parameters()) for part in parts]
     assert borrowed == vae * counts[0] + unet * counts[1]
     assert own == sum(p.numel() for p in one.parameters()) and (own > counts[0]) == (not vae)
 
@@ -208,7 +214,7 @@ def test_what_is_decoded_is_what_the_codec_decodes(model, coded):
 
 
 def test_the_ceiling_is_the_vae_alone(model, coded):
-    vae = model.config.vae
+    vae = AutoencoderKL.from_pretrained(FOLDER, subfolder="vae").eval()
     with torch.no_grad():
         assert largest(coded.ceiling(5) - decode(vae, encode(vae, new_scenes(1, 5)))) < 1e-4
     sizes, qualities = coded.curve(5, 0)
@@ -250,7 +256,7 @@ def test_the_explorer_starts_there(model):
     explorer = explore_bk_sdm_codec(model)
     assert explorer.position() == START
     explorer.controls["steps"].value = 0
-    assert "the U-Net is asked: none" in explorer.text.value
+    assert "U-Net evaluations at times: none" in explorer.text.value
     assert not any(
         p.requires_grad
         for part in model.modules()

@@ -1,19 +1,16 @@
-"""The explorer of lesson 09: a scene coded with the parts of a Stable Diffusion folder, under the ceiling of
-its VAE.
-"""
+"""The explorer's picture: a scene coded with the parts of a Stable Diffusion folder; its VAE's ceiling."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
 
-import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from dhp_lab.codec.bits import bitstream
+from dhp_lab.codec import dhp_file
 from dhp_lab.codec.bits.lambdas import lambda_code
 from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.codec.networks.gain import quantisation_sigma
@@ -23,13 +20,28 @@ from dhp_lab.data.scenes.drawing import SIDE
 from dhp_lab.metrics.pixels import psnr
 from dhp_lab.metrics.rd_curves import Curve
 from dhp_lab.notebook.html import Rendered, picture_bytes, table_html
-from dhp_lab.notebook.style import BLUE, CSS_DPI, GAP, GREEN, GREY, ORANGE, style
+from dhp_lab.notebook.style import (
+    BLUE,
+    GAP,
+    GREEN,
+    GREY,
+    ORANGE,
+    enlarged,
+    pixel_figure,
+    place_axes,
+    place_picture,
+    place_title,
+    style,
+)
 
 FIRST_SEED = 4_000_000  # beyond all that the shipped models were trained on
 CURVE_RATES = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 1e-4)  # lambdas of the curves
-ZOOM, TITLE, CHART = 3, 24, 250  # dots a pixel, above the pictures, and of the charts below
-SIZE = 4 * SIDE * ZOOM + 3 * GAP, TITLE + SIDE * ZOOM + CHART
+ZOOM = 3  # dots a pixel
+TITLE, CHART = 24, 250  # dots above the pictures, and of the charts below
+SHOWN = SIDE * ZOOM
+SIZE = 4 * SHOWN + 3 * GAP, TITLE + SHOWN + CHART
 KEPT = 64  # files and decoded pictures that the caches hold
+MARKER = {"marker": "D", "color": ORANGE, "markerfacecolor": "none", "linestyle": "none"}
 
 
 def new_scenes(count: int, seed: int = 0) -> Tensor:
@@ -40,7 +52,10 @@ def new_scenes(count: int, seed: int = 0) -> Tensor:
 
 
 class CodedScenes:
-    """A scene's file decoded as the explorer of lesson 09 asks for it.
+    """A scene's file decoded for the lesson's explorer.
+
+    ``encode`` and ``decode`` remember what they have made; ``ceiling`` is the scene through the VAE alone,
+    ``curve`` bytes and PSNR for the lambdas of `CURVE_RATES`.
 
     Args:
         model: a codec with the VAE and the U-Net of a Stable Diffusion folder.
@@ -48,132 +63,106 @@ class CodedScenes:
 
     def __init__(self, model: DiffusionHyperprior) -> None:
         self.model, self.device = model, model.log2_spread.device
-        self.encode, self.decode = lru_cache(KEPT)(self._encode), lru_cache(KEPT)(self._decode)
-        self.ceiling, self.curve = lru_cache(KEPT)(self._ceiling), lru_cache(KEPT)(self._curve)
+        self.encode = lru_cache(KEPT)(self._encode)
+        self.decode = lru_cache(KEPT)(self._decode)
+        self.ceiling = lru_cache(KEPT)(self._ceiling)
+        self.curve = lru_cache(KEPT)(self._curve)
 
     def times(self, lambda_rate: float, steps: int) -> list[float]:
-        """The times of the folder's own schedule at which the U-Net is asked, from t* down; none for K = 0."""
+        """The times of the folder's own schedule at which the U-Net is evaluated, from t* down; none for
+        K = 0.
+        """
         model = self.model
         start = model.start_time(model.step_size(lambda_rate))
         levels = [model.noise_schedule.sigma(start * (1 - k / steps)).item() for k in range(steps)]
         return [model.denoiser.schedule.time_of(level).item() for level in levels]
 
     def render(self, *, scene: int, lambda_rate: float, steps: int) -> Rendered:
-        """The scene, what the VAE alone makes of it, and what the file gives back; below, the walk and the
-        ceiling.
+        """The scene, what the VAE alone makes of it, and the decoded scene; below, the walk and the ceiling.
+
+        Args:
+            scene: 0 or more.
+            lambda_rate: 1e-6 .. 1e-1.
+            steps: K, 0 .. 1000.
         """
         x, n_bytes = new_scenes(1, scene), len(self.encode(scene, lambda_rate))
-        decoded = {
-            f"K = {steps}": self.decode(scene, lambda_rate, steps),
-            "K = 0": self.decode(scene, lambda_rate, 0),
-        }
-        best = psnr(self.ceiling(scene), x).item()
-        rows = [
-            [name, f"{psnr(x_hat, x).item():.2f}", f"{best - psnr(x_hat, x).item():.2f}"]
-            for name, x_hat in decoded.items()
-        ]
+        ceiling = self.ceiling(scene)
+        plain, denoised = self.decode(scene, lambda_rate, 0), self.decode(scene, lambda_rate, steps)
+        panels = [("original", x), ("the VAE alone", ceiling), ("K = 0", plain)]
+        panels.append((f"decoded, K = {steps}", denoised))
+        best = psnr(ceiling, x).item()
+        rows = []
+        for name, x_hat in {f"K = {steps}": denoised, "K = 0": plain}.items():
+            quality = psnr(x_hat, x).item()
+            rows.append([name, f"{quality:.2f}", f"{best - quality:.2f}"])
         rows.append(["the VAE alone, nothing rounded", f"{best:.2f}", ""])
-        panels = {"original": x, "the VAE alone": self.ceiling(scene), "K = 0": decoded["K = 0"]}
-        panels[f"decoded, K = {steps}"] = decoded[f"K = {steps}"]
-        figure = self._figure(panels, scene, lambda_rate, steps)
-        alt = (
-            f"Scene {scene}, the same from the VAE alone, and decoded from {n_bytes} bytes (λ = {lambda_rate:g}) with K = 0 and "
-            f"K = {steps}; below, the times at which the U-Net is asked, and PSNR against bytes under the ceiling"
-        )
         table = table_html(rows, ["", "PSNR, dB", "below the ceiling, dB"]).text
-        return Rendered(
-            picture_bytes(figure, compress_level=1), alt, self._chain(lambda_rate, steps, n_bytes) + table
+        alt = (
+            f"Scene {scene}, the same from the VAE alone, and decoded from {n_bytes} bytes "
+            f"(λ = {lambda_rate:g}) with K = 0 and K = {steps}; below, the times at which the U-Net is "
+            "evaluated, and PSNR against bytes under the ceiling"
         )
+        with style():
+            figure = self._figure(dict(panels), scene, lambda_rate, steps)
+        text = self._noise_level(lambda_rate, steps, n_bytes) + table
+        return Rendered(picture_bytes(figure, compress_level=1), alt, text)
 
-    def _chain(self, lambda_rate: float, steps: int, n_bytes: int) -> str:
+    def _noise_level(self, lambda_rate: float, steps: int, n_bytes: int) -> str:
+        """lambda -> Delta -> sigma_q -> t*, and the times of the walk, as paragraphs."""
         delta = self.model.step_size(lambda_rate)
-        start, whole = self.times(lambda_rate, 1)[0], self.model.denoiser.schedule.steps
+        start, last = self.times(lambda_rate, 1)[0], self.model.denoiser.schedule.steps
         walk = ", ".join(f"{time:.1f}" for time in self.times(lambda_rate, steps)) or "none"
         return (
-            f"<p>λ = {lambda_rate:g} → Δ = {delta:.4f} → σ<sub>q</sub> = {quantisation_sigma(delta):.4f} → "
-            f"t* = {start:.1f} of {whole}; {n_bytes} bytes</p><p>times at which the U-Net is asked: {walk}</p>"
+            f"<p>λ = {lambda_rate:g} → Δ = {delta:.4f} → "
+            f"σ<sub>q</sub> = {quantisation_sigma(delta):.4f} → "
+            f"t* = {start:.1f} of {last}; {n_bytes} bytes</p>"
+            f"<p>U-Net evaluations at times: {walk}</p>"
         )
 
     def _figure(self, panels: Mapping[str, Tensor], scene: int, lambda_rate: float, steps: int) -> Figure:
-        (width, height), side = SIZE, SIDE * ZOOM
-        with style():
-            figure = Figure(figsize=((width + 0.01) / CSS_DPI, (height + 0.01) / CSS_DPI), dpi=CSS_DPI)
-            for i, (title, picture) in enumerate(panels.items()):
-                left = i * (side + GAP) / width
-                axes = figure.add_axes([left, (height - TITLE - side) / height, side / width, side / height])
-                axes.imshow(
-                    np.kron(to_pixels(picture), np.ones((ZOOM, ZOOM, 1), np.uint8)),
-                    interpolation="none",
-                    aspect="auto",
-                )
-                axes.set_axis_off()
-                figure.text(left, 1 - (TITLE - 7) / height, title, fontsize=10.5, va="bottom")
-            wide, tall = (width / 2 - 70) / width, (CHART - 84) / height
-            self._draw_walk(figure.add_axes([56 / width, 46 / height, wide, tall]), lambda_rate, steps)
-            self._draw_curve(
-                figure.add_axes([0.5 + 56 / width, 46 / height, wide, tall]), scene, lambda_rate, steps
-            )
+        figure = pixel_figure(*SIZE)
+        for column, (title, picture) in enumerate(panels.items()):
+            left = column * (SHOWN + GAP)
+            place_picture(figure, enlarged(to_pixels(picture), ZOOM), left, TITLE)
+            place_title(figure, title, left, TITLE - 7, size=10.5)
+        middle, top = SIZE[0] / 2, TITLE + SHOWN + 38
+        width, height = middle - 70, CHART - 84
+        self._draw_walk(place_axes(figure, 56, top, width, height), lambda_rate, steps)
+        self._draw_curve(place_axes(figure, middle + 56, top, width, height), scene, lambda_rate, steps)
         return figure
 
     def _draw_walk(self, axes: Axes, lambda_rate: float, steps: int) -> None:
+        """The folder's schedule, t*, and the times at which the U-Net is evaluated."""
         chain, last = self.model.denoiser.schedule, self.times(CURVE_RATES[0], 1)[0]
-        at, asked = torch.linspace(0.5, 1.1 * last, 400, dtype=torch.float64), self.times(lambda_rate, steps)
+        at = torch.linspace(0.5, 1.1 * last, 400, dtype=torch.float64)
         axes.semilogy(at.numpy(), chain.sigma(at).numpy(), color=BLUE)
-        start = self.times(lambda_rate, 1)
-        axes.plot(
-            start,
-            chain.sigma(start[0]).item(),
-            "D",
-            color=ORANGE,
-            markersize=10,
-            markerfacecolor="none",
-            label="t*",
-        )
-        if asked:
-            axes.plot(
-                asked,
-                chain.sigma(torch.tensor(asked)).numpy(),
-                "o",
-                color=ORANGE,
-                markersize=5,
-                label="the U-Net is asked",
-            )
-        axes.set(
-            title="noise σ(t) of the folder's schedule",
-            xlabel=f"time t of {chain.steps}",
-            xlim=(0, 1.1 * last),
-        )
+        start = self.times(lambda_rate, 1)[0]
+        axes.plot(start, chain.sigma(start).item(), **MARKER, markersize=10, label="t*")
+        times = self.times(lambda_rate, steps)
+        if times:
+            sigmas = chain.sigma(torch.tensor(times)).numpy()
+            axes.plot(times, sigmas, "o", color=ORANGE, markersize=5, label="U-Net evaluation")
+        axes.set(title="noise σ(t) of the folder's schedule", xlabel=f"time t of {chain.steps}")
+        axes.set_xlim(0, 1.1 * last)
         axes.legend(loc="lower right", fontsize=8.5)
 
     def _draw_curve(self, axes: Axes, scene: int, lambda_rate: float, steps: int) -> None:
+        """PSNR against bytes for K = 0 and K, the ceiling, and the chosen file."""
         x = new_scenes(1, scene)
         for name, k, colour in (("K = 0", 0, GREY), (f"K = {steps}", steps, BLUE)):
             axes.plot(*self.curve(scene, k), "o-", color=colour, markersize=3.5, linewidth=1.5, label=name)
-        axes.axhline(
-            psnr(self.ceiling(scene), x).item(),
-            color=GREEN,
-            linestyle="--",
-            linewidth=1.4,
-            label="the VAE alone",
-        )
-        axes.plot(
-            len(self.encode(scene, lambda_rate)),
-            psnr(self.decode(scene, lambda_rate, steps), x).item(),
-            "D",
-            color=ORANGE,
-            markersize=9,
-            markerfacecolor="none",
-        )
+        best = psnr(self.ceiling(scene), x).item()
+        axes.axhline(best, color=GREEN, linestyle="--", linewidth=1.4, label="the VAE alone")
+        quality = psnr(self.decode(scene, lambda_rate, steps), x).item()
+        axes.plot(len(self.encode(scene, lambda_rate)), quality, **MARKER, markersize=9)
         axes.set(title="PSNR, dB", xlabel="bytes of the file")
         axes.legend(loc="lower right", fontsize=8.5)
 
     def _encode(self, scene: int, lambda_rate: float) -> bytes:
-        coded = self.model.compress(new_scenes(1, scene).to(self.device), lambda_rate)
-        return bitstream.write(coded["strings"], coded["shape"], **self.model.file_fields)
+        return dhp_file.encode(self.model, new_scenes(1, scene), lambda_rate=lambda_rate)
 
     def _decode(self, scene: int, lambda_rate: float, steps: int) -> Tensor:
-        file = bitstream.read(self.encode(scene, lambda_rate))
-        return self.model.decompress(file.strings, file.shape, steps=steps)["x_hat"].cpu()
+        return dhp_file.decode(self.model, self.encode(scene, lambda_rate), steps=steps).cpu()
 
     @torch.no_grad()
     def _ceiling(self, scene: int) -> Tensor:
@@ -182,9 +171,7 @@ class CodedScenes:
         return self.model.synthesise(latents.y, latents.log2_delta, x.shape[-2:]).clamp(0, 1).cpu()
 
     def _curve(self, scene: int, steps: int) -> Curve:
-        """(bytes, PSNR) for the lambdas of `CURVE_RATES`."""
         x = new_scenes(1, scene)
-        return (
-            [len(self.encode(scene, value)) for value in CURVE_RATES],
-            [psnr(self.decode(scene, value, steps), x).item() for value in CURVE_RATES],
-        )
+        sizes = [len(self.encode(scene, value)) for value in CURVE_RATES]
+        qualities = [psnr(self.decode(scene, value, steps), x).item() for value in CURVE_RATES]
+        return sizes, qualities

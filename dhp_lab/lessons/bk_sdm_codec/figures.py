@@ -1,15 +1,15 @@
-"""Lesson 09: what a VAE's ceiling means, the U-Net alone and with help, blocks removed.
+"""The lesson's figures: a VAE's ceiling, the U-Net alone and with help, blocks removed.
 
-| function or class    | what it gives                                                                            |
-|----------------------|------------------------------------------------------------------------------------------|
-| `first_rate`         | the rate from which a curve is better than a ceiling                                     |
-| `ceiling_figure`     | rate-distortion curves, and the ceilings that they cannot cross                          |
-| `level_figure`       | the gain against the noise level that the U-Net is told                                  |
-| `without_adapter`    | a codec whose U-Net is shown the state alone                                             |
-| `unet_alone`         | a codec whose K = 1 is what the U-Net says, and nothing else                             |
-| `with_unet`          | a codec with another U-Net in the place of its own                                       |
-| `weights_of`         | how many weights of a codec are trained and stored, and how many are borrowed            |
-| `measured_removal`   | what benchmarks/block_removal.py has found, as a table                                   |
+| function or class    | what it gives                                                                     |
+|----------------------|-----------------------------------------------------------------------------------|
+| `first_rate`         | the rate from which a curve is better than a ceiling                              |
+| `ceiling_figure`     | rate-distortion curves, and the ceilings that they cannot cross                   |
+| `level_figure`       | the gain against the noise level given to the U-Net                               |
+| `without_adapter`    | a codec whose U-Net sees the state alone                                          |
+| `unet_alone`         | a codec whose K = 1 is the U-Net's estimate, and nothing else                     |
+| `with_unet`          | a codec with another U-Net in the place of its own                                |
+| `weights_of`         | the numbers of a codec's own weights and of borrowed ones                         |
+| `measured_removal`   | what benchmarks/block_removal.py has measured, as a table                         |
 
 The explorer's picture is in ``coded_scenes``.
 """
@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import copy
 import html
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
@@ -33,25 +32,19 @@ from dhp_lab.codec.stable_diffusion.networks import Frozen
 from dhp_lab.core.paths import RESULTS
 from dhp_lab.metrics.rd_curves import Curve
 from dhp_lab.notebook.html import Html, table_html
-from dhp_lab.notebook.style import (
-    AMBER,
-    BLUE,
-    CHART_DPI,
-    GREEN,
-    GREY,
-    ORANGE,
-    PURPLE,
-    SKY,
-    style,
-)
+from dhp_lab.notebook.results import read_results, source_html
+from dhp_lab.notebook.style import AMBER, BLUE, CHART_DPI, GREEN, GREY, ORANGE, PURPLE, SKY, style
 
 COLOURS = (BLUE, ORANGE, GREEN, SKY, PURPLE, AMBER)
-SURE = -20.0  # log of the U-Net's error where it has all the say
+LEAST_LOG_ERROR = -20.0  # of the U-Net: with inverse-variance weighting nothing else counts
 
 
 def first_rate(curve: Curve, quality: float) -> tuple[float, bool]:
-    """The rate at which a curve reaches a quality, between two points on a straight line over the logarithm
-    of the rate.
+    """The rate at which a curve reaches a quality, interpolated over the logarithm of the rate.
+
+    Args:
+        curve: rates and qualities in any order.
+        quality: in the curve's unit.
 
     Returns:
         The rate, and whether the curve has points on both sides of it. If all its points are better the rate
@@ -68,11 +61,17 @@ def first_rate(curve: Curve, quality: float) -> tuple[float, bool]:
 def ceiling_figure(
     curves: Mapping[str, Curve], ceilings: Mapping[str, float], *, logarithmic: bool = False
 ) -> Figure:
-    """PSNR against bits per pixel by name, and ceilings by name as dashed lines across."""
+    """PSNR against bits per pixel, and ceilings as dashed lines across.
+
+    Args:
+        curves: bits per pixel and dB by name, six at most.
+        ceilings: dB by name.
+        logarithmic: of the rate's axis.
+    """
     with style():
         figure = Figure(figsize=(8.2, 3.9), dpi=CHART_DPI, layout="constrained")
         axes = figure.add_subplot()
-        for (name, (rates, qualities)), colour in zip(curves.items(), COLOURS, strict=False):
+        for (name, (rates, qualities)), colour in zip(curves.items(), COLOURS[: len(curves)], strict=True):
             axes.plot(rates, qualities, "o-", color=colour, markersize=3.5, linewidth=1.6, label=name)
         for name, quality in ceilings.items():
             axes.axhline(quality, color=GREY, linestyle="--", linewidth=1.6, label=name)
@@ -84,31 +83,34 @@ def ceiling_figure(
 
 
 def level_figure(factors: np.ndarray, curves: Mapping[str, np.ndarray]) -> Figure:
-    """What K = 1 gains over K = 0 in dB, (n,) by name, against the noise level that the U-Net was told, in
-    multiples (n,) of Δ/√12.
+    """The gain of K = 1 over K = 0 against the noise level given to the U-Net.
+
+    Args:
+        factors: (n,) noise levels in multiples of Δ/√12.
+        curves: (n,) gains in dB by name, six at most.
     """
     with style():
         figure = Figure(figsize=(7.6, 3.3), dpi=CHART_DPI, layout="constrained")
         axes = figure.add_subplot()
         axes.axvline(1, color=GREY, linestyle="--", linewidth=1.1)
-        for (name, values), colour in zip(curves.items(), COLOURS):
+        for (name, values), colour in zip(curves.items(), COLOURS[: len(curves)], strict=True):
             axes.semilogx(factors, values, "o-", color=colour, markersize=4, label=name)
         axes.set_xticks(factors, [f"{factor:.3g}" for factor in factors], minor=False)
         axes.minorticks_off()
-        axes.set(xlabel="noise level told, in multiples of Δ/√12", ylabel="gain over K = 0, dB")
+        axes.set(xlabel="noise level given, in multiples of Δ/√12", ylabel="gain over K = 0, dB")
         axes.legend(loc="best", fontsize=9)
     return figure
 
 
 def _copied(model: DiffusionHyperprior) -> DiffusionHyperprior:
-    """A copy of what is the codec's own; what it has borrowed is shared."""
+    """A copy of the codec's own weights; borrowed networks are shared."""
     shared = [model.config, *(part.network for part in model.modules() if isinstance(part, Frozen))]
     return copy.deepcopy(model, {id(one): one for one in shared})
 
 
 @torch.no_grad()
 def without_adapter(model: DiffusionHyperprior) -> DiffusionHyperprior:
-    """The codec with its adapter silenced: z and the symbols say nothing at the U-Net's input."""
+    """The codec with its adapter set to zero: z and the symbols do not reach the U-Net's input."""
     other = _copied(model)
     nn.init.zeros_(other.denoiser.adapter.exit.weight)
     nn.init.zeros_(other.denoiser.adapter.exit.bias)
@@ -117,11 +119,11 @@ def without_adapter(model: DiffusionHyperprior) -> DiffusionHyperprior:
 
 @torch.no_grad()
 def unet_alone(model: DiffusionHyperprior) -> DiffusionHyperprior:
-    """The codec whose K = 1 is the U-Net's own estimate: no adapter, and no say for the guess from one latent
-    alone.
+    """The codec whose K = 1 is the U-Net's own estimate: no adapter, no weight for the single-latent
+    posterior.
     """
     other = without_adapter(model)
-    other.denoiser.error[0] = SURE
+    other.denoiser.error[0] = LEAST_LOG_ERROR
     return other
 
 
@@ -133,54 +135,44 @@ def with_unet(model: DiffusionHyperprior, unet: nn.Module) -> DiffusionHyperprio
 
 
 def weights_of(model: DiffusionHyperprior) -> tuple[int, int]:
-    """The codec's own weights, which training may change and a checkpoint stores; and those of frozen
-    networks, which it borrows.
+    """How many weights a codec has.
+
+    Returns:
+        Its own, which training may change and a checkpoint stores; and those of frozen networks, which it
+        borrows.
     """
-    borrowed = [part.network for part in model.modules() if isinstance(part, Frozen)]
-    return sum(p.numel() for p in model.parameters()), sum(
-        p.numel() for part in borrowed for p in part.parameters()
-    )
+    frozen = [part.network for part in model.modules() if isinstance(part, Frozen)]
+    own = sum(p.numel() for p in model.parameters())
+    borrowed = sum(p.numel() for network in frozen for p in network.parameters())
+    return own, borrowed
 
 
 def measured_removal(file: Path = RESULTS / "block_removal.json") -> Html:
-    """What benchmarks/block_removal.py has found of smaller U-Nets before and after distillation, with the
-    command that did.
+    """What benchmarks/block_removal.py has measured of smaller U-Nets before and after distillation, with its
+    command.
 
     Raises:
         FileNotFoundError: it was not measured.
     """
-    found, rows, reasons = json.loads(file.read_bytes()), [], ""
-    for row in found["rows"]:
-        if "reason" in row:
-            reasons += "<br>" + html.escape(f"{row['teacher']}, {row['size']}: {row['reason']}")
-            continue
-        rows.append(
-            [
-                row["teacher"],
-                row["size"],
-                row["weights"],
-                row["trained"],
-                f"{row['parameters'] / 1e6:.2f} million",
-                f"{median(row['step_seconds']):.3f}",
-                f"{row['errors']['output']:.1e}",
-                f"{row['placed']['all']['share']:.1%}",
-                f"{row['matches']['all']['share']:.1%}",
-            ]
-        )
-    header = [
-        "teacher",
-        "U-Net",
-        "weights",
-        "distilled on",
-        "parameters",
-        "s a step",
-        "from teacher",
-        "placed",
-        "obeyed",
+    found = read_results(file)
+    rows = [_removal_cells(row) for row in found["rows"] if "reason" not in row]
+    left_out = [row for row in found["rows"] if "reason" in row]
+    reasons = [html.escape(f"{row['teacher']}, {row['size']}: {row['reason']}") for row in left_out]
+    header = ["teacher", "U-Net", "weights", "distilled on", "parameters", "s a step", "from teacher"]
+    table = table_html(rows, [*header, "placed", "match the caption"]).text
+    notes = "<br>".join([source_html(found), *reasons])
+    return Html(f"<div>{table}<p>{notes}</p></div>")
+
+
+def _removal_cells(row: dict) -> list[str]:
+    return [
+        row["teacher"],
+        row["size"],
+        row["weights"],
+        row["trained"],
+        f"{row['parameters'] / 1e6:.2f} million",
+        f"{median(row['step_seconds']):.3f}",
+        f"{row['errors']['output']:.1e}",
+        f"{row['placed']['all']['share']:.1%}",
+        f"{row['matches']['all']['share']:.1%}",
     ]
-    place = found["environment"]
-    told = (
-        f"{place['device']}, {place['threads']} threads, torch {place['versions']['torch']}, {place['date']}"
-    )
-    command = f"<p><code>{html.escape(found['command'])}</code><br>{html.escape(told)}{reasons}</p>"
-    return Html(f"<div>{table_html(rows, header).text}{command}</div>")

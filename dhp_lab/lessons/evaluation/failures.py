@@ -1,5 +1,4 @@
-"""Lesson 08, where the codec fails: pictures that no camera takes, files that were damaged, and what becomes
-of both.
+"""Where the codec fails: pictures that no camera takes, files that were damaged, and what becomes of both.
 
 | function          | what it gives                                                            |
 |-------------------|--------------------------------------------------------------------------|
@@ -22,7 +21,10 @@ from dhp_lab.codec.bits.bitstream import BitstreamError
 from dhp_lab.data.images import MIN_SIDE, to_pixels, to_tensor
 from dhp_lab.data.photos import load_photo
 
-WORDS = "the size of a file says little without the size of its picture and no point of a curve says what the curve says "
+WORDS = (
+    "the size of a file says little without the size of its picture "
+    "and no point of a curve says what the curve says "
+)
 LETTERS, LEADING, MARGIN = 12, 15, 6  # dots: size of the letters, from line to line, around the text
 
 
@@ -31,7 +33,8 @@ def drawn_pictures(side: int) -> dict[str, Tensor]:
     at = np.arange(side)
     chess = ((at[:, None] + at) % 2 * 255).astype(np.uint8)
     bars = np.zeros((side, side, 3), np.uint8)
-    bars[..., 2], bars[:, at % 6 < 3] = 255, (255, 0, 0)
+    bars[..., 2] = 255
+    bars[:, at % 6 < 3] = 255, 0, 0
     noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
     return {
         "text": to_tensor(_page(side)),
@@ -46,7 +49,8 @@ def drawn_pictures(side: int) -> dict[str, Tensor]:
 def _page(side: int) -> np.ndarray:
     """A page of small black letters on white, (side, side, 3) uint8."""
     image = Image.new("RGB", (side, side), "white")
-    pen, font, words = ImageDraw.Draw(image), ImageFont.load_default(LETTERS), iter((WORDS * side).split())
+    pen, font = ImageDraw.Draw(image), ImageFont.load_default(LETTERS)
+    words = iter((WORDS * side).split())
     for top in range(MARGIN, side - LEADING, LEADING):
         line = ""
         while pen.textlength(line, font=font) < side - 8 * LETTERS:
@@ -63,7 +67,7 @@ def png_size(x: Tensor) -> int:
 
 
 def spoiled(data: bytes) -> dict[str, bytes]:
-    """A .dhp file in several sad states, by what happened to it."""
+    """A .dhp file, cut off and damaged in several ways, by what was done to it."""
 
     def flipped(at: int) -> bytes:
         return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
@@ -80,9 +84,7 @@ def spoiled(data: bytes) -> dict[str, bytes]:
 
 
 def outcome(decode: Callable[[bytes], object], data: bytes) -> str:
-    """The first line of the error that decoding gives, or "decoded". Other errors than `BitstreamError` are
-    raised.
-    """
+    """The first line of the `BitstreamError` that decoding raises, or "decoded"; other errors pass."""
     try:
         decode(data)
     except BitstreamError as error:

@@ -1,6 +1,4 @@
-"""The explorer of lesson 08: one photo coded by ours and by JPEG, where both are wrong, and their places on
-the curves.
-"""
+"""The explorer's picture: a photo coded by ours and by JPEG, both errors, and their places on the curves."""
 
 from __future__ import annotations
 
@@ -26,8 +24,18 @@ from dhp_lab.metrics.pixels import (
 )
 from dhp_lab.metrics.rd_curves import Curve
 from dhp_lab.notebook.html import Rendered, picture_bytes, table_html
-from dhp_lab.notebook.photo_codec import PhotoCodec
-from dhp_lab.notebook.style import AMBER, BLUE, CSS_DPI, GAP, GREY, style
+from dhp_lab.notebook.photo_codec import NO_JPEG, PhotoCodec
+from dhp_lab.notebook.style import (
+    AMBER,
+    BLUE,
+    GAP,
+    GREY,
+    pixel_figure,
+    place_axes,
+    place_picture,
+    place_title,
+    style,
+)
 
 TITLE = 24  # dots above each panel
 ERROR_GAIN = 8  # an error of 32 levels is drawn black
@@ -41,8 +49,13 @@ def picture_size(side: int) -> tuple[int, int]:
 
 
 def error_map(x_hat: Tensor, x: Tensor) -> np.ndarray:
-    """(H, W, 3) uint8: white where two pictures (1, 3, H, W) are equal, black where a pixel's mean error is
-    32 levels or more.
+    """White where two pictures are equal, black where a pixel's mean error is 32 levels or more.
+
+    Args:
+        x_hat, x: (1, 3, H, W) in [0, 1].
+
+    Returns:
+        (H, W, 3) uint8.
     """
     error = np.abs(to_pixels(x_hat).astype(float) - to_pixels(x).astype(float)).mean(2, keepdims=True)
     return np.repeat(255 - (ERROR_GAIN * error).clip(0, 255), 3, 2).round().astype(np.uint8)
@@ -51,7 +64,9 @@ def error_map(x_hat: Tensor, x: Tensor) -> np.ndarray:
 class MeasuredPhoto:
     """Photos through a model, measured: each file is written once, each picture decoded once.
 
-    side: a photo's largest in pixels, and the width of a panel.
+    Args:
+        model: on any device.
+        side: a photo's largest side in pixels, and the width of a panel.
     """
 
     def __init__(self, model: DiffusionHyperprior, side: int) -> None:
@@ -60,75 +75,58 @@ class MeasuredPhoto:
         self.curves = lru_cache(maxsize=len(PHOTOS))(self._curves)
 
     def render(self, *, photo: str, lambda_rate: float, steps: int, gamma: float, seed: int) -> Rendered:
-        """Original, ours and JPEG at as many bytes; below them the curves with both places, and where both
-        are wrong.
+        """Original, ours and a JPEG of at most as many bytes; the curves with both places; both errors.
+
+        Args:
+            photo: a name of ``PHOTOS``.
+            lambda_rate: 1e-6 .. 1e-1.
+            steps: K, 0 .. 1000.
+            gamma: 0 .. 1.
+            seed: of the noise.
         """
-        (x, _), (data, jpeg, _) = self.files.photo(photo), self.files.encode(photo, lambda_rate)
+        x, _ = self.files.photo(photo)
+        data, jpeg, _ = self.files.encode(photo, lambda_rate)
         ours, theirs = self.decode(photo, lambda_rate, steps, gamma, seed), classical.decode(jpeg)
         drawn = "" if steps < 2 else f", γ = {gamma:g}, seed {seed}"
-        rows = [self._row(f"ours, K = {steps}{drawn}", data, ours, x), self._row("JPEG", jpeg, theirs, x)]
-        text = table_html(rows, ["", "bytes", "bits per pixel", "PSNR, dB", "MS-SSIM, dB", "texture"]).text
-        if len(jpeg) > len(data):
-            text += "<p>no JPEG of this picture is as small: this is its smallest</p>"
-        still = "" if steps > 1 else "<p>γ and the seed count from K = 2 on</p>"
-        places = [
-            (bits_per_pixel(len(file), *x.shape[-2:]), psnr(y, x).item())
-            for file, y in ((data, ours), (jpeg, theirs))
-        ]
-        figure = self._figure(
-            {
-                "original": to_pixels(x),
-                f"ours, {len(data)} bytes": to_pixels(ours),
-                f"JPEG, {len(jpeg)} bytes": to_pixels(theirs),
-                "": None,
-                "error of ours, 8 times": error_map(ours, x),
-                "error of JPEG, 8 times": error_map(theirs, x),
-            },
-            self.curves(photo),
-            places,
-        )
+        rows = [_row(f"ours, K = {steps}{drawn}", data, ours, x), _row("JPEG", jpeg, theirs, x)]
+        table = table_html(rows, ["", "bytes", "bits per pixel", "PSNR, dB", "MS-SSIM, dB", "texture"]).text
+        notes = [NO_JPEG] if len(jpeg) > len(data) else []
+        if steps < 2:
+            notes.append("γ and the seed count from K = 2 on")
+        text = f"<p>λ = {lambda_rate:g}</p>{table}" + "".join(f"<p>{note}</p>" for note in notes)
+        panels = {
+            "original": to_pixels(x),
+            f"ours, {len(data)} bytes": to_pixels(ours),
+            f"JPEG, {len(jpeg)} bytes": to_pixels(theirs),
+            "": None,
+            "error of ours, 8 times": error_map(ours, x),
+            "error of JPEG, 8 times": error_map(theirs, x),
+        }
+        places = [_point(data, ours, x), _point(jpeg, theirs, x)]
+        with style():
+            figure = self._figure(panels, self.curves(photo), places)
         alt = (
             f"{photo} and its errors: ours in {len(data)} bytes (λ = {lambda_rate:g}, K = {steps}{drawn}), "
             f"JPEG in {len(jpeg)} bytes; both as points beside their rate-distortion curves"
         )
-        return Rendered(
-            picture_bytes(figure, compress_level=1), alt, f"<p>λ = {lambda_rate:g}</p>{text}{still}"
-        )
+        return Rendered(picture_bytes(figure, compress_level=1), alt, text)
 
     def _decode(self, photo: str, lambda_rate: float, steps: int, gamma: float, seed: int) -> Tensor:
-        data = self.files.encode(photo, lambda_rate)[0]
+        data, _, _ = self.files.encode(photo, lambda_rate)
         return dhp_file.decode(self.model, data, steps=steps, gamma=gamma, seed=seed).float().cpu()
 
     def _curves(self, photo: str) -> dict[str, Curve]:
         """(bits per pixel, PSNR) of ours with K = 1, and of JPEG."""
         x, jpeg = self.files.photo(photo)[0], classical.find_codec("jpeg")
-        ours = [dhp_file.encode(self.model, x, lambda_rate=lambda_rate) for lambda_rate in CURVE_RATES]
-        theirs = [classical.encode(jpeg, x, quality) for quality in jpeg.settings]
-        decoded = {
-            "ours, K = 1": [(d, dhp_file.decode(self.model, d).float().cpu()) for d in ours],
-            "JPEG": [(d, classical.decode(d)) for d in theirs],
-        }
-        return {
-            name: (
-                [bits_per_pixel(len(d), *x.shape[-2:]) for d, _ in pairs],
-                [psnr(y, x).item() for _, y in pairs],
-            )
-            for name, pairs in decoded.items()
-        }
-
-    @staticmethod
-    def _row(name: str, data: bytes, x_hat: Tensor, x: Tensor) -> list[str]:
-        large = min(x.shape[-2:]) >= MS_SSIM_MIN_SIDE
-        similarity = f"{decibel(ms_ssim(x_hat, x).item()):.2f}" if large else "-"
-        texture, rate = gradient_energy_ratio(x_hat, x).item(), bits_per_pixel(len(data), *x.shape[-2:])
-        return [
-            name,
-            str(len(data)),
-            f"{rate:.3f}",
-            f"{psnr(x_hat, x).item():.2f}",
-            similarity,
-            f"{texture:.2f}",
-        ]
+        ours, theirs = [], []
+        for lambda_rate in CURVE_RATES:
+            data = dhp_file.encode(self.model, x, lambda_rate=lambda_rate)
+            ours.append(_point(data, dhp_file.decode(self.model, data).float().cpu(), x))
+        for quality in jpeg.settings:
+            data = classical.encode(jpeg, x, quality)
+            theirs.append(_point(data, classical.decode(data), x))
+        curves = {"ours, K = 1": ours, "JPEG": theirs}
+        return {name: tuple(map(list, zip(*points, strict=True))) for name, points in curves.items()}
 
     def _figure(
         self,
@@ -137,36 +135,41 @@ class MeasuredPhoto:
         places: list[tuple[float, float]],
     ) -> Figure:
         """Two rows of three panels, pictures pixel for pixel; the one without a picture holds the curves."""
-        width, height = picture_size(self.side)
-        with style():
-            figure = Figure(figsize=((width + 0.01) / CSS_DPI, (height + 0.01) / CSS_DPI), dpi=CSS_DPI)
-            for number, (title, pixels) in enumerate(panels.items()):
-                row, column = divmod(number, 3)
-                left, top = column * (self.side + GAP), row * (self.side + TITLE) + TITLE
-                if pixels is None:
-                    place = [
-                        (left + 44) / width,
-                        1 - (top + self.side - 40) / height,
-                        (self.side - 48) / width,
-                        (self.side - 44) / height,
-                    ]
-                    self._chart(figure.add_axes(place), curves, places)
-                    continue
-                rows, cols = pixels.shape[:2]
-                axes = figure.add_axes([left / width, 1 - (top + rows) / height, cols / width, rows / height])
-                axes.imshow(pixels, interpolation="none", aspect="auto")
-                axes.set_axis_off()
-                figure.text(left / width, 1 - (top - 6) / height, title, fontsize=10.5, va="bottom")
+        figure = pixel_figure(*picture_size(self.side))
+        for number, (title, pixels) in enumerate(panels.items()):
+            row, column = divmod(number, 3)
+            left, top = column * (self.side + GAP), row * (self.side + TITLE) + TITLE
+            if pixels is None:
+                axes = place_axes(figure, left + 44, top + 4, self.side - 48, self.side - 44)
+                _draw_chart(axes, curves, places)
+            else:
+                place_picture(figure, pixels, left, top)
+                place_title(figure, title, left, top - 6, size=10.5)
         return figure
 
-    @staticmethod
-    def _chart(axes: Axes, curves: dict[str, Curve], places: list[tuple[float, float]]) -> None:
-        for (name, curve), colour, (rate, quality) in zip(curves.items(), (BLUE, AMBER), places, strict=True):
-            axes.plot(*curve, color=colour, linewidth=1.5, label=name)
-            axes.plot(rate, quality, "o", color=colour, markersize=9, markeredgecolor="white")
-            axes.axvline(rate, color=GREY, linewidth=0.6, linestyle=":")
-        rates = [rate for rate, _ in places]
-        axes.set(xlim=(0, max(2.0, 1.1 * max(rates))), xlabel="bits per pixel")
-        axes.tick_params(labelsize=8)
-        axes.set_title("PSNR, dB", fontsize=10)
-        axes.legend(loc="lower right", fontsize=8)
+
+def _point(data: bytes, x_hat: Tensor, x: Tensor) -> tuple[float, float]:
+    """Bits per pixel and PSNR of a file."""
+    return bits_per_pixel(len(data), *x.shape[-2:]), psnr(x_hat, x).item()
+
+
+def _row(name: str, data: bytes, x_hat: Tensor, x: Tensor) -> list[str]:
+    """The table's cells; a small picture has no MS-SSIM."""
+    rate, quality = _point(data, x_hat, x)
+    large = min(x.shape[-2:]) >= MS_SSIM_MIN_SIDE
+    similarity = f"{decibel(ms_ssim(x_hat, x).item()):.2f}" if large else "-"
+    texture = gradient_energy_ratio(x_hat, x).item()
+    return [name, str(len(data)), f"{rate:.3f}", f"{quality:.2f}", similarity, f"{texture:.2f}"]
+
+
+def _draw_chart(axes: Axes, curves: dict[str, Curve], places: list[tuple[float, float]]) -> None:
+    """The curves, and the places of both files on them."""
+    for (name, curve), colour, (rate, quality) in zip(curves.items(), (BLUE, AMBER), places, strict=True):
+        axes.plot(*curve, color=colour, linewidth=1.5, label=name)
+        axes.plot(rate, quality, "o", color=colour, markersize=9, markeredgecolor="white")
+        axes.axvline(rate, color=GREY, linewidth=0.6, linestyle=":")
+    rates = [rate for rate, _ in places]
+    axes.set(xlim=(0, max(2.0, 1.1 * max(rates))), xlabel="bits per pixel")
+    axes.tick_params(labelsize=8)
+    axes.set_title("PSNR, dB", fontsize=10)
+    axes.legend(loc="lower right", fontsize=8)
