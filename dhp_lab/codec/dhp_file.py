@@ -11,14 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
 from dhp_lab.codec.bits import bitstream
 from dhp_lab.codec.bits.bitstream import BitstreamError, DhpFile
 from dhp_lab.codec.model import DiffusionHyperprior
+from dhp_lab.data.images import from_pil
 
 
 def encode(model: DiffusionHyperprior, x: Tensor | Image.Image, *, lambda_rate: float = 1e-3) -> bytes:
@@ -32,7 +31,7 @@ def encode(model: DiffusionHyperprior, x: Tensor | Image.Image, *, lambda_rate: 
     Raises:
         ValueError: a value out of range, or more than one picture.
     """
-    x = _as_tensor(x)
+    x = x if isinstance(x, Tensor) else from_pil(x)
     if len(x) != 1:
         raise ValueError(f"a file holds one picture, got {len(x)}; encode_batch makes a file of each")
     return encode_batch(model, x, lambda_rate=lambda_rate)[0]
@@ -40,7 +39,7 @@ def encode(model: DiffusionHyperprior, x: Tensor | Image.Image, *, lambda_rate: 
 
 def encode_batch(model: DiffusionHyperprior, x: Tensor, *, lambda_rate: float = 1e-3) -> list[bytes]:
     """Encode pictures (B, 3, H, W) to a file each. Arguments and errors as for ``encode``."""
-    coded = model.compress(x.to(_device(model)), lambda_rate=lambda_rate)
+    coded = model.compress(x.to(model.log2_spread.device), lambda_rate=lambda_rate)
     streams = zip(*coded["strings"], strict=True)  # B times (y, z, side)
     return [
         bitstream.write(
@@ -121,14 +120,3 @@ def check_header(model: DiffusionHyperprior, file: DhpFile) -> None:
                 f"the header contradicts its model: {name} {said} (byte {byte}), the model has {own}; "
                 "write the file again with `dhp compress`"
             )
-
-
-def _as_tensor(x: Tensor | Image.Image) -> Tensor:
-    if isinstance(x, Tensor):
-        return x
-    pixels = np.asarray(x.convert("RGB"))  # (H, W, 3)
-    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255
-
-
-def _device(model: DiffusionHyperprior) -> torch.device:
-    return model.log2_spread.device

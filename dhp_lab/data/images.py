@@ -63,17 +63,22 @@ def load_image(path: str | Path) -> tuple[Tensor, list[str]]:
         with Image.open(path) as image:
             image.load()
             notes = _conversion_notes(image)
-            pixels = np.asarray(_as_rgb(ImageOps.exif_transpose(image)))
+            x = from_pil(image)
     except FileNotFoundError:
         raise ImageError(f"{path}: no such file") from None
     except UnidentifiedImageError:
         raise ImageError(f"{path}: not a picture that Pillow can read") from None
     except Exception as error:  # damaged files: Pillow's plugins raise TypeError, RuntimeError and others
         raise ImageError(f"{path}: cannot be read ({error})") from None
-    height, width = pixels.shape[:2]
+    height, width = x.shape[-2:]
     if min(height, width) < MIN_SIDE:
         raise ImageError(f"{path}: {width} x {height} pixels; both sides must be at least {MIN_SIDE}")
-    return to_tensor(pixels), notes
+    return x, notes
+
+
+def from_pil(image: Image.Image) -> Tensor:
+    """A Pillow picture of any mode as ``load_image`` gives it: (1, 3, H, W), upright, transparency on white."""
+    return to_tensor(np.asarray(_as_rgb(ImageOps.exif_transpose(image))))
 
 
 def _conversion_notes(image: Image.Image) -> list[str]:

@@ -12,7 +12,7 @@ import dhp_lab
 from dhp_lab.codec import dhp_file
 from dhp_lab.codec.bits import bitstream
 from dhp_lab.codec.bits.bitstream import HEADER_BYTES, BitstreamError
-from dhp_lab.data.images import to_pixels, to_tensor
+from dhp_lab.data.images import load_image, to_pixels, to_tensor
 
 KINDS = {"one pass": {}, "four passes": {"passes": 4}, "z alone": {"transmit": "z"}}
 DECODES = [{"steps": 0}, {}, {"steps": 1}, {"steps": 3, "gamma": 0.25, "seed": 7}]
@@ -209,3 +209,14 @@ def test_no_byte_of_a_file_may_be_another():
         wrong[place] ^= int(random.integers(1, 256))
         with pytest.raises(BitstreamError):
             dhp_file.decode(model, bytes(wrong))
+
+
+def test_a_pillow_picture_is_taken_as_its_file_is(tmp_path):
+    """Turned upright, and drawn on white where it is transparent."""
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 40, 4), dtype=np.uint8)
+    path, exif = tmp_path / "x.png", Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    Image.fromarray(pixels).save(path, exif=exif)
+    codec = untrained()
+    with Image.open(path) as image:
+        assert dhp_file.encode(codec, image) == dhp_file.encode(codec, load_image(path)[0])
