@@ -77,7 +77,7 @@ def load_image(path: str | Path) -> tuple[Tensor, list[str]]:
 
 
 def from_pil(image: Image.Image) -> Tensor:
-    """A Pillow picture of any mode as ``load_image`` gives it: (1, 3, H, W), upright, transparency on white."""
+    """A Pillow picture of any mode as ``load_image`` gives it: (1, 3, H, W), upright, drawn on white."""
     return to_tensor(np.asarray(_as_rgb(ImageOps.exif_transpose(image))))
 
 
