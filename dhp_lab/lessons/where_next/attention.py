@@ -1,4 +1,4 @@
-r"""Lesson 10, self-attention in the transforms: every place of the latents sees every other one.
+r"""Self-attention in the transforms: every place of the latents sees every other one.
 
     x + W_out softmax(q k^T / sqrt(d)) v,      q, k, v = W norm(x)
 

@@ -1,4 +1,4 @@
-"""Lesson 10: the losses of trainings, maps over photos, and the explorer's pure picture.
+"""The losses of trainings, maps over photos, and the explorer's pure picture.
 
 | function or class | what it gives                                                                    |
 |-------------------|----------------------------------------------------------------------------------|

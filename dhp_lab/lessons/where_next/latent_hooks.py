@@ -1,4 +1,4 @@
-r"""Lesson 10, hooks between the transforms and the coder: a lambda for each block, or conditional coding.
+r"""Hooks between the transforms and the coder: a lambda for each block, or conditional coding.
 
     x --g_a--> y --before--> coder ... bytes ... decoder --after--> y_hat --g_s--> x_hat
 

@@ -1,4 +1,4 @@
-r"""Lesson 10, fewer steps: a student that evaluates the denoiser once learns what the chain of K steps draws.
+r"""Fewer steps: a student that evaluates the denoiser once learns what the chain of K steps draws.
 
 The noises come from outside, so that teacher and student can be given the same ones (cf. Salimans & Ho 2022,
 "Progressive distillation for fast sampling of diffusion models"):
