@@ -125,28 +125,6 @@ def test_bins_are_as_wide_as_they_are():
     )
 
 
-def test_heat_reaches_from_end_to_end():
-    found = lesson.heat(np.array([[-9.0, 0.0], [0.5, 9.0]]), 0.0, 1.0, colours="gray")
-    assert found[..., 0].tolist() == [[0, 0], [128, 255]] and found.dtype == np.uint8
-    found = lesson.heat(np.array([[0.0, 0.5, 2.0, 8.0]]), 0.5, 8.0, colours="gray", log=True)
-    assert found[..., 0].tolist() == [[0, 0, 128, 255]]
-    for low, high, log in ((1.0, 1.0, False), (0.0, 1.0, True)):
-        with pytest.raises(ValueError, match=f"got {low} and {high}"):
-            lesson.heat(np.zeros((1, 1)), low, high, log=log)
-
-
-def test_colours_lie_on_their_blocks():
-    pixels = np.full((20, 36, 3), 100, np.uint8)
-    colours = np.zeros((2, 3, 3), np.uint8)
-    colours[1, 2] = 200
-    found = lesson.over_photo(pixels, colours, share=0.5)
-    assert found.shape == pixels.shape and (found[:16] == 50).all() and (found[16:, :32] == 50).all()
-    assert (found[16:, 32:] == 150).all()
-    assert np.array_equal(
-        lesson.over_photo(pixels, colours, block=12, share=1)[12:, 24:], np.full((8, 12, 3), 200)
-    )
-
-
 # the explorer's picture
 
 

@@ -195,3 +195,38 @@ def test_the_look_does_not_leak_into_other_figures():
     before = {key: matplotlib.rcParams[key] for key in keys}
     plots.file_figure({"z": 1})
     assert {key: matplotlib.rcParams[key] for key in keys} == before
+
+
+def test_heat_reaches_from_end_to_end():
+    found = plots.heat(np.array([[-9.0, 0.0], [0.5, 9.0]]), 0.0, 1.0, colours="gray")
+    assert found[..., 0].tolist() == [[0, 0], [128, 255]] and found.dtype == np.uint8
+    found = plots.heat(np.array([[0.0, 0.5, 2.0, 8.0]]), 0.5, 8.0, colours="gray", log=True)
+    assert found[..., 0].tolist() == [[0, 0, 128, 255]]
+    for low, high, log in ((1.0, 1.0, False), (0.0, 1.0, True)):
+        with pytest.raises(ValueError, match=f"got {low} and {high}"):
+            plots.heat(np.zeros((1, 1)), low, high, log=log)
+
+
+def test_colours_lie_on_their_blocks():
+    pixels = np.full((20, 36, 3), 100, np.uint8)
+    colours = np.zeros((2, 3, 3), np.uint8)
+    colours[1, 2] = 200
+    found = plots.over_photo(pixels, colours, share=0.5)
+    assert found.shape == pixels.shape and (found[:16] == 50).all() and (found[16:, :32] == 50).all()
+    assert (found[16:, 32:] == 150).all()
+    assert np.array_equal(
+        plots.over_photo(pixels, colours, block=12, share=1)[12:, 24:], np.full((8, 12, 3), 200)
+    )
+
+
+def test_places_in_a_figure_are_css_pixels():
+    figure = style.pixel_figure(90, 70)
+    one, other = noise(20, 30), noise(10, 12, seed=1)
+    style.place_picture(figure, one, 5, 7)
+    style.place_picture(figure, style.enlarged(other, 3), 50, 33)
+    canvas = drawn(figure)
+    assert canvas.shape == (70, 90, 3)
+    assert np.array_equal(canvas[7:27, 5:35], one)
+    assert np.array_equal(canvas[33:63, 50:86], np.kron(other, np.ones((3, 3, 1), np.uint8)))
+    box = style.place_axes(figure, 10, 40, 20, 25).get_position()
+    assert (box.x0, box.y1, box.width, box.height) == pytest.approx((10 / 90, 30 / 70, 20 / 90, 25 / 70))
