@@ -22,7 +22,9 @@ from typing import Any
 import numpy as np
 
 REGISTRY: dict[str, Check] = {}
-NOT_ATTEMPTED, WRONG, CORRECT = "not attempted yet", "wrong", "correct"
+NOT_ATTEMPTED = "not attempted yet"
+WRONG = "wrong"
+CORRECT = "correct"
 COLOURS = {NOT_ATTEMPTED: "#57606a", WRONG: "#b35900", CORRECT: "#1a7f37"}
 SHOWN_IN_FULL = 8  # numbers of an array that a message lists
 

@@ -134,7 +134,8 @@ def heat(
     if not low < high or (log and low <= 0):
         raise ValueError(f"low must be below high{', and above 0' if log else ''}; got {low} and {high}")
     if log:
-        values, low, high = np.log2(np.maximum(values, low)), np.log2(low), np.log2(high)
+        values = np.log2(np.maximum(values, low))
+        low, high = np.log2(low), np.log2(high)
     shade = ((values - low) / (high - low)).clip(0, 1)
     return (matplotlib.colormaps[colours](shade)[..., :3] * 255).round().astype(np.uint8)
 

@@ -87,7 +87,8 @@ class CodedScenes:
         """
         x, n_bytes = new_scenes(1, scene), len(self.encode(scene, lambda_rate))
         ceiling = self.ceiling(scene)
-        plain, denoised = self.decode(scene, lambda_rate, 0), self.decode(scene, lambda_rate, steps)
+        plain = self.decode(scene, lambda_rate, 0)
+        denoised = self.decode(scene, lambda_rate, steps)
         panels = [("original", x), ("the VAE alone", ceiling), ("K = 0", plain)]
         panels.append((f"decoded, K = {steps}", denoised))
         best = psnr(ceiling, x).item()
@@ -110,7 +111,8 @@ class CodedScenes:
     def _noise_level(self, lambda_rate: float, steps: int, n_bytes: int) -> str:
         """lambda -> Delta -> sigma_q -> t*, and the times of the walk, as paragraphs."""
         delta = self.model.step_size(lambda_rate)
-        start, last = self.times(lambda_rate, 1)[0], self.model.denoiser.schedule.steps
+        start = self.times(lambda_rate, 1)[0]
+        last = self.model.denoiser.schedule.steps
         walk = ", ".join(f"{time:.1f}" for time in self.times(lambda_rate, steps)) or "none"
         return (
             f"<p>λ = {lambda_rate:g} → Δ = {delta:.4f} → "

@@ -33,7 +33,8 @@ PER_ROW, ROWS = 8, 2  # of the explorer's samples
 ZOOM = 9  # dots a pixel
 PICTURE = SIDE * ZOOM + GAP
 SIZE = LABEL + PER_ROW * PICTURE - GAP, (ROWS + 1) * PICTURE - GAP
-STEPS, JUMP, ROUNDS = 25, 5, 3  # noise levels of its chain, and its way back up (RePaint)
+STEPS = 25  # noise levels of its chain
+JUMP, ROUNDS = 5, 3  # its way back up around known pixels (RePaint)
 ANY, NOTHING = "any", "nothing"
 
 
@@ -119,7 +120,9 @@ class GuidedDigits:
         self, network: LabelDenoiser, schedule: NoiseSchedule, *, device: torch.device | str = "cpu"
     ) -> None:
         digits = load_digits()
-        self.network, self.schedule, self.device = network, schedule, device
+        self.network = network
+        self.schedule = schedule
+        self.device = device
         self.masks = masks()
         self.digits = {str(label): digits.test[digits.test_labels == label][:1] for label in range(CLASSES)}
 

@@ -105,7 +105,9 @@ class DigitDraws:
     def __init__(
         self, denoiser: Denoiser, schedule: NoiseSchedule, *, device: torch.device | str = "cpu"
     ) -> None:
-        self.denoiser, self.schedule, self.device = denoiser, schedule, device
+        self.denoiser = denoiser
+        self.schedule = schedule
+        self.device = device
 
     def runs(self, steps: int, eta: float, seed: int) -> tuple[Tensor, list[State]]:
         """Two runs from the same noises.

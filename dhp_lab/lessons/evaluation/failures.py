@@ -25,7 +25,9 @@ WORDS = (
     "the size of a file says little without the size of its picture "
     "and no point of a curve says what the curve says "
 )
-LETTERS, LEADING, MARGIN = 12, 15, 6  # dots: size of the letters, from line to line, around the text
+LETTERS = 12  # dots: size of the letters
+LEADING = 15  # from line to line
+MARGIN = 6  # around the text
 
 
 def drawn_pictures(side: int) -> dict[str, Tensor]:

@@ -70,7 +70,9 @@ class MeasuredPhoto:
     """
 
     def __init__(self, model: DiffusionHyperprior, side: int) -> None:
-        self.model, self.side, self.files = model, side, PhotoCodec(model, side)
+        self.model = model
+        self.side = side
+        self.files = PhotoCodec(model, side)
         self.decode = lru_cache(maxsize=KEPT)(self._decode)
         self.curves = lru_cache(maxsize=len(PHOTOS))(self._curves)
 
@@ -86,7 +88,8 @@ class MeasuredPhoto:
         """
         x, _ = self.files.photo(photo)
         data, jpeg, _ = self.files.encode(photo, lambda_rate)
-        ours, theirs = self.decode(photo, lambda_rate, steps, gamma, seed), classical.decode(jpeg)
+        ours = self.decode(photo, lambda_rate, steps, gamma, seed)
+        theirs = classical.decode(jpeg)
         drawn = "" if steps < 2 else f", γ = {gamma:g}, seed {seed}"
         rows = [_row(f"ours, K = {steps}{drawn}", data, ours, x), _row("JPEG", jpeg, theirs, x)]
         table = table_html(rows, ["", "bytes", "bits per pixel", "PSNR, dB", "MS-SSIM, dB", "texture"]).text

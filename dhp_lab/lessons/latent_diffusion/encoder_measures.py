@@ -83,7 +83,9 @@ class ShapeClassifier:
     def __init__(self, vae: AutoencoderKL, *, count: int = 1800, seed: int = 1000) -> None:
         pictures, captions = single_shapes(count, seed)
         features = encoder_features(vae, pictures).double()
-        self.vae, self.mean, self.std = vae, features.mean(0), features.std(0) + 1e-6
+        self.vae = vae
+        self.mean = features.mean(0)
+        self.std = features.std(0) + 1e-6
         labels = [SHAPE_CAPTIONS.index(caption) for caption in captions]
         self.model = LogisticRegression(C=1.0, max_iter=2000).fit(self._scaled(features), labels)
 
@@ -112,7 +114,9 @@ class WordPredictor:
         pictures, captions = batch(count, seed)
         features = encoder_features(vae, pictures).double()
         words = torch.stack([self.words(caption) for caption in captions])
-        self.vae, self.mean_features, self.mean_words = vae, features.mean(0), words.mean(0)
+        self.vae = vae
+        self.mean_features = features.mean(0)
+        self.mean_words = words.mean(0)
         a, b = features - self.mean_features, words - self.mean_words
         power = a.T @ a
         ridge = penalty * power.diagonal().mean() * torch.eye(len(power))

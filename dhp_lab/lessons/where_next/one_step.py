@@ -66,12 +66,13 @@ def noises_like(state: DecoderState, count: int, seed: int) -> list[Tensor]:
 def draw(model: DiffusionHyperprior, state: DecoderState, noises: Sequence[Tensor]) -> Drawn:
     """The decoder's chain of K = len(noises) + 1 steps, where all latents are decoded, with these noises."""
     levels = model.sampler.noise_levels(state, len(noises) + 1)
-    clean, variance = model.denoiser(state.symbols, levels[0], state)
-    mean, first_variance, u = clean, variance, state.symbols
+    u = state.symbols
+    first = model.denoiser(u, levels[0], state)  # mean and variance
+    clean, variance = first
     for k, noise in enumerate(noises):
         u = posterior_step(u, clean, variance, levels[k], levels[k + 1], noise)
         clean, variance = model.denoiser(u, levels[k + 1], state)
-    return Drawn(clean, mean, first_variance)
+    return Drawn(clean, *first)
 
 
 @torch.no_grad()
