@@ -116,12 +116,17 @@ def _code(notebook: Path) -> list[nbformat.NotebookNode]:
 
 def shut_down_kernel(page: Page, address: str, seconds: float = 20) -> None:
     """End the kernel of the notebook in view and wait for that, so that the next one has its memory."""
+    before = _kernels(address)
     _choose(page, "Kernel", "Shut Down Kernel")
     for _ in range(int(seconds / 0.2)):
-        with urllib.request.urlopen(f"{address}/api/kernels", timeout=5) as kernels:
-            if json.load(kernels) == []:
-                return
+        if len(_kernels(address)) < len(before):
+            return
         time.sleep(0.2)
+
+
+def _kernels(address: str) -> list[dict]:
+    with urllib.request.urlopen(f"{address}/api/kernels", timeout=5) as kernels:
+        return json.load(kernels)
 
 
 def _choose(page: Page, menu: str, entry: str) -> None:

@@ -122,7 +122,8 @@ def lesson(request, folder):
         return
     address = request.getfixturevalue("address")
     with page_of(request.getfixturevalue("browser"), address) as page:
-        assert run_all(page, address, path) == []
+        shown_errors = run_all(page, address, path)
+        assert not shown_errors, "\n".join(shown_errors)
         yield Lesson(committed, save(page, path), page)
 
 
@@ -145,7 +146,8 @@ def test_lesson_runs_and_its_numbers_are_those_of_the_repository(lesson):
     assert RULES["no_error_output"](lesson.executed) == []
     silent = [cell.source for cell in lesson.executed.cells if cell.get("execution_count", 1) is None]
     assert [source for source in silent if source.strip()] == []
-    assert changed_outputs(lesson.committed, lesson.executed) == []
+    changed = changed_outputs(lesson.committed, lesson.executed)
+    assert not changed, "\n".join(["`make notebooks` would change:", *changed])
 
 
 @needs_chromium
