@@ -84,11 +84,11 @@ def test_it_comes_near_the_least_possible_loss(classes):
     labels = torch.arange(2) if classes else None
     trained, schedule = train_denoiser(config, BARS, labels), config.noise_schedule()
     x, generator = BARS.repeat(500, 1, 1, 1), torch.Generator().manual_seed(9)
-    labels = (torch.arange(1000) % 2,) if classes else ()
+    given = (torch.arange(1000) % 2,) if classes else ()
     t, eps = draw_times(schedule, x, generator), noise_like(x, generator)
     ideal = IdealDenoiser(BARS, schedule, labels)
     found, least = (
-        simple_loss(lambda x_t, t, d=d: d(x_t, t, *labels), schedule, x, t, eps).item()
+        simple_loss(lambda x_t, t, d=d: d(x_t, t, *given), schedule, x, t, eps).item()
         for d in (trained, ideal)
     )
     assert least < found < least + 0.05
