@@ -102,11 +102,11 @@ def test_a_label_leaves_the_data_of_its_class():
     schedule, data, labels = linear(50), draw(9, 1, 2, 2), torch.tensor([0, 1, 3] * 3)
     denoiser = IdealDenoiser(data, schedule, labels)
     x, t = draw(4, 1, 2, 2, seed=1), torch.tensor([5.0, 10.0, 30.0, 50.0])
-    labels = torch.tensor([3, 0, 4, 1])
+    wanted = torch.tensor([3, 0, 4, 1])
     assert denoiser.null == 4
-    for i, label in enumerate(labels.tolist()):
+    for i, label in enumerate(wanted.tolist()):
         own = data if label == denoiser.null else data[labels == label]
-        assert largest(denoiser(x, t, labels)[i] - IdealDenoiser(own, schedule)(x, t)[i]) < 1e-12
+        assert largest(denoiser(x, t, wanted)[i] - IdealDenoiser(own, schedule)(x, t)[i]) < 1e-12
     assert torch.equal(denoiser(x, t), denoiser(x, t, torch.full((4,), 4)))
 
 
