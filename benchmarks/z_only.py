@@ -52,8 +52,8 @@ from common import (
 from realism import COLUMNS, photo_figures
 from torch import Tensor
 
-from dhp_lab.codec import dhp_file
-from dhp_lab.codec.bits.lambdas import CODE_MAX, LAMBDA_MAX, lambda_code, lambda_of
+from dhp_lab.codec import bitstream, dhp_file
+from dhp_lab.codec.bits.lambdas import LAMBDA_MAX
 from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.core.environment import environment
 from dhp_lab.core.paths import default_checkpoint
@@ -82,23 +82,6 @@ def load_sender(folder: Path, transmit: str, device: torch.device) -> DiffusionH
     if model.config.transmit != transmit:
         raise SystemExit(f"{folder} sends {model.config.transmit}, not {transmit}: name another checkpoint")
     return model
-
-
-def largest_that_fits(model: DiffusionHyperprior, x: Tensor, n_bytes: int) -> tuple[bytes, float]:
-    """Return the largest file of x with at most ``n_bytes``, and its lambda; where none fits, the smallest.
-
-    Files shrink as lambda grows, but for a few bytes: bisection over lambda codes, down to ``NEAREST``.
-    """
-    low, high = lambda_code(FINEST), CODE_MAX  # too fine, and what is taken
-    data = dhp_file.encode(model, x, lambda_rate=lambda_of(high))
-    while high - low > NEAREST and len(data) <= n_bytes:
-        middle = (low + high) // 2
-        tried = dhp_file.encode(model, x, lambda_rate=lambda_of(middle))
-        if len(tried) <= n_bytes:
-            high, data = middle, tried
-        else:
-            low = middle
-    return data, lambda_of(high)
 
 
 def shrunk_that_fits(model: DiffusionHyperprior, x: Tensor, n_bytes: int) -> tuple[bytes, Tensor]:
@@ -135,7 +118,9 @@ def measure_all(options: argparse.Namespace) -> dict[str, object]:
         for rate in options.lambda_rates:
             files = {"z": dhp_file.encode(models["z"], x, lambda_rate=rate)}
             limit = len(files["z"])
-            files["z+y"], zy_lambda = largest_that_fits(models["z+y"], x, limit)
+            search = {"least_lambda": FINEST, "code_step": NEAREST}
+            files["z+y"] = dhp_file.encode_within(models["z+y"], x, limit, **search)
+            zy_lambda = bitstream.read(files["z+y"]).lambda_rate
             for transmit, model in models.items():
                 data = files[transmit]
                 for k in steps[transmit]:

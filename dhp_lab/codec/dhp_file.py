@@ -3,7 +3,8 @@
     data = dhp_file.encode(model, x, lambda_rate=1e-3)          # a whole file, header included
     x_hat = dhp_file.decode(model, data, steps=1)
 
-``encode_batch`` and ``decode_batch`` do the same for pictures of one size at once. ``codec.bits.bitstream``
+``encode_within`` makes the largest file within a number of bytes; ``encode_batch`` and ``decode_batch`` code
+pictures of one size at once. ``codec.bits.bitstream``
 is the container's format; ``DiffusionHyperprior.compress`` and ``decompress`` code the streams inside it.
 """
 
@@ -16,7 +17,9 @@ from torch import Tensor
 
 from dhp_lab.codec.bits import bitstream
 from dhp_lab.codec.bits.bitstream import BitstreamError, DhpFile
+from dhp_lab.codec.bits.lambdas import CODE_MAX, lambda_code, lambda_of
 from dhp_lab.codec.model import DiffusionHyperprior
+from dhp_lab.core.search import largest_within
 from dhp_lab.data.images import from_pil
 
 
@@ -51,6 +54,30 @@ def encode_batch(model: DiffusionHyperprior, x: Tensor, *, lambda_rate: float = 
         )
         for y, z, side in streams
     ]
+
+
+def encode_within(
+    model: DiffusionHyperprior,
+    x: Tensor | Image.Image,
+    n_bytes: int,
+    *,
+    least_lambda: float = 1e-5,
+    code_step: int = 64,
+) -> bytes:
+    """The largest file of at most n_bytes, by bisection over lambda; where none fits, the smallest.
+
+    Args:
+        model, x: as for ``encode``.
+        n_bytes: the limit, header included.
+        least_lambda: the smallest lambda that is tried, 1e-6 .. 1e-1.
+        code_step: lambda codes between neighbouring trials; 64 are a 32nd of an octave.
+    """
+    settings = (CODE_MAX - lambda_code(least_lambda)) // code_step  # a larger setting: a larger file
+
+    def encode_setting(setting: int) -> bytes:
+        return encode(model, x, lambda_rate=lambda_of(CODE_MAX - code_step * setting))
+
+    return largest_within(encode_setting, 0, settings, n_bytes)
 
 
 def decode(

@@ -12,6 +12,7 @@ import dhp_lab
 from dhp_lab.codec import dhp_file
 from dhp_lab.codec.bits import bitstream
 from dhp_lab.codec.bits.bitstream import HEADER_BYTES, BitstreamError
+from dhp_lab.codec.bits.lambdas import CODE_MAX, lambda_code, lambda_of
 from dhp_lab.data.images import load_image, to_pixels, to_tensor
 
 KINDS = {"one pass": {}, "four passes": {"passes": 4}, "z alone": {"transmit": "z"}}
@@ -220,3 +221,13 @@ def test_a_pillow_picture_is_taken_as_its_file_is(tmp_path):
     codec = untrained()
     with Image.open(path) as image:
         assert dhp_file.encode(codec, image) == dhp_file.encode(codec, load_image(path)[0])
+
+
+def test_the_largest_file_within_a_number_of_bytes():
+    """By brute force over the same lambdas."""
+    codec, x = untrained(), picture(48, 64)
+    codes = range(CODE_MAX, lambda_code(1e-4) - 1, -512)
+    sizes = [len(dhp_file.encode(codec, x, lambda_rate=lambda_of(code))) for code in codes]
+    for limit in (sizes[0] - 1, sizes[3], sizes[7] + 1, 10**6):
+        found = len(dhp_file.encode_within(codec, x, limit, least_lambda=1e-4, code_step=512))
+        assert found == max([size for size in sizes if size <= limit], default=sizes[0])

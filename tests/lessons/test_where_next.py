@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from models import picture, untrained, woken
 from PIL import Image
 
+from dhp_lab.codec import dhp_file
 from dhp_lab.codec.bits import bitstream
 from dhp_lab.codec.bits.lambdas import lambda_code, lambda_of
 from dhp_lab.data.images import to_pixels
@@ -223,7 +224,7 @@ def test_a_finer_block_is_nearer_and_costs_bytes(x):
 @pytest.mark.parametrize("share", [0.6, 0.9, 1.2])
 def test_the_plain_file_fits(model, x, share):
     n_bytes = int(share * len(latent_hooks.encode_with_map(model, x, 3e-3, torch.zeros(4, 3))[0]))
-    file = bitstream.read(latent_hooks.encode_within(model, x, n_bytes))
+    file = bitstream.read(dhp_file.encode_within(model, x, n_bytes))
     size = 48 + sum(len(part[0]) for part in file.strings[:2])
     assert size <= n_bytes
     finer = model.compress(x, lambda_of(lambda_code(file.lambda_rate) - 160))["strings"]
@@ -315,7 +316,7 @@ def test_the_picture_has_its_size_and_says_what_it_is(model, maps):
     x = load_photo("coffee", lesson.SIDE)
     data, map_data = latent_hooks.encode_with_map(model, x, 3e-3, lesson.octaves_of(lesson.MIDDLE, x, 2))
     size = len(data) + len(map_data)
-    plain_size = len(latent_hooks.encode_within(model, x, size))
+    plain_size = len(dhp_file.encode_within(model, x, size))
     assert shown.alt == (
         f"coffee: a map that gives the middle 2 octaves of λ; the photo decoded with it from {size} bytes, "
         f"and with one λ from {plain_size} bytes"

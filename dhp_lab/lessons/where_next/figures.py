@@ -25,7 +25,6 @@ from dhp_lab.lessons.where_next.latent_hooks import (
     MAP_BLOCK,
     decode_with_map,
     encode_with_map,
-    encode_within,
     middle,
     over_pixels,
     region_psnr,
@@ -140,7 +139,7 @@ class LambdaMaps:
         return len(data) + len(map_data), decode_with_map(self.model, data, map_data)
 
     def _encode_plain(self, photo: str, n_bytes: int) -> tuple[int, Tensor]:
-        data = encode_within(self.model, self.photo(photo), n_bytes)
+        data = dhp_file.encode_within(self.model, self.photo(photo), n_bytes)
         return len(data), dhp_file.decode(self.model, data)
 
 

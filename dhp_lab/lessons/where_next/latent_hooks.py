@@ -32,12 +32,9 @@ from dhp_lab.codec.bits.scales import scale_indexes
 from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.codec.networks.hyper_transforms import HYPER
 from dhp_lab.codec.networks.lapped import BLOCK
-from dhp_lab.core.search import largest_within
 
 MAP_BLOCK = HYPER * BLOCK  # 64 pixels: the block of one hyper-latent
 EDGE = 64  # pixels that a shifted frame may lack on a side
-SMALLEST_LAMBDA = 1e-5  # that ``encode_within`` tries
-CODE_STEP = 64  # lambda codes between its settings: 1/32 of an octave
 
 Hook = Callable[[Tensor, Tensor], Tensor]
 
@@ -148,19 +145,6 @@ def decode_with_map(model: DiffusionHyperprior, data: bytes, map_data: bytes, *,
     octaves = decode_map(model, map_data, map_shape(file.shape))
     codec = with_map(model, file.lambda_rate, octaves, file.shape)
     return dhp_file.decode(codec, file, steps=steps)
-
-
-def encode_within(model: DiffusionHyperprior, x: Tensor, n_bytes: int) -> bytes:
-    """The largest .dhp file of at most n_bytes with one lambda for the picture (1, 3, H, W); else the
-    smallest.
-    """
-    coarsest = lambda_code(LAMBDA_MAX)
-    settings = (coarsest - lambda_code(SMALLEST_LAMBDA)) // CODE_STEP  # a larger one: a larger file
-
-    def encode(setting: int) -> bytes:
-        return dhp_file.encode(model, x, lambda_rate=lambda_of(coarsest - CODE_STEP * setting))
-
-    return largest_within(encode, 0, settings, n_bytes)
 
 
 def smoothness_rank(x: Tensor) -> Tensor:
