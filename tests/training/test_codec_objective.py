@@ -125,19 +125,19 @@ def test_silent_latents_teach_their_scale():
     model = woken().train()
     latents = model.training_latents(picture(64, 64, count=2), torch.full((2,), 3e-2))
     log2_scale = (latents.log2_scale.detach() - 2).requires_grad_()
-    silent = scale_indexes(log2_scale) == 0
-    assert 0.1 < silent.float().mean() < 0.9
+    uncoded = scale_indexes(log2_scale) == 0
+    assert 0.1 < uncoded.float().mean() < 0.9
     loss = CodecObjective(model, None).unsent_scale_loss(replace(latents, log2_scale=log2_scale))
     residual, scale = (
-        latents.residual.detach()[silent],
-        log2_scale.detach()[silent].clamp(min=LEAST_LOG2_SCALE).exp2(),
+        latents.residual.detach()[uncoded],
+        log2_scale.detach()[uncoded].clamp(min=LEAST_LOG2_SCALE).exp2(),
     )
     nats = -norm.logpdf(residual, scale=scale) - 0.5 * math.log(2 * math.pi)
-    assert loss.item() == pytest.approx(nats.sum() / silent.numel(), rel=1e-4)
+    assert loss.item() == pytest.approx(nats.sum() / uncoded.numel(), rel=1e-4)
     (gradient,) = torch.autograd.grad(loss, log2_scale)
-    learnt = silent & (log2_scale > LEAST_LOG2_SCALE)
+    learnt = uncoded & (log2_scale > LEAST_LOG2_SCALE)
     expected = (
-        math.log(2) * (1 - (latents.residual.detach() / log2_scale.detach().exp2()).square()) / silent.numel()
+        math.log(2) * (1 - (latents.residual.detach() / log2_scale.detach().exp2()).square()) / uncoded.numel()
     )
     assert (
         torch.allclose(gradient[learnt], expected[learnt], rtol=1e-3, atol=1e-7)
