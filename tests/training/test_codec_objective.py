@@ -137,7 +137,9 @@ def test_silent_latents_teach_their_scale():
     (gradient,) = torch.autograd.grad(loss, log2_scale)
     learnt = uncoded & (log2_scale > LEAST_LOG2_SCALE)
     expected = (
-        math.log(2) * (1 - (latents.residual.detach() / log2_scale.detach().exp2()).square()) / uncoded.numel()
+        math.log(2)
+        * (1 - (latents.residual.detach() / log2_scale.detach().exp2()).square())
+        / uncoded.numel()
     )
     assert (
         torch.allclose(gradient[learnt], expected[learnt], rtol=1e-3, atol=1e-7)
