@@ -46,6 +46,8 @@ CODEC = (
     "checkpoint",
     "model",
     "create",
+    "latent_optimiser",
+    "effort",
     "dhp_file",
     "diffusers_adapter",
     "bitstream",

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
-from dhp_lab.core.memory import keep_freed_memory
+from dhp_lab.core.memory import OutOfMemory, is_out_of_memory, keep_freed_memory
 
 
 class _Commands(TyperGroup):
@@ -34,7 +34,9 @@ def _expected(error: Exception) -> str | None:
     """The message for a user; None for what only a traceback explains."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):
+    if isinstance(error, OutOfMemory):
+        return str(error)
+    if is_out_of_memory(error):
         return (
             "not enough memory: take smaller pictures (--image_size), fewer at a time (--batch_size), "
             "--low_memory, a codec without borrowed networks, or another --device: "

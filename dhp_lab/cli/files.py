@@ -6,8 +6,9 @@ Output files appear whole or not at all.
 from __future__ import annotations
 
 import os
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +19,7 @@ from dhp_lab.cli.app import Device, Force, LowMemory, ModelPath, app
 
 if TYPE_CHECKING:
     from dhp_lab.codec.bits.bitstream import DhpFile
+    from dhp_lab.codec.effort import Progress
     from dhp_lab.codec.model import DiffusionHyperprior
 
 MAX_MEGAPIXELS = 100.0  # the largest picture that `decompress` makes without an option
@@ -30,12 +32,17 @@ def compress(
     lambda_rate: Annotated[
         float, typer.Option("--lambda_rate", help="1e-6 .. 1e-1; larger = smaller file.")
     ] = 1e-3,
+    effort: Annotated[
+        int,
+        typer.Option("--effort", help="0 .. 9: time spent on a smaller file; Ctrl-C takes the best so far."),
+    ] = 0,
     model_path: ModelPath = None,
     device: Device = None,
     low_memory: LowMemory = False,
     force: Force = False,
 ) -> None:
     """Compress a picture to a .dhp file."""
+    _check_within("effort", effort, 0, 9)
     _check_target(source, target, [".dhp"], force)
     from dhp_lab.codec.bits.lambdas import check_lambda
     from dhp_lab.core.files import write_atomic
@@ -47,7 +54,8 @@ def compress(
     from dhp_lab.codec import dhp_file
 
     start = time.perf_counter()
-    data = dhp_file.encode(model, x, lambda_rate=lambda_rate)
+    with _progress_bar(effort) as report:
+        data = dhp_file.encode(model, x, lambda_rate=lambda_rate, effort=effort, report=report)
     seconds = time.perf_counter() - start
     with _writing(target):
         write_atomic(target, data)
@@ -150,6 +158,26 @@ def _check_target(source: Path, target: Path, suffixes: list[str], force: bool) 
         raise ValueError(f"{target} is the input itself; choose another output")
     if (target.exists() or target.is_symlink()) and not force:
         raise ValueError(f"{target} exists; --force overwrites it")
+
+
+@contextmanager
+def _progress_bar(effort: int) -> Iterator[Callable[[Progress], None] | None]:
+    """A bar on stderr for efforts above 0: the seconds left, and the bits saved so far."""
+    if not effort:
+        yield None
+        return
+    from tqdm import tqdm
+
+    layout = "effort {desc}: {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}{postfix}"
+    with tqdm(total=1, desc=str(effort), bar_format=layout, file=sys.stderr) as bar:
+
+        def report(progress: Progress) -> None:
+            bar.total, bar.n = progress.iterations, progress.iteration
+            bar.set_postfix_str(
+                f"{progress.seconds_left:.0f} s left, {progress.saved:.1%} of the bits saved at equal quality"
+            )
+
+        yield report
 
 
 @contextmanager

@@ -4,8 +4,9 @@
     x_hat = dhp_file.decode(model, data, steps=1)
 
 ``encode_within`` makes the largest file within a number of bytes; ``encode_batch`` and ``decode_batch`` code
-pictures of one size at once. ``codec.bits.bitstream``
-is the container's format; ``DiffusionHyperprior.compress`` and ``decompress`` code the streams inside it.
+pictures of one size at once. ``effort`` above 0 spends the encoder's time on a smaller file (``codec.effort``).
+``codec.bits.bitstream`` is the container's format; ``DiffusionHyperprior.compress`` and ``decompress`` code
+the streams inside it.
 """
 
 from __future__ import annotations
@@ -18,31 +19,50 @@ from torch import Tensor
 from dhp_lab.codec.bits import bitstream
 from dhp_lab.codec.bits.bitstream import BitstreamError, DhpFile
 from dhp_lab.codec.bits.lambdas import CODE_MAX, lambda_code, lambda_of
+from dhp_lab.codec.effort import Report, compress
 from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.core.search import largest_within
 from dhp_lab.data.images import from_pil
 
 
-def encode(model: DiffusionHyperprior, x: Tensor | Image.Image, *, lambda_rate: float = 1e-3) -> bytes:
+def encode(
+    model: DiffusionHyperprior,
+    x: Tensor | Image.Image,
+    *,
+    lambda_rate: float = 1e-3,
+    effort: int = 0,
+    report: Report | None = None,
+) -> bytes:
     """Encode one picture to the bytes of a .dhp file.
 
     Args:
         model: in any mode, on any device.
         x: (1, 3, H, W) float32 in [0, 1] on any device, or a PIL picture; H and W >= 16.
         lambda_rate: 1e-6 .. 1e-1, larger = fewer bytes.
+        effort: 0 .. 9: how long the latents are optimised for this picture; the file never costs more than at
+            effort 0. Ctrl-C ends the optimisation early, with the best file so far.
+        report: receives an ``effort.Progress`` after every iteration.
 
     Raises:
-        ValueError: a value out of range, or more than one picture.
+        ValueError: a value out of range, more than one picture, or an effort with a model that sends z alone.
+        OutOfMemory: the effort needs more memory than there is.
     """
     x = x if isinstance(x, Tensor) else from_pil(x)
     if len(x) != 1:
         raise ValueError(f"a file holds one picture, got {len(x)}; encode_batch makes a file of each")
-    return encode_batch(model, x, lambda_rate=lambda_rate)[0]
+    return encode_batch(model, x, lambda_rate=lambda_rate, effort=effort, report=report)[0]
 
 
-def encode_batch(model: DiffusionHyperprior, x: Tensor, *, lambda_rate: float = 1e-3) -> list[bytes]:
+def encode_batch(
+    model: DiffusionHyperprior,
+    x: Tensor,
+    *,
+    lambda_rate: float = 1e-3,
+    effort: int = 0,
+    report: Report | None = None,
+) -> list[bytes]:
     """Encode pictures (B, 3, H, W) to a file each. Arguments and errors as for ``encode``."""
-    coded = model.compress(x.to(model.log2_spread.device), lambda_rate=lambda_rate)
+    coded = compress(model, x.to(model.log2_spread.device), lambda_rate, effort, report)
     streams = zip(*coded["strings"], strict=True)  # B times (y, z, side)
     return [
         bitstream.write(

@@ -19,6 +19,8 @@ arithmetic where the decoder must agree; ``training_latents`` is differentiable.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -140,6 +142,13 @@ class Hyperprior(CompressionModel):
 
         return Gaussian(*tiled(part, *size, 1, self.tile).chunk(2, 1))
 
+    def predict_in_floats(self, z_symbols: Tensor, log2_delta: Tensor, size: tuple[int, int]) -> Gaussian:
+        """``predict`` with gradients, and equal to it but for rounding; log2_delta: (B,)."""
+        z_hat = z_symbols + self.medians().float()
+        mean, log2_scale = crop_to(self.h_s(z_hat, log2_delta), size).chunk(2, 1)
+        spread = self._log2_spread_in_steps(log2_delta)
+        return Gaussian(mean * spread.exp2(), log2_scale + spread)
+
     def _log2_spread_in_steps(self, log2_delta: Tensor) -> Tensor:
         """(B, M, 1, 1) log2 of the channels' spread in quantiser steps."""
         return self.log2_spread.view(-1, 1, 1) - log2_delta.view(-1, 1, 1, 1)
@@ -159,7 +168,20 @@ class Hyperprior(CompressionModel):
         fixed = [self.gain.fixed_point(code) / 2**FRACTION_BITS for code in codes]
         log2_delta = x.new_tensor(fixed)
         y = self.analyse(x, log2_delta)
-        z = self.hyper_analyse(y, log2_delta)
+        return self.code_latents(y, self.hyper_analyse(y, log2_delta), codes, self._quantise)
+
+    def code_latents(
+        self, y: Tensor, z: Tensor, codes: list[int], quantise: Callable[[Tensor, Tensor], Tensor]
+    ) -> Latents:
+        """The numbers that are written for latents y (B, M, h, w) and z (B, N, ceil(h/4), ceil(w/4)).
+
+        Args:
+            codes: B lambda codes.
+            quantise: from y/Delta - mean and log2(scale), (B, n, C) each, to symbols: 0 where the scale is so
+                small that nothing is coded.
+        """
+        fixed = [self.gain.fixed_point(code) / 2**FRACTION_BITS for code in codes]
+        log2_delta = y.new_tensor(fixed)
         z_symbols = torch.round(z - self.medians().float())
         first = self.predict(z_symbols, codes, y.shape[-2:])
         steps = in_steps(y, log2_delta)
@@ -169,7 +191,7 @@ class Hyperprior(CompressionModel):
         seen = self.context.nothing_seen(first)
         for group in self.context.groups(first):
             gaussian, shift = self.context.predict(group, first, seen, log2_delta, exact=True)
-            coded = self._quantise(group.gather(steps) - gaussian.mean, gaussian.log2_scale)
+            coded = quantise(group.gather(steps) - gaussian.mean, gaussian.log2_scale)
             self.context.observe(group, first, seen, coded, shift)
             group.scatter_all((mean, log2_scale, symbols), (*gaussian, coded))
         return self._latents(y, z, z_symbols, symbols, first, Gaussian(mean, log2_scale), log2_delta)
@@ -182,12 +204,8 @@ class Hyperprior(CompressionModel):
         log2_delta = self.gain(lambda_rate)
         y = self.analyse(x, log2_delta)
         z = self.hyper_analyse(y, log2_delta)
-        medians = self.medians().float()
-        z_symbols = round_through(z - medians)
-        predicted = crop_to(self.h_s(z_symbols + medians, log2_delta), y.shape[-2:])
-        mean, log2_scale = predicted.chunk(2, 1)
-        spread = self._log2_spread_in_steps(log2_delta)
-        first = Gaussian(mean * spread.exp2(), log2_scale + spread)
+        z_symbols = round_through(z - self.medians().float())
+        first = self.predict_in_floats(z_symbols, log2_delta, y.shape[-2:])
         steps = in_steps(y, log2_delta)
         mean, log2_scale, symbols = (
             torch.empty_like(t, memory_format=torch.channels_last) for t in (y, y, y)

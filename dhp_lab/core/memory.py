@@ -1,4 +1,7 @@
-"""What the C library's allocator does with memory that networks free; no torch."""
+"""Memory: what the C library's allocator does with what networks free, and the error of a shortage.
+
+No torch.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,15 @@ from functools import cache
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 MMAP_FROM = 128 << 20  # bytes of a buffer that gets pages of its own, and gives them back when freed
 KEPT = 512 << 20  # bytes of freed memory that the process keeps
+
+
+class OutOfMemory(MemoryError):
+    """A shortage of memory whose message says what to do."""
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error is Python's own of a shortage of memory, or torch's, which is a RuntimeError."""
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error))
 
 
 @cache

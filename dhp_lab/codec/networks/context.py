@@ -108,9 +108,9 @@ def normalised_symbols(symbols: Tensor, indexes: Tensor) -> Tensor:
         symbols: whole numbers, any shape. indexes: rows of the probability table for those scales, likewise.
 
     Returns:
-        float64, whole multiples of 2^-10.
+        float64, whole multiples of 2^-10, with the symbols' gradient.
     """
-    fixed = symbols.detach().double() * INVERSE.to(symbols.device)[indexes.long()]
+    fixed = symbols.double() * INVERSE.to(symbols.device)[indexes.long()]
     return fixed.clamp(-LIMIT * UNIT, LIMIT * UNIT) / UNIT
 
 
