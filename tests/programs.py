@@ -19,10 +19,10 @@ def refused(*arguments) -> str:
     return result.stderr
 
 
-def small_checkpoint(folder, seed):
+def small_checkpoint(folder, seed, **settings):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = create_diffusion_hyperprior_model(N=16, M=32, diffusion_steps=10)
+        model = create_diffusion_hyperprior_model(N=16, M=32, diffusion_steps=10, **settings)
     model.update()
     model.save_pretrained(folder)
     return folder

@@ -8,10 +8,10 @@ import typer
 
 from dhp_lab.cli.app import DEVICE, LOW_MEMORY, MODEL_PATH, app
 from dhp_lab.cli.options import options_from
-from dhp_lab.evaluation.config import EvaluationConfig
+from dhp_lab.evaluation.config import CLASSICAL_CODECS, MORE_CODECS, EvaluationConfig
 
 EVALUATION_OPTIONS = {
-    "data_path": "Folder of pictures, folders below included.",
+    "data_path": "Folder of pictures, folders below included; `offline`: seven photos that packages bring.",
     "model_path": MODEL_PATH,
     "output_dir": "Receives evaluation.json and samples/.",
     "batch_size": "Pictures of one size coded together.",
@@ -23,7 +23,11 @@ EVALUATION_OPTIONS = {
     "gamma": "0 .. 1: 0 the sample, 1 the posterior mean.",
     "seed": "Of the noise that K > 1 draws.",
     "codecs": typer.Option(
-        "--codecs", help="Some of jpeg,webp,jpeg2000,avif, or none; all if not given.", show_default=False
+        "--codecs",
+        metavar="NAMES",
+        help=f"Some of {','.join(CLASSICAL_CODECS + MORE_CODECS)}, or none; "
+        f"{','.join(CLASSICAL_CODECS)} if not given. jxl, hevc and vvc need the extra [rivals].",
+        show_default=False,
     ),
     "device": DEVICE,
     "low_memory": LOW_MEMORY,
@@ -33,7 +37,7 @@ EVALUATION_OPTIONS = {
 @app.command()
 @options_from(EvaluationConfig, EVALUATION_OPTIONS)
 def evaluate(config: EvaluationConfig) -> None:
-    """Measure a codec on real files, beside JPEG, WebP, JPEG 2000 and AVIF."""
+    """Measure a codec on real files, beside JPEG, WebP, JPEG 2000, AVIF and, if named, stronger ones."""
     from dhp_lab.evaluation.evaluate import run
 
     report = run(config, log=lambda line: typer.echo(line, err=True))

@@ -6,9 +6,8 @@ Output files appear whole or not at all.
 from __future__ import annotations
 
 import os
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,10 +15,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dhp_lab.cli.app import Device, Force, LowMemory, ModelPath, app
+from dhp_lab.cli.progress import EffortBar
 
 if TYPE_CHECKING:
     from dhp_lab.codec.bits.bitstream import DhpFile
-    from dhp_lab.codec.effort import Progress
     from dhp_lab.codec.model import DiffusionHyperprior
 
 MAX_MEGAPIXELS = 100.0  # the largest picture that `decompress` makes without an option
@@ -54,8 +53,9 @@ def compress(
     from dhp_lab.codec import dhp_file
 
     start = time.perf_counter()
-    with _progress_bar(effort) as report:
-        data = dhp_file.encode(model, x, lambda_rate=lambda_rate, effort=effort, report=report)
+    with EffortBar(effort) as bar:
+        data = dhp_file.encode(model, x, lambda_rate=lambda_rate, effort=effort, report=bar.show)
+    notes = [*bar.notes(), *notes]
     seconds = time.perf_counter() - start
     with _writing(target):
         write_atomic(target, data)
@@ -158,26 +158,6 @@ def _check_target(source: Path, target: Path, suffixes: list[str], force: bool) 
         raise ValueError(f"{target} is the input itself; choose another output")
     if (target.exists() or target.is_symlink()) and not force:
         raise ValueError(f"{target} exists; --force overwrites it")
-
-
-@contextmanager
-def _progress_bar(effort: int) -> Iterator[Callable[[Progress], None] | None]:
-    """A bar on stderr for efforts above 0: the seconds left, and the bits saved so far."""
-    if not effort:
-        yield None
-        return
-    from tqdm import tqdm
-
-    layout = "effort {desc}: {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}{postfix}"
-    with tqdm(total=1, desc=str(effort), bar_format=layout, file=sys.stderr) as bar:
-
-        def report(progress: Progress) -> None:
-            bar.total, bar.n = progress.iterations, progress.iteration
-            bar.set_postfix_str(
-                f"{progress.seconds_left:.0f} s left, {progress.saved:.1%} of the bits saved at equal quality"
-            )
-
-        yield report
 
 
 @contextmanager
