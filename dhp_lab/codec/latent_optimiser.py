@@ -37,7 +37,7 @@ from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.codec.networks.hyper_transforms import HYPER
 from dhp_lab.codec.networks.layers import round_through
 
-STRIDE = 0.5  # of the way to the target at first; it falls linearly to 0
+STRIDE = 0.75  # of the way to the target at first; it falls linearly to 0
 RATE_WEIGHT = 0.7  # w
 Z_RATE = 0.03  # Adam's learning rate for z at first, in its quantiser steps; it falls likewise
 LEAST_LIKELIHOOD = 1e-9
