@@ -60,8 +60,8 @@ BY_NAME = re.compile(r"(importlib\.)?(import_module|__import__)\(f?.dhp_lab\b")
 PICKLES = {"pickle", "dill", "cloudpickle", "joblib", "shelve"}
 NEEDS_NO_TORCH = ("dhp_lab/codec/bits/lambdas.py", "dhp_lab/codec/bits/bitstream.py")
 PLAIN = {"bool", "int", "float", "str", "tuple", "Path", "Literal", "ClassVar"}
-ONLY_PINNED = {"torchvision", "tensorboard"}  # used through compressai and torch.utils.tensorboard
-PROGRAMS = {"jupyterlab"}  # installed to be started, not imported
+USED_OTHERWISE = {"torchvision", "tensorboard", "jupyterlab"}  # through compressai and torch, or as a program
+RIVALS = {"imageio_ffmpeg": ["imageio-ffmpeg"], "pillow_jxl": ["pillow-jxl-plugin"]}  # often not installed
 
 RULES: dict[str, Callable[[Files], list[str]]] = {}
 
@@ -326,7 +326,7 @@ def everything_public_has_a_docstring(files):
     ]
 
 
-installed = cache(packages_distributions)
+installed = cache(lambda: RIVALS | packages_distributions())
 
 
 def distribution(requirement: str) -> str:
@@ -338,13 +338,13 @@ def distribution(requirement: str) -> str:
 def dependencies_are_what_is_imported(files):
     """pyproject.toml declares what the package imports, and nothing else."""
     project = tomllib.loads(files["pyproject.toml"])["project"]
-    lines = [*project["dependencies"], *project.get("optional-dependencies", {}).get("lab", [])]
+    extras = project.get("optional-dependencies", {})
+    lines = [*project["dependencies"], *extras.get("lab", []), *extras.get("rivals", [])]
     declared = {distribution(line) for line in lines}
-    homes = installed()
     used = set()
     for source in package(files).values():
         foreign = {module.partition(".")[0] for _, module, _ in imports(source)} - {"dhp_lab", ""}
-        used |= {distribution(homes[name][0]) for name in foreign - sys.stdlib_module_names}
+        used |= {distribution(installed()[name][0]) for name in foreign - sys.stdlib_module_names}
     undeclared = [f"{name} is imported, but not declared" for name in sorted(used - declared)]
-    idle = sorted(declared - used - ONLY_PINNED - PROGRAMS)
+    idle = sorted(declared - used - USED_OTHERWISE)
     return undeclared + [f"{name} is declared, but never imported" for name in idle]

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DEFAULT_LAMBDA_RATES = (2.3e-2, 1e-2, 4.4e-3, 1.9e-3, 8.3e-4, 3.6e-4, 1.6e-4, 6.9e-5, 3e-5)  # even in log
-CLASSICAL_CODECS = ("jpeg", "webp", "jpeg2000", "avif")  # keys of `classical.CODECS`
+CLASSICAL_CODECS = ("jpeg", "webp", "jpeg2000", "avif")  # keys of `codecs.CODECS`
+MORE_CODECS = ("avif420", "jxl", "hevc", "vvc")  # measured only if named
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,7 @@ class EvaluationConfig:
     """The options of `dhp evaluate`.
 
     Attributes:
-        data_path: folder of pictures, folders below included.
+        data_path: folder of pictures, folders below included; `offline` is `photos.offline_photos`.
         model_path: folder of a checkpoint; None is the shipped one.
         output_dir: receives evaluation.json and samples/.
         batch_size: pictures of one size that are coded together.
@@ -23,7 +24,7 @@ class EvaluationConfig:
         lambda_rates: trade-offs, 1e-6 .. 1e-1; BD-rates need at least four.
         gamma: weight of the posterior mean in a sample, 0 .. 1.
         seed: of the noise that K > 1 draws.
-        codecs: the classical codecs that are measured beside ours.
+        codecs: the codecs that are measured beside ours; keys of `codecs.CODECS`.
         device: "cpu", "cuda", ...; None takes the fastest.
         low_memory: see `DiffusionHyperprior.low_memory`.
     """

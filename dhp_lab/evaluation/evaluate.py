@@ -12,7 +12,7 @@ that they cover.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,9 @@ from dhp_lab.core.environment import environment
 from dhp_lab.core.paths import default_checkpoint
 from dhp_lab.core.settings import choose_device
 from dhp_lab.data.images import Log, Picture, batches, load_pictures, save_image
-from dhp_lab.evaluation.classical import find_codec, sweep
+from dhp_lab.data.photos import OFFLINE, offline_photos
+from dhp_lab.evaluation.classical import Codec, CodecError
+from dhp_lab.evaluation.codecs import choose, sweep
 from dhp_lab.evaluation.config import CLASSICAL_CODECS, DEFAULT_LAMBDA_RATES, EvaluationConfig
 from dhp_lab.evaluation.measurements import Measurement, measure
 from dhp_lab.evaluation.report import EvaluationReport, make_report
@@ -44,7 +46,8 @@ def run(config: EvaluationConfig, log: Log) -> EvaluationReport:
 
     Args:
         config: what to measure.
-        log: receives one line per picture, and a warning for each one skipped or converted.
+        log: receives one line per picture, and a warning for each one skipped or converted, and for each
+            codec that is left out because a package is missing.
 
     Raises:
         ValueError: a folder without a readable picture, an unknown codec or device, or a value out of range.
@@ -54,8 +57,10 @@ def run(config: EvaluationConfig, log: Log) -> EvaluationReport:
 
     device = choose_device(config.device)
     config = replace(config, device=str(device), model_path=config.model_path or default_checkpoint())
+    for line in choose(config.codecs)[1]:
+        log(f"warning: {line}")
     notes: list[str] = []
-    pictures = load_pictures(config.data_path, notes, log)
+    pictures = pictures_of(config.data_path, notes, log)
     model = DiffusionHyperprior.from_pretrained(config.model_path).to(device).eval()
     if config.low_memory:
         model = model.low_memory()
@@ -76,6 +81,20 @@ def run(config: EvaluationConfig, log: Log) -> EvaluationReport:
     report = replace(report, about=origin | report.about, notes=[*notes, *report.notes])
     report.save(config.output_dir / REPORT_NAME)
     return report
+
+
+def pictures_of(data_path: Path, notes: list[str], log: Log) -> Iterator[Picture]:
+    """Iterate over the pictures of a folder, or over the packages' photos if there is none called `offline`.
+
+    Args:
+        data_path, notes, log: as for `load_pictures`.
+
+    Raises:
+        ImageError: the folder is missing or holds no picture.
+    """
+    if data_path == Path(OFFLINE) and not data_path.exists():
+        return offline_photos()
+    return load_pictures(data_path, notes, log)
 
 
 def command_line(config: EvaluationConfig) -> str:
@@ -122,7 +141,7 @@ def evaluate(
         steps, gamma, seed: how each file is decoded, see `DiffusionHyperprior.decompress`; `steps` lists
             several K.
         batch_size: consecutive pictures of one size are coded together; times are divided by their number.
-        codecs: keys of `classical.CODECS`.
+        codecs: keys of `codecs.CODECS`; one that is not installed, or that fails, is left out with a note.
         save_samples: a folder for the first pictures (at least four) as <picture>.png and, decoded,
             <picture>_lambda<l>_K<k>.png; None writes none.
 
@@ -133,9 +152,13 @@ def evaluate(
     Raises:
         ValueError: no pictures, nothing to measure them with, or an unknown codec.
     """
-    chosen = [find_codec(key) for key in codecs]
+    chosen, notes = choose(codecs)
     if not (chosen if model is None else steps and lambda_rates):
-        raise ValueError("nothing to measure: give a model with lambda_rates and steps, or classical codecs")
+        reasons = [
+            "nothing to measure: give a model with lambda_rates and steps, or classical codecs",
+            *notes,
+        ]
+        raise ValueError("; ".join(reasons))
     code = partial(measure_batch, model, steps=steps, gamma=gamma, seed=seed)
     ours: list[Measurement] = []
     classical: list[Measurement] = []
@@ -148,15 +171,27 @@ def evaluate(
             for lambda_rate in lambda_rates:
                 ours += code(names, x, lambda_rate, save_samples=folder)
         for name, picture in zip(names, x.split(1), strict=True):
-            for codec in chosen:
-                classical += sweep(codec, name, picture)
+            for codec in list(chosen):
+                classical += _swept(codec, name, picture, chosen, notes)
         done += len(names)
     if done == 0:
         raise ValueError("no picture could be read: nothing was measured")
     about = {"gamma": gamma, "seed": seed, "batch_size": batch_size, **environment(torch.device(device))}
     if model is not None:
         about |= {"model_id": model.model_id.hex(), "config": asdict(model.config)}
-    return make_report(about, ours, classical)
+    kept = {codec.name for codec in chosen}
+    report = make_report(about, ours, [one for one in classical if one.codec in kept])
+    return replace(report, notes=[*notes, *report.notes])
+
+
+def _swept(codec: Codec, name: str, x: Tensor, chosen: list[Codec], notes: list[str]) -> list[Measurement]:
+    """Measurements of a picture; of a codec that fails none, and it is taken from the chosen ones."""
+    try:
+        return list(sweep(codec, name, x))
+    except CodecError as error:
+        chosen.remove(codec)
+        notes.append(f"{codec.name} is left out, it failed at {name}: {error}")
+        return []
 
 
 def measure_batch(

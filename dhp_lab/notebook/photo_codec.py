@@ -83,7 +83,7 @@ class PhotoCodec:
         x, notes = self.photo(photo)
         data, jpeg, encode_seconds = self.encode(photo, lambda_rate)
         ours, decode_seconds = self.decode(photo, lambda_rate, steps)
-        theirs = classical.decode(jpeg)
+        theirs = classical.JPEG.decode(jpeg)
         times = f"{1000 * encode_seconds:.0f} ms + {1000 * decode_seconds:.0f} ms"
         rows = [_row(f"ours, K = {steps}", data, ours, x, times), _row("JPEG", jpeg, theirs, x, "")]
         header = ["", "bytes", "bits per pixel", "PSNR, dB", "texture kept", "encode + decode"]

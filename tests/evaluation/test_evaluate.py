@@ -20,7 +20,7 @@ from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.core.environment import cpu_model
 from dhp_lab.data.images import batches, load_pictures, save_image
 from dhp_lab.evaluation import report
-from dhp_lab.evaluation.classical import CODECS
+from dhp_lab.evaluation.codecs import CODECS
 from dhp_lab.evaluation.config import DEFAULT_LAMBDA_RATES, EvaluationConfig
 from dhp_lab.evaluation.evaluate import evaluate, run
 from dhp_lab.metrics.pixels import ms_ssim, psnr
@@ -40,7 +40,7 @@ class FakeModel:
     1/255.
     """
 
-    model_id, config = b"fake-mdl", FakeConfig()
+    model_id, config, sends_y = b"fake-mdl", FakeConfig(), True
     log2_spread = torch.zeros(())  # on the model's device
 
     def __init__(self):
@@ -172,7 +172,9 @@ def test_nothing_to_measure_is_an_error():
             evaluate(FakeModel(), pictures, **option)
     with pytest.raises(ValueError, match="no picture could be read"):
         evaluate(FakeModel(), [], codecs=())
-    with pytest.raises(ValueError, match="unknown codec 'gif'; choose from jpeg, webp, jpeg2000, avif"):
+    with pytest.raises(
+        ValueError, match="unknown codec 'gif'; choose from jpeg, webp, jpeg2000, avif, avif420, "
+    ):
         evaluate(None, [("a", photo())], codecs=("gif",))
 
 

@@ -58,7 +58,7 @@ def test_every_panel_shows_what_its_title_says(photos, model):
     x, (data, jpeg, _) = load_photo("coffee", SIDE), photos.files.encode("coffee", 5e-3)
     file = bitstream.read(data)
     ours = model.decompress(file.strings, file.shape, steps=4, gamma=0.0, seed=0)["x_hat"]
-    theirs = classical.decode(jpeg)
+    theirs = classical.JPEG.decode(jpeg)
     wanted = {
         0: to_pixels(x),
         1: to_pixels(ours),
@@ -90,7 +90,7 @@ def test_the_curves_are_measured(photos, model):
     assert rates[2] == 8 * len(data) / SIDE**2 and qualities[2] == pytest.approx(
         psnr(dhp_file.decode(model, data), x).item()
     )
-    assert rates == sorted(rates) and len(curves["JPEG"][0]) == len(classical.CODECS["jpeg"].settings)
+    assert rates == sorted(rates) and len(curves["JPEG"][0]) == len(classical.JPEG.settings)
 
 
 def test_the_picture_is_pure(photos):

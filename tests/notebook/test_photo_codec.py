@@ -169,7 +169,7 @@ def test_an_error_at_the_first_position_is_raised():
 
 def test_jpeg_within_is_the_best_that_fits():
     x = load_photo("chelsea", SIDE)
-    sizes = [len(classical.encode(classical.find_codec("jpeg"), x, quality)) for quality in range(1, 101)]
+    sizes = [len(classical.JPEG.encode(x, quality)) for quality in range(1, 101)]
     for budget in (sizes[10], sizes[49] - 1, sizes[90] + 3, max(sizes) + 100):
         data = classical.jpeg_within(x, budget)
         assert len(data) <= budget
@@ -210,7 +210,7 @@ def test_the_text_gives_bytes_and_psnr_of_both(codec):
     text = codec.render(photo="coffee", view=WHOLE, lambda_rate=1e-4, steps=1).text
     x, (data, jpeg, _) = load_photo("coffee", SIDE), codec.encode("coffee", 1e-4)
     x_hat, _ = codec.decode("coffee", 1e-4, 1)
-    for size, picture in ((len(data), x_hat), (len(jpeg), classical.decode(jpeg))):
+    for size, picture in ((len(data), x_hat), (len(jpeg), classical.JPEG.decode(jpeg))):
         assert (
             f">{size}<" in text
             and f">{8 * size / SIDE**2:.3f}<" in text
@@ -230,7 +230,7 @@ def test_the_text_says_when_no_jpeg_is_as_small(codec):
 def test_the_panel_shows_our_picture_and_the_jpeg(codec):
     shown = codec.render(photo="coffee", view=WHOLE, lambda_rate=1e-4, steps=0)
     canvas = np.asarray(Image.open(io.BytesIO(shown.picture)))
-    ours, jpeg = codec.decode("coffee", 1e-4, 0)[0], classical.decode(codec.encode("coffee", 1e-4)[1])
+    ours, jpeg = codec.decode("coffee", 1e-4, 0)[0], classical.JPEG.decode(codec.encode("coffee", 1e-4)[1])
     ours, jpeg = to_pixels(ours), to_pixels(jpeg)
     assert np.array_equal(canvas[-SIDE:, :SIDE], ours)
     assert any(

@@ -13,7 +13,7 @@ from dhp_lab.codec import dhp_file
 from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.data.images import to_pixels
 from dhp_lab.data.photos import PHOTOS
-from dhp_lab.evaluation import classical
+from dhp_lab.evaluation.classical import JPEG
 from dhp_lab.metrics.pixels import (
     MS_SSIM_MIN_SIDE,
     bits_per_pixel,
@@ -89,7 +89,7 @@ class MeasuredPhoto:
         x, _ = self.files.photo(photo)
         data, jpeg, _ = self.files.encode(photo, lambda_rate)
         ours = self.decode(photo, lambda_rate, steps, gamma, seed)
-        theirs = classical.decode(jpeg)
+        theirs = JPEG.decode(jpeg)
         drawn = "" if steps < 2 else f", γ = {gamma:g}, seed {seed}"
         rows = [_row(f"ours, K = {steps}{drawn}", data, ours, x), _row("JPEG", jpeg, theirs, x)]
         table = table_html(rows, ["", "bytes", "bits per pixel", "PSNR, dB", "MS-SSIM, dB", "texture"]).text
@@ -120,14 +120,14 @@ class MeasuredPhoto:
 
     def _curves(self, photo: str) -> dict[str, Curve]:
         """(bits per pixel, PSNR) of ours with K = 1, and of JPEG."""
-        x, jpeg = self.files.photo(photo)[0], classical.find_codec("jpeg")
+        x = self.files.photo(photo)[0]
         ours, theirs = [], []
         for lambda_rate in CURVE_RATES:
             data = dhp_file.encode(self.model, x, lambda_rate=lambda_rate)
             ours.append(_point(data, dhp_file.decode(self.model, data).float().cpu(), x))
-        for quality in jpeg.settings:
-            data = classical.encode(jpeg, x, quality)
-            theirs.append(_point(data, classical.decode(data), x))
+        for quality in JPEG.settings:
+            data = JPEG.encode(x, quality)
+            theirs.append(_point(data, JPEG.decode(data), x))
         curves = {"ours, K = 1": ours, "JPEG": theirs}
         return {name: tuple(map(list, zip(*points, strict=True))) for name, points in curves.items()}
 
