@@ -79,7 +79,7 @@ def test_the_newton_target_of_an_orthonormal_transform_is_y(monkeypatch):
 
 
 @torch.no_grad()
-def test_gradients_are_those_of_the_cost_but_for_the_symbols_own_bits(monkeypatch):
+def test_gradients_are_those_of_the_cost_but_for_the_symbols_own_bits(monkeypatch, in_float32):
     """Finite differences: the picture's error, and the bits of later groups by way of the context model."""
     model, x = woken(passes=4), picture(48, 64)
     _, window = whole_window(model, x, 2.0)
