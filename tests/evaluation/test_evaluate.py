@@ -4,8 +4,9 @@ import itertools
 import json
 import math
 import struct
+import sys
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -240,6 +241,20 @@ def test_run_writes_one_json_with_everything(tmp_path, fake_checkpoint):
     assert names == {"a.png", *(f"a_lambda{value:g}_K{k}.png" for value in LAMBDAS for k in (0, 2))}
     assert [path.name for path in sorted((tmp_path / "out").iterdir())] == ["evaluation.json", "samples"]
     assert result.points[0].codec == "dhp K=0"
+
+
+def test_run_names_a_missing_codec_before_it_measures(tmp_path, fake_checkpoint, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_jxl", None)
+    save_image(photo(), tmp_path / "a.png")
+    options = {"data_path": tmp_path, "model_path": tmp_path, "output_dir": tmp_path / "out", "device": "cpu"}
+    lines = []
+    config = EvaluationConfig(**options, steps=(0,), lambda_rates=(1e-3,), codecs=("jxl", "jpeg"))
+    result = run(config, log=lines.append)
+    assert lines[0].startswith("warning: JPEG XL is left out: ") and lines[1] == "1/1 a.png"
+    assert result.notes == [lines[0].removeprefix("warning: ")]
+    assert {point.codec for point in result.points} == {"dhp K=0", "JPEG"}
+    with pytest.raises(ValueError, match="unknown codec 'gif'"):
+        run(replace(config, codecs=("gif",), model_path=tmp_path / "none"), log=str)
 
 
 def test_samples_are_the_pictures_that_were_measured(tmp_path):
