@@ -20,6 +20,7 @@ EVALUATION_OPTIONS = {
     "lambda_rates": typer.Option(
         "--lambda_rates", help="Trade-offs, separated by commas; else nine of them.", show_default=False
     ),
+    "effort": "Of the encoder, 0 .. 9: time spent on smaller files.",
     "gamma": "0 .. 1: 0 the sample, 1 the posterior mean.",
     "seed": "Of the noise that K > 1 draws.",
     "codecs": typer.Option(

@@ -22,6 +22,7 @@ class EvaluationConfig:
         save_samples: whether the first pictures are written to samples/, original and decoded.
         steps: the numbers of diffusion steps K that each file is decoded with, 0 .. 1000.
         lambda_rates: trade-offs, 1e-6 .. 1e-1; BD-rates need at least four.
+        effort: of the encoder, 0 .. 9, see `codec.effort`.
         gamma: weight of the posterior mean in a sample, 0 .. 1.
         seed: of the noise that K > 1 draws.
         codecs: the codecs that are measured beside ours; keys of `codecs.CODECS`.
@@ -36,6 +37,7 @@ class EvaluationConfig:
     save_samples: bool = False
     steps: tuple[int, ...] = (0, 1)
     lambda_rates: tuple[float, ...] = DEFAULT_LAMBDA_RATES
+    effort: int = 0
     gamma: float = 0.0
     seed: int = 0
     codecs: tuple[str, ...] = CLASSICAL_CODECS

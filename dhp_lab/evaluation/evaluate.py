@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from dhp_lab.codec import dhp_file
+from dhp_lab.codec.effort import check_effort
 from dhp_lab.core.environment import environment
 from dhp_lab.core.paths import default_checkpoint
 from dhp_lab.core.settings import choose_device
@@ -70,6 +71,7 @@ def run(config: EvaluationConfig, log: Log) -> EvaluationReport:
         pictures,
         lambda_rates=config.lambda_rates,
         steps=config.steps,
+        effort=config.effort,
         gamma=config.gamma,
         seed=config.seed,
         batch_size=config.batch_size,
@@ -105,6 +107,7 @@ def command_line(config: EvaluationConfig) -> str:
         "output_dir": config.output_dir.resolve().name,
         "steps": ",".join(str(k) for k in config.steps),
         "lambda_rates": ",".join(f"{lambda_rate:g}" for lambda_rate in config.lambda_rates),
+        "effort": str(config.effort),
         "gamma": str(config.gamma),
         "seed": str(config.seed),
         "batch_size": str(config.batch_size),
@@ -125,6 +128,7 @@ def evaluate(
     *,
     lambda_rates: Sequence[float] = DEFAULT_LAMBDA_RATES,
     steps: Sequence[int] = (0, 1),
+    effort: int = 0,
     gamma: float = 0.0,
     seed: int = 0,
     batch_size: int = 4,
@@ -138,6 +142,7 @@ def evaluate(
         model: on `device` already; None measures the classical codecs alone.
         pictures: (name, (1, 3, H, W) in [0, 1]) in any number and size.
         lambda_rates: settings of the model, each in 1e-6..1e-1; BD-rates need at least four.
+        effort: 0 .. 9, how long each picture's latents are optimised.
         steps, gamma, seed: how each file is decoded, see `DiffusionHyperprior.decompress`; `steps` lists
             several K.
         batch_size: consecutive pictures of one size are coded together; times are divided by their number.
@@ -150,8 +155,11 @@ def evaluate(
         24.
 
     Raises:
-        ValueError: no pictures, nothing to measure them with, or an unknown codec.
+        ValueError: no pictures, nothing to measure them with, an unknown codec, or an effort that the model
+            cannot spend.
     """
+    if model is not None and effort:
+        check_effort(effort, sends_y=model.sends_y)
     chosen, notes = choose(codecs)
     if not (chosen if model is None else steps and lambda_rates):
         reasons = [
@@ -166,17 +174,23 @@ def evaluate(
     for names, x in batches(pictures, batch_size):
         if model is not None:
             if done == 0:  # the first call also prepares kernels: it is not measured
-                code(names, x, lambda_rates[0])
+                code(names, x, lambda_rates[0], effort=min(effort, 1))
             folder = save_samples if done < SAMPLE_PICTURES else None
             for lambda_rate in lambda_rates:
-                ours += code(names, x, lambda_rate, save_samples=folder)
+                ours += code(names, x, lambda_rate, effort=effort, save_samples=folder)
         for name, picture in zip(names, x.split(1), strict=True):
             for codec in list(chosen):
                 classical += _swept(codec, name, picture, chosen, notes)
         done += len(names)
     if done == 0:
         raise ValueError("no picture could be read: nothing was measured")
-    about = {"gamma": gamma, "seed": seed, "batch_size": batch_size, **environment(torch.device(device))}
+    about = {
+        "effort": effort,
+        "gamma": gamma,
+        "seed": seed,
+        "batch_size": batch_size,
+        **environment(torch.device(device)),
+    }
     if model is not None:
         about |= {"model_id": model.model_id.hex(), "config": asdict(model.config)}
     kept = {codec.name for codec in chosen}
@@ -201,6 +215,7 @@ def measure_batch(
     lambda_rate: float,
     *,
     steps: Sequence[int],
+    effort: int = 0,
     gamma: float,
     seed: int,
     save_samples: Path | None = None,
@@ -211,14 +226,14 @@ def measure_batch(
         names: of the B pictures.
         x: (B, 3, H, W) in [0, 1].
         lambda_rate: 1e-6 .. 1e-1.
-        steps, gamma, seed: as for `evaluate`.
+        steps, effort, gamma, seed: as for `evaluate`.
         save_samples: a folder for the originals and the decoded pictures as PNG; None writes none.
 
     Returns:
         B * len(steps) figures; the times are the batch's, divided by B.
     """
     start = perf_counter()
-    files = dhp_file.encode_batch(model, x, lambda_rate=lambda_rate)
+    files = dhp_file.encode_batch(model, x, lambda_rate=lambda_rate, effort=effort)
     encode_seconds = (perf_counter() - start) / len(files)
     found = []
     for k in steps:

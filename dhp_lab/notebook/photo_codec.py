@@ -111,11 +111,11 @@ class PhotoCodec:
         """The picture (1, 3, H, W) in [0, 1], and notes on how it was loaded."""
         return self.own[name] if name in self.own else (load_photo(name, self.side), [])
 
-    def _encode(self, photo: str, lambda_rate: float) -> tuple[bytes, bytes, float]:
+    def _encode(self, photo: str, lambda_rate: float, effort: int = 0) -> tuple[bytes, bytes, float]:
         """Our file, the JPEG of at most as many bytes, and our encoder's seconds."""
         x, _ = self.photo(photo)
         start = perf_counter()
-        data = dhp_file.encode(self.model, x, lambda_rate=lambda_rate)
+        data = dhp_file.encode(self.model, x, lambda_rate=lambda_rate, effort=effort)
         seconds = perf_counter() - start
         return data, classical.jpeg_within(x, len(data)), seconds
 

@@ -171,6 +171,7 @@ def test_the_reports_command_repeats_every_option(monkeypatch):
         save_samples=True,
         steps=(0, 1, 16),
         lambda_rates=(2.3e-2, 1e-6),
+        effort=7,
         gamma=0.25,
         seed=2**40,
         codecs=(),

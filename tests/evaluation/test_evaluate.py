@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 import skimage
 import torch
+from models import untrained, woken
 from photos import photo
 
+from dhp_lab.codec import dhp_file
 from dhp_lab.codec.bits.bitstream import HEADER_BYTES, write
 from dhp_lab.codec.bits.lambdas import lambda_code, lambda_of
 from dhp_lab.codec.create import create_diffusion_hyperprior_model
@@ -225,7 +227,7 @@ def test_run_writes_one_json_with_everything(tmp_path, fake_checkpoint):
     assert str(tmp_path) not in text
     assert stored["about"]["command"] == (
         "dhp evaluate --model_path model --data_path 'my photos' --output_dir out --steps 0,2 "
-        "--lambda_rates 0.01,0.003,0.001,0.0006 --gamma 0.0 --seed 0 --batch_size 4 --device cpu "
+        "--lambda_rates 0.01,0.003,0.001,0.0006 --effort 0 --gamma 0.0 --seed 0 --batch_size 4 --device cpu "
         "--codecs jpeg --save_samples"
     )
     assert stored["about"]["pictures_from"] == "my photos"
@@ -241,6 +243,20 @@ def test_run_writes_one_json_with_everything(tmp_path, fake_checkpoint):
     assert names == {"a.png", *(f"a_lambda{value:g}_K{k}.png" for value in LAMBDAS for k in (0, 2))}
     assert [path.name for path in sorted((tmp_path / "out").iterdir())] == ["evaluation.json", "samples"]
     assert result.points[0].codec == "dhp K=0"
+
+
+def test_files_are_those_of_the_effort():
+    model, pictures = woken(passes=2), [("a.png", photo())]
+    rows = {
+        effort: evaluate(model, pictures, lambda_rates=(1e-3,), steps=(0,), effort=effort, codecs=())
+        for effort in (0, 2)
+    }
+    for effort, found in rows.items():
+        expected = dhp_file.encode(model, photo(), lambda_rate=1e-3, effort=effort)
+        assert found.measurements[0].n_bytes == len(expected) and found.about["effort"] == effort
+    assert rows[0].measurements[0].n_bytes != rows[2].measurements[0].n_bytes
+    with pytest.raises(ValueError, match="effort 1 optimises y, and this model sends z alone"):
+        evaluate(untrained(transmit="z"), pictures, effort=1, codecs=())
 
 
 def test_run_names_a_missing_codec_before_it_measures(tmp_path, fake_checkpoint, monkeypatch):

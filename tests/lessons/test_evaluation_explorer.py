@@ -20,7 +20,7 @@ from dhp_lab.lessons.evaluation.explorer import explore as explore_evaluation
 from dhp_lab.metrics.pixels import psnr
 
 SIDE = 64
-START = {"photo": "coffee", "lambda_rate": 5e-3, "steps": 4, "gamma": 0.0, "seed": 0}
+START = {"photo": "coffee", "lambda_rate": 5e-3, "effort": 0, "steps": 4, "gamma": 0.0, "seed": 0}
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,8 @@ def test_the_picture_is_pure(photos):
 
 
 @pytest.mark.parametrize(
-    "change", [{"photo": "rocket"}, {"lambda_rate": 1e-3}, {"steps": 1}, {"gamma": 0.5}, {"seed": 1}]
+    "change",
+    [{"photo": "rocket"}, {"lambda_rate": 1e-3}, {"effort": 2}, {"steps": 1}, {"gamma": 0.5}, {"seed": 1}],
 )
 def test_every_control_changes_picture_and_text(photos, change):
     before, after = photos.render(**START), photos.render(**START | change)

@@ -19,6 +19,7 @@ def explore(model: DiffusionHyperprior, *, side: int = 288) -> Explorer:
         [
             Dropdown("photo", "photo", PHOTOS, "coffee"),
             lambda_slider(5e-3),
+            Slider("effort", "effort", 0, 6, 1, 0, unit="of the encoder: seconds for bits"),
             Slider("steps", "steps K", 0, 16, 1, 4, unit="0: no diffusion, 1: best PSNR, more: texture"),
             Slider("gamma", "γ", 0.0, 1.0, 0.1, 0.0, unit="0: the sample, 1: the posterior mean"),
             Slider("seed", "seed", 0, 99, 1, 0, unit="of the noise"),

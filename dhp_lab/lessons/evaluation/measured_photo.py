@@ -76,19 +76,22 @@ class MeasuredPhoto:
         self.decode = lru_cache(maxsize=KEPT)(self._decode)
         self.curves = lru_cache(maxsize=len(PHOTOS))(self._curves)
 
-    def render(self, *, photo: str, lambda_rate: float, steps: int, gamma: float, seed: int) -> Rendered:
+    def render(
+        self, *, photo: str, lambda_rate: float, effort: int = 0, steps: int, gamma: float, seed: int
+    ) -> Rendered:
         """Original, ours and a JPEG of at most as many bytes; the curves with both places; both errors.
 
         Args:
             photo: a name of ``PHOTOS``.
             lambda_rate: 1e-6 .. 1e-1.
+            effort: of our encoder, 0 .. 9; the curves are those of effort 0.
             steps: K, 0 .. 1000.
             gamma: 0 .. 1.
             seed: of the noise.
         """
         x, _ = self.files.photo(photo)
-        data, jpeg, _ = self.files.encode(photo, lambda_rate)
-        ours = self.decode(photo, lambda_rate, steps, gamma, seed)
+        data, jpeg, seconds = self.files.encode(photo, lambda_rate, effort)
+        ours = self.decode(photo, lambda_rate, effort, steps, gamma, seed)
         theirs = JPEG.decode(jpeg)
         drawn = "" if steps < 2 else f", γ = {gamma:g}, seed {seed}"
         rows = [_row(f"ours, K = {steps}{drawn}", data, ours, x), _row("JPEG", jpeg, theirs, x)]
@@ -96,7 +99,10 @@ class MeasuredPhoto:
         notes = [NO_JPEG] if len(jpeg) > len(data) else []
         if steps < 2:
             notes.append("γ and the seed count from K = 2 on")
-        text = f"<p>λ = {lambda_rate:g}</p>{table}" + "".join(f"<p>{note}</p>" for note in notes)
+        spent = f"λ = {lambda_rate:g}"
+        if effort:
+            spent += f", effort {effort}: our file took {seconds:.1f} s"
+        text = f"<p>{spent}</p>{table}" + "".join(f"<p>{note}</p>" for note in notes)
         panels = {
             "original": to_pixels(x),
             f"ours, {len(data)} bytes": to_pixels(ours),
@@ -114,8 +120,10 @@ class MeasuredPhoto:
         )
         return Rendered(picture_bytes(figure, compress_level=1), alt, text)
 
-    def _decode(self, photo: str, lambda_rate: float, steps: int, gamma: float, seed: int) -> Tensor:
-        data, _, _ = self.files.encode(photo, lambda_rate)
+    def _decode(
+        self, photo: str, lambda_rate: float, effort: int, steps: int, gamma: float, seed: int
+    ) -> Tensor:
+        data, _, _ = self.files.encode(photo, lambda_rate, effort)
         return dhp_file.decode(self.model, data, steps=steps, gamma=gamma, seed=seed).float().cpu()
 
     def _curves(self, photo: str) -> dict[str, Curve]:
