@@ -41,7 +41,7 @@ def test_ctrl_c_writes_the_best_file_so_far(checkpoint, picture, tmp_path, monke
     result = dhp("compress", picture, tmp_path / "a.dhp", "--model_path", checkpoint, "--effort", 9)
     assert result.exit_code == 0 and os.listdir(tmp_path) == ["a.dhp"]
     assert dhp("info", tmp_path / "a.dhp", "--model_path", checkpoint).exit_code == 0
-    assert "5/320" in result.stderr and "stopped at iteration 5 of 320" in result.stdout
+    assert "5/200" in result.stderr and "stopped at iteration 5 of 200" in result.stdout
 
 
 @pytest.mark.parametrize("value", [-1, 10])
