@@ -158,8 +158,6 @@ def evaluate(
         ValueError: no pictures, nothing to measure them with, an unknown codec, or an effort that the model
             cannot spend.
     """
-    if model is not None and effort:
-        check_effort(effort, sends_y=model.sends_y)
     chosen, notes = choose(codecs)
     if not (chosen if model is None else steps and lambda_rates):
         reasons = [
@@ -167,6 +165,7 @@ def evaluate(
             *notes,
         ]
         raise ValueError("; ".join(reasons))
+    check_effort(effort, sends_y=model is None or model.sends_y)
     code = partial(measure_batch, model, steps=steps, gamma=gamma, seed=seed)
     ours: list[Measurement] = []
     classical: list[Measurement] = []
