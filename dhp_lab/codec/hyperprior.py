@@ -184,14 +184,14 @@ class Hyperprior(CompressionModel):
         log2_delta = y.new_tensor(fixed)
         z_symbols = torch.round(z - self.medians().float())
         first = self.predict(z_symbols, codes, y.shape[-2:])
-        steps = in_steps(y, log2_delta)
+        delta = log2_delta.exp2().view(-1, 1, 1)
         mean, log2_scale, symbols = (
             torch.empty_like(t, memory_format=torch.channels_last) for t in (y, y, y)
         )
         seen = self.context.nothing_seen(first)
         for group in self.context.groups(first):
             gaussian, shift = self.context.predict(group, first, seen, log2_delta, exact=True)
-            coded = quantise(group.gather(steps) - gaussian.mean, gaussian.log2_scale)
+            coded = quantise(group.gather(y) / delta - gaussian.mean, gaussian.log2_scale)
             self.context.observe(group, first, seen, coded, shift)
             group.scatter_all((mean, log2_scale, symbols), (*gaussian, coded))
         return self._latents(y, z, z_symbols, symbols, first, Gaussian(mean, log2_scale), log2_delta)
@@ -238,7 +238,6 @@ class Hyperprior(CompressionModel):
             first=first,
             mean=coded_with.mean,
             log2_scale=coded_with.log2_scale,
-            residual=in_steps(y, log2_delta) - coded_with.mean,
             log2_delta=log2_delta,
             std=self.log2_spread.exp2(),
             z_likelihood=self.entropy_bottleneck(z)[1],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -16,8 +17,7 @@ class Latents:
 
     Attributes:
         first: mean and log2(scale) that h_s predicts. mean, log2_scale: those that latents are coded with.
-        residual: y/Delta - mean. symbols, z_symbols: whole numbers (with a straight-through gradient in
-            training).
+        symbols, z_symbols: whole numbers (with a straight-through gradient in training).
         std: (M,) the channels' spread in latent units. z_likelihood: of z's symbols.
     """
 
@@ -28,7 +28,6 @@ class Latents:
     first: Gaussian
     mean: Tensor
     log2_scale: Tensor
-    residual: Tensor
     log2_delta: Tensor
     std: Tensor
     z_likelihood: Tensor
@@ -37,6 +36,11 @@ class Latents:
     def steps(self) -> Tensor:
         """y/Delta: the latents in quantiser steps."""
         return in_steps(self.y, self.log2_delta)
+
+    @cached_property
+    def residual(self) -> Tensor:
+        """y/Delta - mean, as y."""
+        return self.steps - self.mean
 
     @property
     def scale(self) -> Tensor:

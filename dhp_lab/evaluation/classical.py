@@ -124,7 +124,7 @@ AVIF = PillowCodec(
     "AVIF 4:4:4",
     "AVIF",
     "avif",
-    (4, 12, 24, 36, 48, 60, 72, 82),
+    (4, 14, 26, 38, 50, 62, 74, 87),
     lambda quality: {
         "quality": quality,
         "subsampling": "4:4:4",

@@ -28,6 +28,10 @@ Measured on three photos, by PSNR:
 libjxl works for the eye, in a space of its own: it is weak by PSNR, and efforts above 7 change nothing there.
 This libvvenc has 4:2:0 only, and what chroma at half the resolution loses, no QP brings back: saturated
 photos end at 38 to 44 dB. A chroma sample there stands for four pixels, which is why finer chroma pays.
+
+On Kodak's 24 photos HEVC needs 3.3 % fewer bits here than the published curve of BPG, an 8-bit x265 in 4:4:4
+(`python benchmarks/classical_codecs.py kodak --codecs hevc`); on three of them VVC needs 17.4 % fewer than HEVC,
+where the published VTM needs 18.0 % fewer than BPG.
 """
 
 from __future__ import annotations
