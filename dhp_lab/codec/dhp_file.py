@@ -4,7 +4,7 @@
     x_hat = dhp_file.decode(model, data, steps=1)
 
 ``encode_within`` makes the largest file within a number of bytes; ``encode_batch`` and ``decode_batch`` code
-pictures of one size at once. ``effort`` above 0 spends the encoder's time on a smaller file (``codec.effort``).
+pictures of one size at once. ``effort`` above 0 spends the encoder's time on fewer bits (``codec.effort``).
 ``codec.bits.bitstream`` is the container's format; ``DiffusionHyperprior.compress`` and ``decompress`` code
 the streams inside it.
 """

@@ -40,6 +40,8 @@ from dhp_lab.codec.parts import CodecParts
 from dhp_lab.core.compressai_imports import CompressionModel, EntropyBottleneck, GaussianConditional
 from dhp_lab.core.tensors import crop_to, pad_to_multiple
 
+EXACT_TILE = 64  # largest side, in latents, of what h_s is evaluated on at once: float64 takes much memory
+
 
 class Hyperprior(CompressionModel):
     """Transforms, gain curve, entropy models: everything but the diffusion. See ``DiffusionHyperprior``.
@@ -140,7 +142,7 @@ class Hyperprior(CompressionModel):
             predicted = [log2_scale_in_steps(one, self.log2_spread, delta) for one, delta in pairs]
             return torch.cat([mean, torch.cat(predicted).float()], 1)
 
-        return Gaussian(*tiled(part, *size, 1, self.tile).chunk(2, 1))
+        return Gaussian(*tiled(part, *size, 1, min(self.tile, EXACT_TILE)).chunk(2, 1))
 
     def predict_in_floats(self, z_symbols: Tensor, log2_delta: Tensor, size: tuple[int, int]) -> Gaussian:
         """``predict`` with gradients, and equal to it but for rounding; log2_delta: (B,)."""
