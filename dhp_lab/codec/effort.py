@@ -73,7 +73,7 @@ def compress(
     Arguments and errors as for ``optimise_latents``, with the model in any mode.
     """
     if not check_effort(effort, sends_y=model.sends_y):
-        return model.compress(x, lambda_rate)
+        return model.compress(x, lambda_rate=lambda_rate)
     was_training, code = model.training, lambda_code(lambda_rate)
     model.eval()
     try:

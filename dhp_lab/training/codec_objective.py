@@ -25,6 +25,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dhp_lab.codec.bits.scales import is_coded
@@ -46,6 +47,7 @@ PLAIN_SHARE, CLEAN_SHARE = 0.15, 0.05  # joint stage: pictures decoded with K = 
 ALONE_SHARE = 0.3  # codec stage, z alone: pictures decoded from y itself, which no bits tie to the picture
 SCALE_WEIGHT = 0.05  # of the losses on latents that are not coded
 LEAST_LOG2_SCALE = -6  # the least scale, in steps, that is learnt of latents that are not coded
+FAR = 8.0  # scales beyond which such a latent counts linearly
 LEAST_SIGMA = 0.05  # steps: the lowest noise level of latents of which z alone is decoded
 LATENT_WEIGHT = 0.05  # of the denoiser's loss in the latents
 
@@ -242,12 +244,16 @@ class CodecObjective(nn.Module):
         return -self.model.gaussian_conditional.likelihood_lower_bound(likelihood).log2().mean()
 
     def unsent_scale_loss(self, latents: Latents) -> Tensor:
-        """The Gaussian log-likelihood of latents that the coder leaves out: the file's bits teach nothing of
-        them.
+        """The log-likelihood of latents that the coder leaves out: the file's bits teach nothing of them.
+
+        Gaussian up to FAR scales, and of a Laplacian's tails beyond (Huber 1964): in drawn pictures some
+        latents lie hundreds of scales away, and their squares would outweigh all else.
         """
         residual = self.model.normalised_residual(latents.residual, latents.log2_scale).detach()
         log2_scale = latents.log2_scale.clamp(min=LEAST_LOG2_SCALE)
-        nats = 0.5 * (residual / log2_scale.exp2()).square() + math.log(2) * log2_scale
+        distance = residual / log2_scale.exp2()
+        nats = F.huber_loss(distance, torch.zeros_like(distance), reduction="none", delta=FAR)
+        nats = nats + math.log(2) * log2_scale
         return (nats * ~is_coded(latents.log2_scale)).mean()
 
     # what the trainer needs

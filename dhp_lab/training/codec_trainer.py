@@ -49,6 +49,7 @@ LOG_EVERY = 4  # reports between lines in training.log
 UPDATE_EVERY = 500  # steps between updates of z's medians, which follow its moving prior
 WARMUP = 200  # steps, at the start of each stage
 LR_FLOOR = 0.01  # of the peak, at the end of each stage
+MOST_LEFT_OUT = 10  # updates in a row that may be left out
 RANK_STRIDE = 7919  # between the seeds of processes
 SHOWN = 4  # pictures of a sample sheet
 
@@ -123,6 +124,7 @@ class Trainer:
         self.objective = objective(self.model, config.lambda_rate, seed=seed)
         self.ema = EMA(self.model, config.ema_decay)
         self.step, self.best, self.stage, self.optimizer = 0, math.inf, "", None
+        self.left_out = 0  # updates in a row, because their gradient was not finite
         if config.resume:
             self._resume()
 
@@ -179,9 +181,24 @@ class Trainer:
         self.optimizer.zero_grad()
         self.accelerator.backward(losses["objective"])
         norm = self.accelerator.clip_grad_norm_(self.wrapped.parameters(), self.config.clip)
-        self.optimizer.step()
-        self.ema.update(self.model)
+        if self._is_usable(norm):
+            self.optimizer.step()
+            self.ema.update(self.model)
         return {"gradient norm": norm.detach(), **{name: value.detach() for name, value in losses.items()}}
+
+    def _is_usable(self, norm: Tensor) -> bool:
+        """Whether the gradient is finite; one that is not costs an update, a row of them the run."""
+        if bool(torch.isfinite(norm)):
+            self.left_out = 0
+            return True
+        self.left_out += 1
+        log.warning("step %d: the gradient is not finite, its update is left out", self.step)
+        if self.left_out >= MOST_LEFT_OUT:
+            raise TrainingError(
+                f"the gradient was not finite in the {MOST_LEFT_OUT} steps up to {self.step}; the last good "
+                f"state is in {self.out}. Resume with a smaller --lr (now {self.config.lr:g})"
+            )
+        return False
 
     def _check_finite(self, objective: Tensor) -> None:
         if not bool(torch.isfinite(objective)):

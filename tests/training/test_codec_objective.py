@@ -13,6 +13,7 @@ from scipy.stats import norm
 from dhp_lab.codec.bits.scales import scale_indexes
 from dhp_lab.training import codec_objective as objective
 from dhp_lab.training.codec_objective import (
+    FAR,
     LAMBDA_OFTEN,
     LEAST_LOG2_SCALE,
     REFERENCE,
@@ -132,19 +133,31 @@ def test_silent_latents_teach_their_scale():
         latents.residual.detach()[uncoded],
         log2_scale.detach()[uncoded].clamp(min=LEAST_LOG2_SCALE).exp2(),
     )
+    distance = (residual / scale).abs()
     nats = -norm.logpdf(residual, scale=scale) - 0.5 * math.log(2 * math.pi)
+    nats = torch.where(distance < FAR, torch.as_tensor(nats), FAR * (distance - FAR / 2) + scale.log())
     assert loss.item() == pytest.approx(nats.sum() / uncoded.numel(), rel=1e-4)
     (gradient,) = torch.autograd.grad(loss, log2_scale)
     learnt = uncoded & (log2_scale > LEAST_LOG2_SCALE)
-    expected = (
-        math.log(2)
-        * (1 - (latents.residual.detach() / log2_scale.detach().exp2()).square())
-        / uncoded.numel()
-    )
+    expected_distance = (latents.residual.detach() / log2_scale.detach().exp2()).abs()
+    expected = math.log(2) * (1 - expected_distance * expected_distance.clamp(max=FAR)) / uncoded.numel()
     assert (
         torch.allclose(gradient[learnt], expected[learnt], rtol=1e-3, atol=1e-7)
         and not gradient[~learnt].any()
     )
+
+
+def test_a_silent_latent_far_away_counts_linearly():
+    model = woken().train()
+    latents = model.training_latents(picture(64, 64), torch.full((1,), 3e-2))
+    log2_scale = torch.full_like(latents.log2_scale, -4.0)
+
+    def loss(scales):
+        far = replace(latents, log2_scale=log2_scale, mean=latents.steps - scales * 2.0**-4)
+        return CodecObjective(model, None).unsent_scale_loss(far).item()
+
+    assert loss(8.0) == pytest.approx(32 - 4 * math.log(2), rel=1e-3)
+    assert loss(108.0) - loss(58.0) == pytest.approx(50 * 8, rel=1e-3)
 
 
 def test_the_denoisers_loss_is_the_error_of_k_of_one_over_that_of_k_of_zero():

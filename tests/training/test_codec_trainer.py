@@ -172,6 +172,31 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_state(ph
     DiffusionHyperprior.from_pretrained(tmp_path / "best_checkpoint")
 
 
+@pytest.mark.parametrize("bad", [{2}, set(range(2, 99))])
+def test_a_gradient_that_is_not_finite_costs_one_update_and_a_row_of_them_the_run(
+    photos, tmp_path, monkeypatch, caplog, bad
+):
+    """The square root of 0 is finite, and its slope is not."""
+    run = Trainer(config(photos, tmp_path, epochs=20))
+    healthy, weight = run.objective.forward, run.model.g_a.entry.weight
+
+    def forward(x, stage):
+        out = healthy(x, stage)
+        if run.step in bad:
+            out["objective"] = out["objective"] + (0 * weight.sum()).sqrt()
+        return out
+
+    monkeypatch.setattr(run.objective, "forward", forward)
+    if len(bad) > 1:
+        with pytest.raises(TrainingError, match="not finite in the 10 steps up to 11; .* smaller --lr"):
+            run.run()
+    else:
+        run.run()
+        assert run.ema.steps == run.total - 1
+    assert "step 2: the gradient is not finite, its update is left out" in caplog.text
+    assert all(bool(torch.isfinite(p).all()) for p in run.model.parameters())
+
+
 FULL_DISK = """
 import resource, sys
 from dhp_lab.training.codec_trainer import Trainer
