@@ -136,7 +136,7 @@ def test_silent_latents_teach_their_scale():
     distance = (residual / scale).abs()
     nats = -norm.logpdf(residual, scale=scale) - 0.5 * math.log(2 * math.pi)
     nats = torch.where(distance < FAR, torch.as_tensor(nats), FAR * (distance - FAR / 2) + scale.log())
-    assert loss.item() == pytest.approx(nats.sum() / uncoded.numel(), rel=1e-4)
+    assert loss.item() == pytest.approx(float(nats.sum()) / uncoded.numel(), rel=1e-4)
     (gradient,) = torch.autograd.grad(loss, log2_scale)
     learnt = uncoded & (log2_scale > LEAST_LOG2_SCALE)
     expected_distance = (latents.residual.detach() / log2_scale.detach().exp2()).abs()
