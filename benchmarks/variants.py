@@ -129,7 +129,9 @@ def curve(row: dict, k: int) -> Curve:
 
 
 def gain_cell(anchor: Curve, test: Curve) -> str:
-    """Return a BD-rate as a cell."""
+    """Return a BD-rate as a cell; "-" where one of the two was not measured."""
+    if not (anchor[0] and test[0]):
+        return "-"
     return percent_cell(asdict(bd_rate(anchor, test)))
 
 

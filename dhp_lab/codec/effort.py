@@ -29,7 +29,7 @@ from dhp_lab.codec.networks.tiling import tiled
 from dhp_lab.core.memory import OutOfMemory, is_out_of_memory
 from dhp_lab.core.tensors import crop_to
 
-ITERATIONS = (0, 2, 4, 6, 10, 16, 25, 50, 100, 200)  # of each effort
+ITERATIONS = (0, 3, 4, 6, 10, 16, 25, 50, 100, 200)  # of each effort
 WINDOW = 48  # largest side of what is optimised at once, in latents
 
 

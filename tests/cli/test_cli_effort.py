@@ -17,7 +17,7 @@ def test_the_file_is_the_librarys_and_the_bar_shows_seconds_and_bits(checkpoint,
     result = dhp("compress", picture, tmp_path / "a.dhp", "--model_path", checkpoint, "--effort", 1)
     model, x = DiffusionHyperprior.from_pretrained(checkpoint), load_image(picture)[0]
     assert (tmp_path / "a.dhp").read_bytes() == dhp_file.encode(model, x, effort=1)
-    assert "effort 1: 100%" in result.stderr and "2/2" in result.stderr
+    assert "effort 1: 100%" in result.stderr and "3/3" in result.stderr
     assert "s left" in result.stderr and "of the bits saved at equal quality" in result.stderr
     assert result.stdout.count("\n") == 1
 
