@@ -107,8 +107,17 @@ def optimise_latents(
     if not effort:
         return plain
     try:
-        better = _optimised(model, x, lambda_rate, plain, ITERATIONS[effort], report)
-        return min((plain, better), key=lambda latents: file_cost(model, x, latents, lambda_rate))
+        least = file_cost(model, x, plain, lambda_rate)
+        y, z, curvature = _optimise(model, x, lambda_rate, plain, ITERATIONS[effort], report)
+        del plain  # a large picture's latents take a gigabyte
+
+        def quantise(residual: Tensor, log2_scale: Tensor) -> Tensor:
+            return choose_symbols(model, residual, log2_scale, curvature)
+
+        better = model.code_latents(y, z, [code], quantise)
+        if file_cost(model, x, better, lambda_rate) < least:
+            return better
+        return model.encode(x, [code])
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -127,15 +136,15 @@ def file_cost(model: DiffusionHyperprior, x: Tensor, latents: Latents, lambda_ra
     return squared_error(x_hat, x).item() / lambda_rate + bits
 
 
-def _optimised(
+def _optimise(
     model: DiffusionHyperprior,
     x: Tensor,
     lambda_rate: float,
     plain: Latents,
     iterations: int,
     report: Report | None,
-) -> Latents:
-    """The same picture's latents after the optimisation, window by window."""
+) -> tuple[Tensor, Tensor, float]:
+    """y and z after the optimisation, window by window, and the curvature."""
     curvature = measure_curvature(model, plain, x.shape[-2:], lambda_rate)
     side = min(WINDOW, model.tile)
     rows, cols = plain.y.shape[-2:]
@@ -150,12 +159,7 @@ def _optimised(
     target, spread = tiled(part, rows, cols, 1, side).split([model.M, model.N], 1)
     y = target * plain.log2_delta.exp2().view(-1, 1, 1, 1)
     z = spread[..., ::HYPER, ::HYPER].contiguous(memory_format=torch.channels_last)
-    code = lambda_code(lambda_rate)
-
-    def quantise(residual: Tensor, log2_scale: Tensor) -> Tensor:
-        return choose_symbols(model, residual, log2_scale, curvature)
-
-    return model.code_latents(y, z, [code], quantise)
+    return y, z, curvature
 
 
 def _count_windows(model: DiffusionHyperprior, rows: int, cols: int, side: int) -> int:

@@ -130,13 +130,14 @@ class Window:
         self.x = x[..., top : block * rows.stop, left : block * cols.stop]
         self.log2_delta = plain.log2_delta
         self.delta = plain.log2_delta.exp2().view(-1, 1, 1, 1)
-        self.target = plain.steps[..., rows, cols].contiguous(memory_format=torch.channels_last)
+        target = plain.y[..., rows, cols] / self.delta
+        self.target = target.contiguous(memory_format=torch.channels_last)
         of_z = [slice(side.start // HYPER, -(-side.stop // HYPER)) for side in (rows, cols)]
         z = plain.z[..., of_z[0], of_z[1]]
         self.z = z.clone().requires_grad_()
-        y_bits = -model.likelihoods(plain)["y"][..., rows, cols].log2().sum()
+        y_bits = self._bits_of_y(plain.symbols[..., rows, cols], plain.log2_scale[..., rows, cols])
         self.plain_bits = (y_bits + self._bits_of_z(torch.round(z - model.medians().float()))).item()
-        y_hat = (plain.symbols + plain.mean)[..., rows, cols] * self.delta
+        y_hat = (plain.symbols[..., rows, cols] + plain.mean[..., rows, cols]) * self.delta
         x_hat = model.synthesise(y_hat, plain.log2_delta, self.x.shape[-2:])
         self.plain_cost = squared_error(x_hat, self.x).item() / lambda_rate + self.plain_bits
 
