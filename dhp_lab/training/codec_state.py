@@ -1,8 +1,12 @@
-"""The exact state of a training run in one file: weights, average, optimiser, random state, step."""
+"""The exact state of a training run in one file: weights, average, optimiser, random state, step.
+
+And its log.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,3 +103,34 @@ def restore_random_states(states: Mapping[str, Tensor], objective: torch.Generat
     for i in range(torch.cuda.device_count()):
         if f"cuda{i}" in states:
             torch.cuda.set_rng_state(states[f"cuda{i}"], i)
+
+
+def in_memory_order(
+    moments: Mapping[int, Mapping[str, Tensor]], optimizer: torch.optim.Optimizer
+) -> dict[int, dict[str, Tensor]]:
+    """The optimiser's moments in the memory order of their parameters, as the fused one assumes.
+
+    Args:
+        moments: ``TrainingState.optimizer``. optimizer: of the same parameters in the same order.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    ordered: dict[int, dict[str, Tensor]] = {}
+    for number, tensors in moments.items():
+        like = parameters[number]
+        ordered[number] = {
+            name: torch.empty_like(like).copy_(value) if value.shape == like.shape else value
+            for name, value in tensors.items()
+        }
+    return ordered
+
+
+def log_to_file(folder: Path) -> None:
+    """Let the package's log go on in folder/training.log, and in no earlier run's file."""
+    root = logging.getLogger("dhp_lab")
+    root.setLevel(logging.INFO)
+    for old in [handler for handler in root.handlers if isinstance(handler, logging.FileHandler)]:
+        root.removeHandler(old)
+        old.close()
+    handler = logging.FileHandler(folder / "training.log")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    root.addHandler(handler)

@@ -39,7 +39,13 @@ from dhp_lab.data.crops import PhotoCrops, prefetching
 from dhp_lab.data.images import list_images, save_image
 from dhp_lab.training.codec_config import TrainingConfig, TrainingError
 from dhp_lab.training.codec_objective import STAGES, CodecObjective
-from dhp_lab.training.codec_state import TrainingState, random_states, restore_random_states
+from dhp_lab.training.codec_state import (
+    TrainingState,
+    in_memory_order,
+    log_to_file,
+    random_states,
+    restore_random_states,
+)
 from dhp_lab.training.optimisation import EMA, lr_factor
 
 log = logging.getLogger(__name__)
@@ -110,7 +116,7 @@ class Trainer:
         (self.out / "samples").mkdir(parents=True, exist_ok=True)
         self.accelerator = Accelerator(cpu=choose_device(config.device).type == "cpu")
         if self.accelerator.is_main_process:
-            self._log_to_file()
+            log_to_file(self.out)
         self.crops, self.val = self._photos()
         if crops is not None:
             self.crops = crops
@@ -323,30 +329,7 @@ class Trainer:
         self.step, self.best, self.ema.steps = state.step, state.best, state.average_steps
         if self.step < self.total:
             self.enter_stage(state.stage)
-            self.optimizer.load_state_dict(
-                self.optimizer.state_dict() | {"state": self._in_memory_order(state)}
-            )
+            moments = in_memory_order(state.optimizer, self.optimizer)
+            self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
         restore_random_states(state.random, self.objective.generator)
         log.info("resumed at step %d", self.step)
-
-    def _in_memory_order(self, state: TrainingState) -> dict[int, dict[str, Tensor]]:
-        """The optimiser's moments in the memory order of their parameters, as the fused one assumes."""
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        ordered: dict[int, dict[str, Tensor]] = {}
-        for number, tensors in state.optimizer.items():
-            like = parameters[number]
-            ordered[number] = {
-                name: torch.empty_like(like).copy_(value) if value.shape == like.shape else value
-                for name, value in tensors.items()
-            }
-        return ordered
-
-    def _log_to_file(self) -> None:
-        root = logging.getLogger("dhp_lab")
-        root.setLevel(logging.INFO)
-        for old in [handler for handler in root.handlers if isinstance(handler, logging.FileHandler)]:
-            root.removeHandler(old)
-            old.close()
-        handler = logging.FileHandler(self.out / "training.log")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        root.addHandler(handler)
