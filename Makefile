@@ -14,7 +14,7 @@ PYTHON ?= python3.11 python3.12 python3
 JOBS   ?= 2
 TESTS  ?= tests
 LESSONS := $(wildcard notebooks/*.ipynb)
-BENCHES ?= start_up codec_speed tiling_seams explorer_latency training_speed denoiser_worth digit_samplers \
+BENCHES ?= start_up codec_speed tiling_seams explorer_latency effort training_speed denoiser_worth digit_samplers \
            caption_accuracy latent_cost block_removal scenes_codec realism z_only
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)

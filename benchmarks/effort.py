@@ -1,6 +1,6 @@
 """What an effort is worth: the encoder's seconds for a picture against the bits that it saves.
 
-    python benchmarks/effort.py [--pictures FOLDER] [--efforts 0,3,6,9] [--crop 0] [--model_path DIR]
+    python benchmarks/effort.py [--pictures FOLDER] [--efforts 0,1,2,3,6,9] [--crop 256] [--model_path DIR]
                                 [--lambdas 1e-2,3e-3,1e-3,3e-4] [--steps 0,1] [--threads 0]
                                 [--output data/results/effort.json]
 
@@ -107,8 +107,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser = new_parser(__doc__, "effort")
     parser.add_argument("--model_path", type=Path, help="a checkpoint's folder; the shipped one if not given")
     parser.add_argument("--pictures", type=Path, help="a folder; the packages' photos if not given")
-    parser.add_argument("--efforts", type=listed(int), default=(0, 3, 6, 9))
-    parser.add_argument("--crop", type=int, default=0, help="side of the middle that is taken; 0: all of it")
+    parser.add_argument("--efforts", type=listed(int), default=(0, 1, 2, 3, 6, 9))
+    parser.add_argument(
+        "--crop", type=int, default=256, help="side of the middle that is taken; 0: all of it"
+    )
     parser.add_argument("--lambdas", type=listed(float), default=(1e-2, 3e-3, 1e-3, 3e-4))
     parser.add_argument("--steps", type=listed(int), default=(0, 1), help="K, several")
     add_machine_options(parser, device=False)
