@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,6 +82,25 @@ def _below(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
     """The tensors of one part, under the names they have in it."""
     prefix = f"{part}."
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def in_memory_order(
+    optimizer: Mapping[int, Mapping[str, Tensor]], parameters: Sequence[Tensor]
+) -> dict[int, dict[str, Tensor]]:
+    """The optimiser's moments in the memory order of their parameters, as the fused one assumes.
+
+    Args:
+        optimizer: its tensors by parameter number and name.
+        parameters: all of them, in the order of their numbers.
+    """
+    ordered: dict[int, dict[str, Tensor]] = {}
+    for number, tensors in optimizer.items():
+        like = parameters[number]
+        ordered[number] = {
+            name: torch.empty_like(like).copy_(value) if value.shape == like.shape else value
+            for name, value in tensors.items()
+        }
+    return ordered
 
 
 def random_states(objective: torch.Generator) -> dict[str, Tensor]:

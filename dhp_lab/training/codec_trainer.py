@@ -18,6 +18,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -39,7 +40,12 @@ from dhp_lab.data.crops import PhotoCrops, prefetching
 from dhp_lab.data.images import list_images, save_image
 from dhp_lab.training.codec_config import TrainingConfig, TrainingError
 from dhp_lab.training.codec_objective import STAGES, CodecObjective
-from dhp_lab.training.codec_state import TrainingState, random_states, restore_random_states
+from dhp_lab.training.codec_state import (
+    TrainingState,
+    in_memory_order,
+    random_states,
+    restore_random_states,
+)
 from dhp_lab.training.optimisation import EMA, lr_factor
 
 log = logging.getLogger(__name__)
@@ -297,9 +303,10 @@ class Trainer:
 
     def _photos(self) -> tuple[PhotoCrops, Tensor]:
         config = self.config
-        crops = PhotoCrops(list_images(config.data_path), config.image_size, config.seed)
+        photos_of = partial(list_images, output_dir=self.out, log=log.warning)
+        crops = PhotoCrops(photos_of(config.data_path), config.image_size, config.seed)
         if config.val_data_path:
-            validation = PhotoCrops(list_images(config.val_data_path), config.image_size, seed=0)
+            validation = PhotoCrops(photos_of(config.val_data_path), config.image_size, seed=0)
         else:
             validation = split_validation(crops)
         log.info("%d photos to train on, %d to validate", len(crops), len(validation))
@@ -323,23 +330,11 @@ class Trainer:
         self.step, self.best, self.ema.steps = state.step, state.best, state.average_steps
         if self.step < self.total:
             self.enter_stage(state.stage)
-            self.optimizer.load_state_dict(
-                self.optimizer.state_dict() | {"state": self._in_memory_order(state)}
-            )
+            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+            moments = in_memory_order(state.optimizer, parameters)
+            self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
         restore_random_states(state.random, self.objective.generator)
         log.info("resumed at step %d", self.step)
-
-    def _in_memory_order(self, state: TrainingState) -> dict[int, dict[str, Tensor]]:
-        """The optimiser's moments in the memory order of their parameters, as the fused one assumes."""
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        ordered: dict[int, dict[str, Tensor]] = {}
-        for number, tensors in state.optimizer.items():
-            like = parameters[number]
-            ordered[number] = {
-                name: torch.empty_like(like).copy_(value) if value.shape == like.shape else value
-                for name, value in tensors.items()
-            }
-        return ordered
 
     def _log_to_file(self) -> None:
         root = logging.getLogger("dhp_lab")
@@ -347,6 +342,6 @@ class Trainer:
         for old in [handler for handler in root.handlers if isinstance(handler, logging.FileHandler)]:
             root.removeHandler(old)
             old.close()
-        handler = logging.FileHandler(self.out / "training.log")
+        handler = logging.FileHandler(self.out / "training.log", encoding="utf-8", errors="backslashreplace")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         root.addHandler(handler)
