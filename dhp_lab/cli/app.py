@@ -5,6 +5,7 @@ An expected error (a damaged file, a full disk, a bad option) ends in one line o
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -18,6 +19,7 @@ class _Commands(TyperGroup):
 
     def invoke(self, ctx):
         keep_freed_memory()
+        _print_any_name()
         try:
             return super().invoke(ctx)
         except BrokenPipeError:  # `dhp info x.dhp | head -1`: typer ends quietly
@@ -28,6 +30,16 @@ class _Commands(TyperGroup):
                 raise
             typer.echo(f"dhp: {' '.join(message.split())}", err=True)
             raise typer.Exit(1) from None
+
+
+def _print_any_name() -> None:
+    r"""Let the terminal show every file name: a byte that it cannot show becomes \udce9 or the like.
+
+    By default Python refuses to print such a name, and a command would fail after its work is done.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if getattr(stream, "errors", None) == "strict" and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _expected(error: Exception) -> str | None:

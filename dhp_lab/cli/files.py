@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from dhp_lab.codec.model import DiffusionHyperprior
 
 MAX_MEGAPIXELS = 100.0  # the largest picture that `decompress` makes without an option
+MAX_SOURCE_MEGAPIXELS = 250.0  # that `compress` reads: phones write pictures of 200
 
 
 @app.command()
@@ -35,6 +36,9 @@ def compress(
         int,
         typer.Option("--effort", help="0 .. 9: time spent on a smaller file; Ctrl-C takes the best so far."),
     ] = 0,
+    max_megapixels: Annotated[
+        float, typer.Option("--max_megapixels", help="Refuse larger pictures.")
+    ] = MAX_SOURCE_MEGAPIXELS,
     model_path: ModelPath = None,
     device: Device = None,
     low_memory: LowMemory = False,
@@ -42,13 +46,14 @@ def compress(
 ) -> None:
     """Compress a picture to a .dhp file."""
     _check_within("effort", effort, 0, 9)
+    _check_within("max_megapixels", max_megapixels, 0, 1e6)
     _check_target(source, target, [".dhp"], force)
     from dhp_lab.codec.bits.lambdas import check_lambda
     from dhp_lab.core.files import write_atomic
     from dhp_lab.data.images import load_image
 
     check_lambda(lambda_rate)
-    x, notes = load_image(source)
+    x, notes = load_image(source, max_megapixels=max_megapixels)
     model = _load_model(model_path, device, low_memory)
     from dhp_lab.codec import dhp_file
 

@@ -62,11 +62,19 @@ def check_pictures(x: Tensor) -> None:
     """Pass pictures that a codec can take.
 
     Raises:
-        ValueError: another type or shape.
+        ValueError: another type or shape, or pixels that are no finite numbers.
     """
     if x.dtype != torch.float32 or x.ndim != 4 or len(x) == 0 or x.shape[1] != 3 or min(x.shape[-2:]) < 16:
         raise ValueError(
             f"pictures must be float32 of shape (B, 3, H, W) with H, W >= 16, got {tuple(x.shape)}, {x.dtype}"
+        )
+    wrong = ~torch.isfinite(x)
+    if bool(wrong.any()):
+        places = wrong.nonzero()
+        b, c, row, column = places[0].tolist()
+        raise ValueError(
+            f"pictures must hold finite numbers, {len(places)} of {x.numel()} are not: the first is "
+            f"{x[b, c, row, column].item()} in picture {b}, channel {c}, row {row}, column {column}"
         )
 
 

@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dhp_lab.data.images import ImageError, load_image, to_pixels, to_tensor
+from dhp_lab.data.images import load_image, to_pixels, to_tensor
+from dhp_lab.data.listing import JPEG_SUFFIXES, ImageError
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ class PhotoCrops:
 
     Raises:
         ImageError: no usable photo is left.
+        OSError: the disk's own trouble. OutOfMemory: the memory does not suffice.
     """
 
     def __init__(self, files: list[Path], size: int, seed: int) -> None:
@@ -47,16 +49,19 @@ class PhotoCrops:
         self.is_jpeg: list[bool] = []
         for path in files:
             try:
-                pixels = to_pixels(load_image(path)[0])
+                x, notes = load_image(path)
             except ImageError as error:
                 log.warning("skipped %s", error)
                 continue
+            for note in notes:
+                log.info("%s: %s", path, note)
+            pixels = to_pixels(x)
             height, width = pixels.shape[:2]
             if min(height, width) < size:
                 log.warning("skipped %s: %d x %d is smaller than the crop of %d", path, width, height, size)
                 continue
             self.photos.append(pixels)
-            self.is_jpeg.append(path.suffix.lower() in (".jpg", ".jpeg"))
+            self.is_jpeg.append(path.suffix.lower() in JPEG_SUFFIXES)
         if not self.photos:
             raise ImageError(f"none of the {len(files)} files is a photo of at least {size} x {size} pixels")
 

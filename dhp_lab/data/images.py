@@ -3,73 +3,104 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Iterator
+import struct
+import threading
+import warnings
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
 from dhp_lab.core.files import write_atomic
+from dhp_lab.core.memory import OutOfMemory, is_out_of_memory
+from dhp_lab.data import colour
+from dhp_lab.data.listing import SUFFIXES, ImageError, Log, list_images
+from dhp_lab.data.png_chunks import without_text
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".avif", ".jp2"}
+__all__ = [
+    "LOSSLESS",
+    "MAX_MEGAPIXELS",
+    "MIN_SIDE",
+    "SUFFIXES",
+    "ImageError",
+    "Log",
+    "Picture",
+    "batches",
+    "from_pil",
+    "list_images",
+    "load_image",
+    "load_pictures",
+    "save_image",
+    "to_pixels",
+    "to_tensor",
+]
+
 LOSSLESS = {".png": {}, ".webp": {"lossless": True}, ".bmp": {}, ".tif": {}, ".tiff": {}, ".ppm": {}}
 """Suffixes that ``save_image`` takes, and Pillow's options for each."""
 
 MIN_SIDE = 16  # pixels
-GREY_MODES = ("1", "L", "I", "F", "LA", "I;16")
-
-Log = Callable[[str], None]
-"""Called with one line of text."""
+MAX_MEGAPIXELS = 250.0  # phones write pictures of 200; as in `cli.files`, which starts without torch
+MAX_PROFILE = 64 << 20  # bytes of a colour profile or metadata in a PNG, unpacked
+DAMAGE = (  # what Pillow's decoders raise at bytes that are not what they should be
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,  # a part that is larger than the whole
+)
+_pillow_limits = threading.RLock()  # they are global
 
 Picture = tuple[str, Tensor]
 """The name of a picture's file, and the picture (1, 3, H, W) in [0, 1]."""
 
 
-class ImageError(ValueError):
-    """A picture that cannot be read, used or written; the message names the file and the reason."""
+def load_image(path: str | Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> tuple[Tensor, list[str]]:
+    """Read a picture file as sRGB.
 
-
-def list_images(folder: str | Path) -> list[Path]:
-    """All picture files below a folder, sorted by path.
-
-    Raises:
-        ImageError: the folder is missing or holds no file with a picture's suffix.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise ImageError(f"{folder} is not a folder")
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-    if not files:
-        raise ImageError(
-            f"{folder} holds no picture (looked for {', '.join(sorted(SUFFIXES))}, folders below included)"
-        )
-    return files
-
-
-def load_image(path: str | Path) -> tuple[Tensor, list[str]]:
-    """Read a picture file as RGB.
+    Args:
+        path: the file.
+        max_megapixels: larger pictures are refused before their pixels are read.
 
     Returns:
         x: float32 (1, 3, H, W) in [0, 1], turned upright as its EXIF orientation says.
-        notes: what had to be converted, one sentence each; empty for plain 8-bit RGB.
+        notes: what had to be converted, one sentence each; empty for plain 8-bit sRGB.
 
     Raises:
-        ImageError: no such file, not a picture, damaged, or a side below 16 pixels.
+        ImageError: no such file, not a picture, damaged, too large, or a side below 16 pixels.
+        OSError: the disk's own trouble.
+        OutOfMemory: the memory does not suffice for this picture.
     """
     path = Path(path)
     try:
-        with Image.open(path) as image:
-            image.load()
-            notes = _conversion_notes(image)
-            x = from_pil(image)
+        data = path.read_bytes()
     except FileNotFoundError:
         raise ImageError(f"{path}: no such file") from None
-    except UnidentifiedImageError:
-        raise ImageError(f"{path}: not a picture that Pillow can read") from None
-    except Exception as error:  # damaged files: Pillow's plugins raise TypeError, RuntimeError and others
-        raise ImageError(f"{path}: cannot be read ({error})") from None
+    except IsADirectoryError as error:
+        raise ImageError(f"{path}: cannot be read ({error.strerror})") from None
+    except OSError as error:  # of the disk; some of them name no file
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
+    with _naming_memory(path):
+        decoded, frames = _decode(path, data, max_megapixels)
+        try:
+            rgb, notes = colour.to_rgb(decoded)
+        except colour.PixelError as error:
+            raise ImageError(f"{path}: {error}") from None
+        x = to_tensor(np.asarray(rgb))
+    if frames > 1:
+        notes.append(f"first of {frames} frames taken")
     height, width = x.shape[-2:]
     if min(height, width) < MIN_SIDE:
         raise ImageError(f"{path}: {width} x {height} pixels; both sides must be at least {MIN_SIDE}")
@@ -77,37 +108,61 @@ def load_image(path: str | Path) -> tuple[Tensor, list[str]]:
 
 
 def from_pil(image: Image.Image) -> Tensor:
-    """A Pillow picture of any mode as ``load_image`` gives it: (1, 3, H, W), upright, drawn on white."""
-    return to_tensor(np.asarray(_as_rgb(ImageOps.exif_transpose(image))))
+    """A Pillow picture of any mode as ``load_image`` gives it: (1, 3, H, W), upright, on white."""
+    return to_tensor(np.asarray(colour.to_rgb(colour.decode(image))[0]))
 
 
-def _conversion_notes(image: Image.Image) -> list[str]:
-    notes = []
-    if image.mode in GREY_MODES:
-        notes.append(f"grey picture (mode {image.mode}) coded as RGB")
-    elif image.mode not in ("RGB", "RGBA"):
-        notes.append(f"mode {image.mode} converted to RGB")
-    if _has_transparency(image):
-        notes.append("transparency dropped: drawn on white")
-    if getattr(image, "n_frames", 1) > 1:
-        notes.append(f"first of {image.n_frames} frames taken")
-    return notes
+def _decode(path: Path, data: bytes, max_megapixels: float) -> tuple[colour.Decoded, int]:
+    """The picture in the bytes of a file, and how many frames the file has."""
+    data = without_text(data)
+    try:
+        with _own_limits(), Image.open(io.BytesIO(data)) as image:
+            _check_size(image, max_megapixels)
+            Image.MAX_IMAGE_PIXELS = max(1, int(max_megapixels * 1e6))  # for parts that are read later
+            frames = getattr(image, "n_frames", 1)
+            return colour.decode(image, again=Image.open(io.BytesIO(data))), frames
+    except UnidentifiedImageError:
+        raise ImageError(f"{path}: not a picture that Pillow can read") from None
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from None
+    except DAMAGE as error:
+        if "memory" in str(error):  # some decoders raise OSError or RuntimeError with these words
+            raise MemoryError(str(error)) from None
+        raise ImageError(f"{path}: cannot be read ({error})") from None
 
 
-def _has_transparency(image: Image.Image) -> bool:
-    return "A" in image.getbands() or "transparency" in image.info
+@contextmanager
+def _naming_memory(path: Path) -> Iterator[None]:
+    """Name the file in an error of a shortage of memory."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemory(f"{path}: not enough memory to read this picture; shrink it") from None
 
 
-def _as_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":  # 16 and 32 bits: scaled, not clipped, to 8
-        wide = np.asarray(image, dtype=np.float64)
-        top = 65535.0 if image.mode != "F" else max(1.0, float(wide.max()))
-        grey = np.rint(wide / top * 255).clip(0, 255).astype(np.uint8)
-        return Image.fromarray(grey).convert("RGB")
-    if _has_transparency(image):
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
+def _check_size(image: Image.Image, max_megapixels: float) -> None:
+    megapixels = image.width * image.height / 1e6
+    if megapixels > max_megapixels:
+        needed = -(-image.width * image.height // 1_000_000)  # rounded up
+        raise ImageError(
+            f"{image.width} x {image.height} pixels, the limit is {max_megapixels:g} megapixels; "
+            f"shrink it, or allow more with max_megapixels {needed}"
+        )
+
+
+@contextmanager
+def _own_limits() -> Iterator[None]:
+    """Put ``load_image``'s limits, and its notes, in the place of Pillow's limits and warnings."""
+    with _pillow_limits, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        before = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK
+        Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = None, MAX_PROFILE
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = before
 
 
 def to_tensor(pixels: np.ndarray) -> Tensor:
@@ -142,13 +197,16 @@ def save_image(x: Tensor, path: str | Path) -> None:
     write_atomic(path, stream.getvalue())
 
 
-def load_pictures(folder: Path, notes: list[str], log: Log) -> Iterator[Picture]:
+def load_pictures(
+    folder: Path, notes: list[str], log: Log, *, output_dir: Path | None = None
+) -> Iterator[Picture]:
     """Iterate over the readable pictures of a folder and those below.
 
     Args:
         folder: it is searched at once, its pictures are read one by one.
-        notes: receives a line for each picture skipped or converted.
+        notes: receives a line for each picture skipped or converted, and one on what was passed over.
         log: is called with these lines, and with one for each picture loaded.
+        output_dir: where the caller's results go; pictures there are passed over.
 
     Returns:
         An iterator over pictures, each named by its path inside the folder.
@@ -156,7 +214,12 @@ def load_pictures(folder: Path, notes: list[str], log: Log) -> Iterator[Picture]
     Raises:
         ImageError: the folder is missing or holds no picture.
     """
-    files = list_images(folder)
+
+    def warn(line: str) -> None:
+        notes.append(line)
+        log(f"warning: {line}")
+
+    files = list_images(folder, output_dir=output_dir, log=warn)
 
     def pictures() -> Iterator[Picture]:
         for number, file in enumerate(files, 1):
@@ -168,8 +231,7 @@ def load_pictures(folder: Path, notes: list[str], log: Log) -> Iterator[Picture]
                 reason = str(error).replace(str(file), name).removeprefix(f"{name}: ")
                 remarks = [f"skipped, {reason}"]
             for remark in remarks:
-                notes.append(f"{name}: {remark}")
-                log(f"warning: {notes[-1]}")
+                warn(f"{name}: {remark}")
             if x is not None:
                 log(f"{number}/{len(files)} {name}")
                 yield name, x

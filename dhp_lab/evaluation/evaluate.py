@@ -23,17 +23,19 @@ import torch
 from torch import Tensor
 
 from dhp_lab.codec import dhp_file
+from dhp_lab.codec.bits.lambdas import lambda_code
 from dhp_lab.codec.effort import check_effort
 from dhp_lab.core.environment import environment
 from dhp_lab.core.paths import default_checkpoint
 from dhp_lab.core.settings import choose_device
-from dhp_lab.data.images import Log, Picture, batches, load_pictures, save_image
+from dhp_lab.data.images import Log, Picture, batches, load_pictures
 from dhp_lab.data.photos import OFFLINE, offline_photos
 from dhp_lab.evaluation.classical import Codec, CodecError
 from dhp_lab.evaluation.codecs import choose, sweep
 from dhp_lab.evaluation.config import CLASSICAL_CODECS, DEFAULT_LAMBDA_RATES, EvaluationConfig
 from dhp_lab.evaluation.measurements import Measurement, measure
 from dhp_lab.evaluation.report import EvaluationReport, make_report
+from dhp_lab.evaluation.samples import SampleFiles
 
 if TYPE_CHECKING:
     from dhp_lab.codec.model import DiffusionHyperprior
@@ -61,7 +63,7 @@ def run(config: EvaluationConfig, log: Log) -> EvaluationReport:
     for line in choose(config.codecs)[1]:
         log(f"warning: {line}")
     notes: list[str] = []
-    pictures = pictures_of(config.data_path, notes, log)
+    pictures = pictures_of(config.data_path, notes, log, output_dir=config.output_dir)
     model = DiffusionHyperprior.from_pretrained(config.model_path).to(device).eval()
     if config.low_memory:
         model = model.low_memory()
@@ -85,18 +87,20 @@ def run(config: EvaluationConfig, log: Log) -> EvaluationReport:
     return report
 
 
-def pictures_of(data_path: Path, notes: list[str], log: Log) -> Iterator[Picture]:
+def pictures_of(
+    data_path: Path, notes: list[str], log: Log, *, output_dir: Path | None = None
+) -> Iterator[Picture]:
     """Iterate over the pictures of a folder, or over the packages' photos if there is none called `offline`.
 
     Args:
-        data_path, notes, log: as for `load_pictures`.
+        data_path, notes, log, output_dir: as for `load_pictures`.
 
     Raises:
         ImageError: the folder is missing or holds no picture.
     """
     if data_path == Path(OFFLINE) and not data_path.exists():
         return offline_photos()
-    return load_pictures(data_path, notes, log)
+    return load_pictures(data_path, notes, log, output_dir=output_dir)
 
 
 def command_line(config: EvaluationConfig) -> str:
@@ -141,14 +145,14 @@ def evaluate(
     Args:
         model: on `device` already; None measures the classical codecs alone.
         pictures: (name, (1, 3, H, W) in [0, 1]) in any number and size.
-        lambda_rates: settings of the model, each in 1e-6..1e-1; BD-rates need at least four.
+        lambda_rates: settings of the model, each in 1e-6..1e-1; BD-rates need at least four. Settings that
+            write the same files count once, and so does a number of steps that is given twice.
         effort: 0 .. 9, how long each picture's latents are optimised.
         steps, gamma, seed: how each file is decoded, see `DiffusionHyperprior.decompress`; `steps` lists
             several K.
         batch_size: consecutive pictures of one size are coded together; times are divided by their number.
         codecs: keys of `codecs.CODECS`; one that is not installed, or that fails, is left out with a note.
-        save_samples: a folder for the first pictures (at least four) as <picture>.png and, decoded,
-            <picture>_lambda<l>_K<k>.png; None writes none.
+        save_samples: a folder for the first pictures (at least four), see `SampleFiles`; None writes none.
 
     Returns:
         EvaluationReport; BD-rates against the published Kodak curves are in it when the pictures are Kodak's
@@ -166,6 +170,9 @@ def evaluate(
         ]
         raise ValueError("; ".join(reasons))
     check_effort(effort, sends_y=model is None or model.sends_y)
+    steps = list(dict.fromkeys(steps))
+    lambda_rates = list({lambda_code(value): value for value in reversed(lambda_rates)}.values())[::-1]
+    samples = None if save_samples is None else SampleFiles(save_samples, lambda_rates, steps)
     code = partial(measure_batch, model, steps=steps, gamma=gamma, seed=seed)
     ours: list[Measurement] = []
     classical: list[Measurement] = []
@@ -174,9 +181,9 @@ def evaluate(
         if model is not None:
             if done == 0:  # the first call also prepares kernels: it is not measured
                 code(names, x, lambda_rates[0], effort=min(effort, 1))
-            folder = save_samples if done < SAMPLE_PICTURES else None
+            shown = samples if done < SAMPLE_PICTURES else None
             for lambda_rate in lambda_rates:
-                ours += code(names, x, lambda_rate, effort=effort, save_samples=folder)
+                ours += code(names, x, lambda_rate, effort=effort, samples=shown)
         for name, picture in zip(names, x.split(1), strict=True):
             for codec in list(chosen):
                 classical += _swept(codec, name, picture, chosen, notes)
@@ -217,7 +224,7 @@ def measure_batch(
     effort: int = 0,
     gamma: float,
     seed: int,
-    save_samples: Path | None = None,
+    samples: SampleFiles | None = None,
 ) -> list[Measurement]:
     """Encode pictures to files once, decode the files at each K, and measure each decoded picture.
 
@@ -226,7 +233,7 @@ def measure_batch(
         x: (B, 3, H, W) in [0, 1].
         lambda_rate: 1e-6 .. 1e-1.
         steps, effort, gamma, seed: as for `evaluate`.
-        save_samples: a folder for the originals and the decoded pictures as PNG; None writes none.
+        samples: receives the originals and the decoded pictures; None writes none.
 
     Returns:
         B * len(steps) figures; the times are the batch's, divided by B.
@@ -252,13 +259,6 @@ def measure_batch(
                     decode_seconds=decode_seconds,
                 )
             )
-            if save_samples is not None:
-                _save_pair(save_samples, name, original, decoded, f"lambda{lambda_rate:g}_K{k}")
+            if samples is not None:
+                samples.save(name, original, decoded, lambda_rate, k)
     return found
-
-
-def _save_pair(folder: Path, name: str, x: Tensor, x_hat: Tensor, suffix: str) -> None:
-    stem = Path(name).with_suffix("").as_posix().replace("/", "_")
-    folder.mkdir(parents=True, exist_ok=True)
-    save_image(x, folder / f"{stem}.png")
-    save_image(x_hat, folder / f"{stem}_{suffix}.png")

@@ -96,7 +96,7 @@ class Check:
         for number, case in enumerate(self.cases()):
             try:
                 result = _call(answer, case)
-            except Exception as error:  # the reader's own mistake, whatever it is, is the thing to report
+            except Exception as error:  # noqa: BLE001  (the reader's mistake, whatever it is, is reported)
                 return self._wrong(case, f"your function raised {type(error).__name__}: {error}")
             if result is None and number == 0:
                 return CheckResult(self.name, NOT_ATTEMPTED, f"The task: {self.task}")

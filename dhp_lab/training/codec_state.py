@@ -131,6 +131,6 @@ def log_to_file(folder: Path) -> None:
     for old in [handler for handler in root.handlers if isinstance(handler, logging.FileHandler)]:
         root.removeHandler(old)
         old.close()
-    handler = logging.FileHandler(folder / "training.log")
+    handler = logging.FileHandler(folder / "training.log", encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     root.addHandler(handler)

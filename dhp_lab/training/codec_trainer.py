@@ -18,6 +18,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -303,9 +304,10 @@ class Trainer:
 
     def _photos(self) -> tuple[PhotoCrops, Tensor]:
         config = self.config
-        crops = PhotoCrops(list_images(config.data_path), config.image_size, config.seed)
+        photos_of = partial(list_images, output_dir=self.out, log=log.warning)
+        crops = PhotoCrops(photos_of(config.data_path), config.image_size, config.seed)
         if config.val_data_path:
-            validation = PhotoCrops(list_images(config.val_data_path), config.image_size, seed=0)
+            validation = PhotoCrops(photos_of(config.val_data_path), config.image_size, seed=0)
         else:
             validation = split_validation(crops)
         log.info("%d photos to train on, %d to validate", len(crops), len(validation))
