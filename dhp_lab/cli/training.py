@@ -39,7 +39,8 @@ TRAINING_OPTIONS = {
     "validate_every": "Steps between validations.",
     "device": DEVICE,
     "low_memory": LOW_MEMORY,
-    "resume": "Go on from the last state in output_dir.",
+    "resume": "Go on from the last state in output_dir; with more epochs, if given.",
+    "overwrite": "Replace a training in output_dir.",
 }
 
 OutputDir = Annotated[

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dhp_lab.core.files import write_atomic
 from dhp_lab.core.weights import CheckpointError
+from dhp_lab.training.codec_objective import STAGES
 
 FACTS = ("step", "best", "stage", "lengths", "average_steps")
 
@@ -55,6 +56,36 @@ class TrainingState:
         copies = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
         facts = {name: getattr(self, name) for name in FACTS}
         write_atomic(path, save(copies, metadata={"facts": json.dumps(facts)}))
+
+    def check_lengths(self, lengths: list[int], path: Path) -> None:
+        """Check that a run can go on with stages of other lengths: those before the current one must be as
+        they were, and the current one must not end before the step that is reached.
+
+        Raises:
+            CheckpointError: it cannot; the message names ``path`` and what to do.
+        """
+        current = STAGES.index(self.stage) if self.stage else 0
+        ends = sum(lengths[: current + 1])
+        if lengths[:current] == self.lengths[:current] and self.step <= ends:
+            return
+        raise CheckpointError(
+            f"{path} is of a run with stages of {self.lengths} steps, at step {self.step} in the stage "
+            f"'{self.stage}'; this one has {lengths}: resume with the same photos, batch size and epochs. "
+            f"More epochs of '{self.stage}' or a later stage go on too; for more of an earlier one start "
+            f"from {path.parent / 'best_checkpoint'} (--init_from) with another --output_dir"
+        )
+
+    def optimizer_like(self, optimizer: torch.optim.Optimizer) -> dict[int, dict[str, Tensor]]:
+        """The optimiser's moments in the memory order of their parameters, as the fused one assumes."""
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        ordered: dict[int, dict[str, Tensor]] = {}
+        for number, tensors in self.optimizer.items():
+            like = parameters[number]
+            ordered[number] = {
+                name: torch.empty_like(like).copy_(value) if value.shape == like.shape else value
+                for name, value in tensors.items()
+            }
+        return ordered
 
     @classmethod
     def load(cls, path: str | Path) -> TrainingState:
