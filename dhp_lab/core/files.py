@@ -7,9 +7,13 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+
+class OverwriteError(ValueError):
+    """Earlier work lies where new work would go; the message names it and what to do."""
 
 
 def write_atomic(path: str | Path, data: bytes) -> None:
@@ -86,3 +90,17 @@ def replace_files(source: Path, target: Path) -> None:
             place.mkdir(exist_ok=True)
         else:
             os.replace(path, place)
+
+
+def refuse_to_overwrite(places: Iterable[Path], remedy: str) -> None:
+    """Check that nothing is lost when files are written.
+
+    Args:
+        places: of the files. remedy: what to do instead, for the message.
+
+    Raises:
+        OverwriteError: one of them is there.
+    """
+    for place in places:
+        if place.exists():
+            raise OverwriteError(f"{place} exists and would be overwritten: {remedy}")

@@ -3,34 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 from pathlib import Path
 
-from dhp_lab.core.files import check_writable
+from dhp_lab.core.files import check_writable, refuse_to_overwrite
 from dhp_lab.core.weights import CONFIG, WEIGHTS
 
 STATE = "last.safetensors"
 BEST, FINAL = "best_checkpoint", "final_checkpoint"
 SAMPLES, BOARD, LOG = "samples", "tensorboard", "training.log"
 MADE = (STATE, *(f"{name}/{file}" for name in (BEST, FINAL) for file in (WEIGHTS, CONFIG)))
-
-
-class OverwriteError(ValueError):
-    """Earlier work lies where new work would go; the message names it and what to do."""
-
-
-def refuse_to_overwrite(places: Iterable[Path], remedy: str) -> None:
-    """Check that nothing is lost when files are written.
-
-    Args:
-        places: of the files. remedy: what to do instead, for the message.
-
-    Raises:
-        OverwriteError: one of them is there.
-    """
-    for place in places:
-        if place.exists():
-            raise OverwriteError(f"{place} exists and would be overwritten: {remedy}")
 
 
 def prepare_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:

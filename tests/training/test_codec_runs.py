@@ -15,10 +15,11 @@ import torch
 from PIL import Image
 
 from dhp_lab.codec.model import DiffusionHyperprior
+from dhp_lab.core.files import OverwriteError
 from dhp_lab.training.codec_config import TrainingConfig, TrainingError
 from dhp_lab.training.codec_trainer import Trainer
 from dhp_lab.training.optimisation import lr_factor
-from dhp_lab.training.run_folder import MADE, OverwriteError
+from dhp_lab.training.run_folder import MADE
 from dhp_lab.training.stop_signals import stop_requests
 
 SMALL = {
