@@ -16,10 +16,12 @@ from dhp_lab.codec.config import CodecConfig
 from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.codec.networks.gain import START
 from dhp_lab.codec.stable_diffusion.config import StableDiffusionConfig
+from dhp_lab.core.precision import float32_by_default
 
 PROBE = 16  # side, in latents, of the picture on which the cost of an error in y is measured
 
 
+@float32_by_default()
 def create_diffusion_hyperprior_model(
     N: int = 128,
     M: int = 128,
@@ -37,6 +39,7 @@ def create_diffusion_hyperprior_model(
     return model.to(memory_format=torch.channels_last)
 
 
+@float32_by_default()
 def with_settings(model: DiffusionHyperprior, **settings: object) -> DiffusionHyperprior:
     """The same codec with other settings: trained parts are kept, new ones (later passes) get their
     initialisation.
@@ -63,6 +66,7 @@ def with_settings(model: DiffusionHyperprior, **settings: object) -> DiffusionHy
     return other.to(model.log2_spread.device, memory_format=torch.channels_last).train(model.training)
 
 
+@float32_by_default()
 def create_bk_sdm_compression_model(
     bk_sdm_path: str | Path,
     N: int = 128,
