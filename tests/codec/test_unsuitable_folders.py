@@ -103,6 +103,16 @@ def test_the_trial_changes_nothing(bk_sdm, monkeypatch):
     assert tried.training == other.training
 
 
+@pytest.mark.parametrize("place", ["codec/parts", "codec/sub/parts", "parts"])
+def test_parts_that_were_moved_are_never_asked_of_the_hub(bk_sdm, tmp_path, monkeypatch, place):
+    monkeypatch.setattr("huggingface_hub.snapshot_download", None)
+    shutil.copytree(bk_sdm, tmp_path / place)
+    created(tmp_path / place).save_pretrained(tmp_path / "codec")
+    (tmp_path / place).rename(tmp_path / "moved")
+    with pytest.raises(CheckpointError, match=rf"no latent diffusion model at {tmp_path / place}: "):
+        DiffusionHyperprior.from_pretrained(tmp_path / "codec")
+
+
 # variants of the weights
 
 
