@@ -17,7 +17,8 @@ import torch
 
 from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.training.codec_config import TrainingConfig
-from dhp_lab.training.codec_trainer import Trainer, initial_model
+from dhp_lab.training.codec_start import initial_model
+from dhp_lab.training.codec_trainer import Trainer
 
 KINDS = {"int": int, "float": float, "str": str}
 

@@ -6,12 +6,22 @@ An expected error (a damaged file, a full disk, a bad option) ends in one line o
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from typing import Annotated
 
 import typer
 from typer.core import TyperGroup
 
 from dhp_lab.core.memory import OutOfMemory, is_out_of_memory, keep_freed_memory
+
+MEMORY_REMEDIES = {  # by the option that a command needs to have
+    "--image_size": "smaller crops (--image_size)",
+    "--batch_size": "fewer pictures at a time (--batch_size)",
+    "--effort": "a lower --effort",
+    "--bk_sdm_path": "a codec without borrowed networks",
+    "--low_memory": "--low_memory",
+    "--device": "another --device",
+}
 
 
 class _Commands(TyperGroup):
@@ -25,11 +35,16 @@ class _Commands(TyperGroup):
         except BrokenPipeError:  # `dhp info x.dhp | head -1`: typer ends quietly
             raise
         except (ValueError, OSError, MemoryError, RuntimeError) as error:
-            message = _expected(error)
+            message = _expected(error, self._options(ctx))
             if message is None:
                 raise
             typer.echo(f"dhp: {' '.join(message.split())}", err=True)
             raise typer.Exit(1) from None
+
+    def _options(self, ctx) -> set[str]:
+        """The options of the command that was called."""
+        command = self.get_command(ctx, ctx.invoked_subcommand or "")
+        return {option for parameter in command.params for option in parameter.opts} if command else set()
 
 
 def _print_any_name() -> None:
@@ -42,18 +57,16 @@ def _print_any_name() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _expected(error: Exception) -> str | None:
-    """The message for a user; None for what only a traceback explains."""
+def _expected(error: Exception, options: Collection[str]) -> str | None:
+    """The message for a user of a command with these options; None for what only a traceback explains."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if isinstance(error, OutOfMemory):
         return str(error)
     if is_out_of_memory(error):
-        return (
-            "not enough memory: take smaller pictures (--image_size), fewer at a time (--batch_size), "
-            "--low_memory, a codec without borrowed networks, or another --device: "
-            f"{error or type(error).__name__}"
-        )
+        remedies = [words for option, words in MEMORY_REMEDIES.items() if option in options]
+        advice = f"; try {', '.join(remedies)}" if remedies else ""
+        return f"not enough memory{advice}: {str(error) or type(error).__name__}"
     return None if isinstance(error, RuntimeError) else str(error)
 
 

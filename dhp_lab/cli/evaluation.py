@@ -32,6 +32,7 @@ EVALUATION_OPTIONS = {
     ),
     "device": DEVICE,
     "low_memory": LOW_MEMORY,
+    "overwrite": "Replace a report in output_dir.",
 }
 
 
@@ -41,8 +42,11 @@ def evaluate(config: EvaluationConfig) -> None:
     """Measure a codec on real files, beside JPEG, WebP, JPEG 2000, AVIF and, if named, stronger ones."""
     from dhp_lab.evaluation.evaluate import run
 
-    report = run(config, log=lambda line: typer.echo(line, err=True))
-    typer.echo(report.table())
+    run(
+        config,
+        log=lambda line: typer.echo(line, err=True),
+        show=lambda report: typer.echo(report.table()),
+    )
 
 
 @app.command()

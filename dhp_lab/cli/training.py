@@ -39,13 +39,15 @@ TRAINING_OPTIONS = {
     "validate_every": "Steps between validations.",
     "device": DEVICE,
     "low_memory": LOW_MEMORY,
-    "resume": "Go on from the last state in output_dir.",
+    "resume": "Go on from the last state in output_dir; with more epochs, if given.",
+    "overwrite": "Replace a training in output_dir.",
 }
 
 OutputDir = Annotated[
     Path | None,
     typer.Option("--output_dir", help="Receives a folder for each; data/checkpoints if not given."),
 ]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 Profile = Annotated[
     str,
     typer.Option("--profile", help="gpu trains what is shipped, laptop and ci take fewer steps."),
@@ -63,14 +65,25 @@ def train(config: TrainingConfig) -> None:
 
 
 @app.command("train-lessons")
-def train_lessons(output_dir: OutputDir = None, profile: Profile = "gpu", device: Device = None) -> None:
+def train_lessons(
+    output_dir: OutputDir = None,
+    profile: Profile = "gpu",
+    device: Device = None,
+    overwrite: Overwrite = False,
+) -> None:
     """Train the small denoisers of digits that lessons 01 to 04 use."""
     from dhp_lab.core.paths import CHECKPOINTS
     from dhp_lab.training.digit_denoiser import LESSONS, lesson_config
     from dhp_lab.training.digit_denoiser import train_lessons as run
 
     with _progress_bar(sum(lesson_config(name, profile).training_steps for name in LESSONS)) as progress:
-        folders = run(output_dir or CHECKPOINTS, profile=profile, device=device, progress=progress)
+        folders = run(
+            output_dir or CHECKPOINTS,
+            profile=profile,
+            device=device,
+            progress=progress,
+            overwrite=overwrite,
+        )
     _echo_checkpoints(folders)
 
 
@@ -83,6 +96,7 @@ def train_scenes(
     ] = None,
     profile: Profile = "gpu",
     device: Device = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Train the autoencoders and latent diffusion models of captioned scenes that lesson 05 uses."""
     from dhp_lab.core.paths import CHECKPOINTS
@@ -92,7 +106,12 @@ def train_scenes(
     names = [only] if only else list(SCENE_MODELS)
     with _progress_bar(sum(scene_config(name, profile).training_steps for name in names)) as progress:
         folders = run(
-            output_dir or CHECKPOINTS, names=names, profile=profile, device=device, progress=progress
+            output_dir or CHECKPOINTS,
+            names=names,
+            profile=profile,
+            device=device,
+            progress=progress,
+            overwrite=overwrite,
         )
     _echo_checkpoints(folders)
 
@@ -106,16 +125,22 @@ def draw_scenes(
     seed: Annotated[
         int, typer.Option("--seed", help="Of the scenes; a smaller count gives the first ones.")
     ] = 0,
+    overwrite: Overwrite = False,
 ) -> None:
     """Draw captioned scenes as pictures, to train on or to measure with."""
+    from dhp_lab.core.files import check_writable, refuse_to_overwrite, write_atomic
     from dhp_lab.data.images import save_image
     from dhp_lab.data.scenes import batch
 
+    paths = [output_dir / f"{i:05d}.png" for i in range(count)]
+    list_of_captions = output_dir / "captions.txt"
+    if not overwrite:
+        refuse_to_overwrite([list_of_captions, *paths], "take another FOLDER, or replace it (--overwrite)")
+    check_writable(list_of_captions)
     pictures, captions = batch(count, seed)
-    output_dir.mkdir(parents=True, exist_ok=True)
-    for i, picture in enumerate(pictures):
-        save_image(picture[None], output_dir / f"{i:05d}.png")
-    (output_dir / "captions.txt").write_text("\n".join(captions) + "\n")
+    for path, picture in zip(paths, pictures, strict=True):
+        save_image(picture[None], path)
+    write_atomic(list_of_captions, ("\n".join(captions) + "\n").encode())
     typer.echo(f"{count} scenes in {output_dir}")
 
 
@@ -124,7 +149,7 @@ def _progress_bar(steps: int) -> Iterator[Callable[[str, int, float], None]]:
     """A progress bar over all steps of several trainings, as the function that they call after each step."""
     from tqdm import tqdm
 
-    with tqdm(total=steps) as bar:
+    with tqdm(total=steps, delay=0.1) as bar:  # a refusal before the first step shows none
 
         def progress(name: str, step: int, loss: float) -> None:
             bar.update()

@@ -27,6 +27,7 @@ from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.codec.networks.hyper_transforms import HYPER
 from dhp_lab.codec.networks.tiling import tiled
 from dhp_lab.core.memory import OutOfMemory, is_out_of_memory
+from dhp_lab.core.precision import float32_by_default
 from dhp_lab.core.tensors import crop_to
 
 ITERATIONS = (0, 3, 4, 6, 10, 16, 25, 50, 100, 200)  # of each effort
@@ -65,6 +66,7 @@ def check_effort(effort: int, *, sends_y: bool = True) -> int:
     return effort
 
 
+@float32_by_default()
 def compress(
     model: DiffusionHyperprior, x: Tensor, lambda_rate: float, effort: int, report: Report | None = None
 ) -> dict:
@@ -86,6 +88,7 @@ def compress(
 
 
 @torch.no_grad()
+@float32_by_default()
 def optimise_latents(
     model: DiffusionHyperprior, x: Tensor, lambda_rate: float, effort: int, report: Report | None = None
 ) -> Latents:
@@ -127,6 +130,7 @@ def optimise_latents(
 
 
 @torch.no_grad()
+@float32_by_default()
 def file_cost(model: DiffusionHyperprior, x: Tensor, latents: Latents, lambda_rate: float) -> float:
     """n MSE / lambda + bits, of the bytes that these latents become and the picture of K = 0."""
     strings = encode_latents(model, latents, lambda_code(lambda_rate))

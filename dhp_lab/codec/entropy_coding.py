@@ -24,6 +24,7 @@ from dhp_lab.codec.hyperprior import Hyperprior
 from dhp_lab.codec.latents import Latents
 from dhp_lab.codec.networks.context import Gaussian, coding_order
 from dhp_lab.codec.networks.hyper_transforms import HYPER
+from dhp_lab.core.precision import float32_by_default
 
 SIDE = struct.Struct(">HII")
 
@@ -38,6 +39,7 @@ class Side(NamedTuple):
     y_crc: int
 
 
+@float32_by_default()
 def encode_latents(model: Hyperprior, latents: Latents, code: int) -> list[list[bytes]]:
     """The entropy coder.
 
@@ -73,6 +75,7 @@ def _in_coding_order(model: Hyperprior, symbols: Tensor, log2_scale: Tensor) -> 
 
 
 @torch.no_grad()
+@float32_by_default()
 def decode_latents(model: Hyperprior, strings: list, shape: tuple[int, int]) -> DecoderState:
     """The entropy decoder: byte strings to what the decoder holds. Arguments and errors as for
     ``model.decompress``.

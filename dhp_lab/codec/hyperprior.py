@@ -65,6 +65,20 @@ class Hyperprior(CompressionModel):
         self.entropy_bottleneck = EntropyBottleneck(config.N)
         self.gaussian_conditional = GaussianConditional(SCALES, scale_bound=SCALES[0])
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Hyperprior:
+        """Move every tensor, as torch does; to another precision it refuses.
+
+        Raises:
+            ValueError: the model would be float16, bfloat16 or float64.
+        """
+        moved = fn(torch.zeros(1, dtype=torch.float32)).dtype
+        if moved != torch.float32:
+            raise ValueError(
+                "a codec stays in float32, as its files depend on the last bit of its weights; asked for "
+                f"{moved}. Mixed precision is used where it is fast; low_memory() halves borrowed networks"
+            )
+        return super()._apply(fn, recurse)
+
     # transforms, on pictures of any size
 
     def step_size(self, lambda_rate: float) -> float:

@@ -30,6 +30,7 @@ from dhp_lab.codec.latents import check_pictures, check_sampling
 from dhp_lab.codec.networks.tiling import SMALL_TILE
 from dhp_lab.codec.parts import CodecParts, native_parts
 from dhp_lab.core.hub import upload_checkpoint
+from dhp_lab.core.precision import float32_by_default
 
 
 class DiffusionHyperprior(Hyperprior):
@@ -42,6 +43,7 @@ class DiffusionHyperprior(Hyperprior):
             ``config``.
     """
 
+    @float32_by_default()
     def __init__(self, config: CodecConfig, parts: CodecParts | None = None) -> None:
         parts = parts or native_parts(config)
         super().__init__(config, parts)
@@ -67,6 +69,7 @@ class DiffusionHyperprior(Hyperprior):
         """t*: the schedule's time at which its noise is as strong as the rounding error of step Delta."""
         return self.sampler.start_time(delta)
 
+    @float32_by_default()
     def forward(self, x: Tensor, lambda_rate: float = 1e-3, *, steps: int | None = None) -> dict:
         """Encode and decode without writing bytes.
 
@@ -103,6 +106,7 @@ class DiffusionHyperprior(Hyperprior):
     # real bytes
 
     @torch.no_grad()
+    @float32_by_default()
     def compress(self, x: Tensor, lambda_rate: float = 1e-3) -> dict:
         """Code pictures.
 
@@ -125,6 +129,7 @@ class DiffusionHyperprior(Hyperprior):
         return {"strings": encode_latents(self, latents, code), "shape": tuple(x.shape[-2:])}
 
     @torch.no_grad()
+    @float32_by_default()
     def decompress(
         self, strings: list, shape: tuple[int, int], *, steps: int = 1, gamma: float = 0.0, seed: int = 0
     ) -> dict:
@@ -186,6 +191,7 @@ class DiffusionHyperprior(Hyperprior):
             return upload_checkpoint(folder, repository)
 
     @classmethod
+    @float32_by_default()
     def from_pretrained(cls, folder: str | Path) -> DiffusionHyperprior:
         """Load a checkpoint, a folder or "owner/name" on the Hugging Face hub, in eval mode on the CPU.
 

@@ -4,8 +4,16 @@ there.
 
 from __future__ import annotations
 
+import errno
 import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+
+class OverwriteError(ValueError):
+    """Earlier work lies where new work would go; the message names it and what to do."""
 
 
 def write_atomic(path: str | Path, data: bytes) -> None:
@@ -28,21 +36,50 @@ def write_all_atomic(files: dict[Path, bytes]) -> None:
         files: the bytes of each file by its path; the folders exist.
 
     Raises:
-        OSError: the disk's own trouble; no part of a file is left beside its place.
+        OSError: the disk's own trouble, naming the file; no part of one is left beside its place.
     """
     temporary = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in files}
     try:
         for path, data in files.items():
-            with open(temporary[path], "wb") as stream:
+            with _named(path), open(temporary[path], "wb") as stream:
                 stream.write(data)
                 stream.flush()
                 os.fsync(stream.fileno())
         for path in files:
-            os.replace(temporary[path], path)
+            with _named(path):
+                os.replace(temporary[path], path)
     except BaseException:
         for part in temporary.values():
             part.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Let an error of the disk name the file that was to be written, and not the one beside its place."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
+
+
+def check_writable(path: str | Path) -> None:
+    """Find out that a file cannot be written before the work begins whose result it shall hold.
+
+    Args:
+        path: the file; its folder is made if need be. A file that is there stays as it is.
+
+    Raises:
+        OSError: its place is a folder's, or its folder cannot be made or written to; it names ``path``.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    with _named(path):
+        descriptor, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    os.close(descriptor)
+    os.unlink(part)
 
 
 def replace_files(source: Path, target: Path) -> None:
@@ -53,3 +90,17 @@ def replace_files(source: Path, target: Path) -> None:
             place.mkdir(exist_ok=True)
         else:
             os.replace(path, place)
+
+
+def refuse_to_overwrite(places: Iterable[Path], remedy: str) -> None:
+    """Check that nothing is lost when files are written.
+
+    Args:
+        places: of the files. remedy: what to do instead, for the message.
+
+    Raises:
+        OverwriteError: one of them is there.
+    """
+    for place in places:
+        if place.exists():
+            raise OverwriteError(f"{place} exists and would be overwritten: {remedy}")

@@ -13,14 +13,14 @@ def find_checkpoint(name: str | Path, patterns: Sequence[str] = (CONFIG, WEIGHTS
     Face hub, which is downloaded.
 
     Args:
-        name: a folder, or "owner/name" on the hub. A path that is no folder is returned as it is.
+        name: a folder, or "owner/name" on the hub. What looks like a path is never looked for on the hub,
+            and returned as it is: see ``is_repository``.
         patterns: of the repository's files that are needed.
 
     Raises:
         CheckpointError: there is no such folder, and the hub has no such repository or cannot be reached.
     """
-    is_repository = str(name).count("/") == 1 and not str(name).startswith((".", "/", "~"))
-    if Path(name).is_dir() or not is_repository:
+    if Path(name).is_dir() or not is_repository(name):
         return Path(name)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -32,6 +32,17 @@ def find_checkpoint(name: str | Path, patterns: Sequence[str] = (CONFIG, WEIGHTS
         raise CheckpointError(
             f"{name} is neither a folder here nor a repository that the hub gives out: {reason}"
         ) from None
+
+
+def is_repository(name: str | Path) -> bool:
+    """Whether a name can only be one on the hub, "owner/name".
+
+    A path (/a, ./a, ../a, ~/a, a/b/c), and one of which a part is there (a folder ``a`` for "a/b"), is not.
+    """
+    owner, slash, rest = str(name).partition("/")
+    if not (owner and slash and rest) or "/" in rest or owner.startswith((".", "~")):
+        return False
+    return not Path(owner).exists()
 
 
 def upload_checkpoint(folder: str | Path, repository: str) -> str:

@@ -4,6 +4,8 @@ elsewhere.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import torch
@@ -20,3 +22,19 @@ def has_fast_bfloat16(device_type: str) -> bool:
 def autocast(device: torch.device) -> torch.autocast:
     """Return a context of mixed precision: convolutions in bfloat16 where that is fast, else in float32."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=has_fast_bfloat16(device.type))
+
+
+@contextmanager
+def float32_by_default() -> Iterator[None]:
+    """Let torch make float32 numbers inside the block, or in the function that this decorates, where a
+    program has set another default (``torch.set_default_dtype``).
+    """
+    before = torch.get_default_dtype()
+    if before == torch.float32:
+        yield
+        return
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)

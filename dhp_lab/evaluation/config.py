@@ -28,6 +28,7 @@ class EvaluationConfig:
         codecs: the codecs that are measured beside ours; keys of `codecs.CODECS`.
         device: "cpu", "cuda", ...; None takes the fastest.
         low_memory: see `DiffusionHyperprior.low_memory`.
+        overwrite: replace a report in output_dir.
     """
 
     data_path: Path
@@ -43,3 +44,4 @@ class EvaluationConfig:
     codecs: tuple[str, ...] = CLASSICAL_CODECS
     device: str | None = None
     low_memory: bool = False
+    overwrite: bool = False

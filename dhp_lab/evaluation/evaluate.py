@@ -12,7 +12,7 @@ that they cover.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from dhp_lab.codec import dhp_file
 from dhp_lab.codec.bits.lambdas import lambda_code
 from dhp_lab.codec.effort import check_effort
 from dhp_lab.core.environment import environment
+from dhp_lab.core.files import check_writable, refuse_to_overwrite
 from dhp_lab.core.paths import default_checkpoint
 from dhp_lab.core.settings import choose_device
 from dhp_lab.data.images import Log, Picture, batches, load_pictures
@@ -44,15 +45,22 @@ REPORT_NAME = "evaluation.json"
 SAMPLE_PICTURES = 4  # eighteen PNG files each, at 9 lambdas and 2 numbers of steps
 
 
-def run(config: EvaluationConfig, log: Log) -> EvaluationReport:
+def run(
+    config: EvaluationConfig,
+    log: Log,
+    show: Callable[[EvaluationReport], None] = lambda report: None,
+) -> EvaluationReport:
     """Evaluate a checkpoint on a folder of pictures and write the report to `output_dir`/evaluation.json.
 
     Args:
         config: what to measure.
         log: receives one line per picture, and a warning for each one skipped or converted, and for each
             codec that is left out because a package is missing.
+        show: receives the report once everything is measured, even if it cannot be written.
 
     Raises:
+        OverwriteError: there is a report already, and `config.overwrite` is not set.
+        OSError: the report cannot be written; before anything is measured, where that shows.
         ValueError: a folder without a readable picture, an unknown codec or device, or a value out of range.
         CheckpointError: `model_path` holds no checkpoint.
     """
@@ -60,14 +68,18 @@ def run(config: EvaluationConfig, log: Log) -> EvaluationReport:
 
     device = choose_device(config.device)
     config = replace(config, device=str(device), model_path=config.model_path or default_checkpoint())
-    for line in choose(config.codecs)[1]:
+    warnings = choose(config.codecs)[1]
+    path = config.output_dir / REPORT_NAME
+    if not config.overwrite:
+        refuse_to_overwrite([path], "take another --output_dir, or replace it (--overwrite)")
+    for line in warnings:
         log(f"warning: {line}")
     notes: list[str] = []
     pictures = pictures_of(config.data_path, notes, log, output_dir=config.output_dir)
     model = DiffusionHyperprior.from_pretrained(config.model_path).to(device).eval()
     if config.low_memory:
         model = model.low_memory()
-    config.output_dir.mkdir(parents=True, exist_ok=True)
+    check_writable(path)
     report = evaluate(
         model,
         pictures,
@@ -83,7 +95,10 @@ def run(config: EvaluationConfig, log: Log) -> EvaluationReport:
     )
     origin = {"command": command_line(config), "pictures_from": config.data_path.resolve().name}
     report = replace(report, about=origin | report.about, notes=[*notes, *report.notes])
-    report.save(config.output_dir / REPORT_NAME)
+    try:
+        report.save(path)
+    finally:
+        show(report)
     return report
 
 
@@ -123,6 +138,7 @@ def command_line(config: EvaluationConfig) -> str:
         words += [f"--{name}", value]
     words += ["--save_samples"] if config.save_samples else []
     words += ["--low_memory"] if config.low_memory else []
+    words += ["--overwrite"] if config.overwrite else []
     return shlex.join(words)
 
 

@@ -36,6 +36,7 @@ from torch import Tensor
 from dhp_lab.core.files import write_all_atomic
 from dhp_lab.core.weights import CheckpointError, weights_to_bytes
 from dhp_lab.diffusion.process import noise_like
+from dhp_lab.latent.weight_files import DIFFUSERS_STEM, weights_variant
 
 Autoencoder = AutoencoderKL | VQModel
 KINDS = {"AutoencoderKL": AutoencoderKL, "VQModel": VQModel}
@@ -260,7 +261,8 @@ def load_autoencoder(folder: str | Path, *, device: torch.device | str = "cpu") 
     """Read an autoencoder in diffusers' layout, in eval mode; nothing is fetched.
 
     Args:
-        folder: holds config.json, which names the class, and diffusion_pytorch_model.safetensors.
+        folder: holds config.json, which names the class, and diffusion_pytorch_model.safetensors or a variant
+            of it such as diffusion_pytorch_model.fp16.safetensors.
         device: where the autoencoder lives.
 
     Returns:
@@ -270,7 +272,9 @@ def load_autoencoder(folder: str | Path, *, device: torch.device | str = "cpu") 
         CheckpointError: a file is missing (the message names it), damaged or of another kind.
     """
     folder = Path(folder)
-    missing = [name for name in (CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME) if not (folder / name).is_file()]
+    variant = weights_variant(folder, DIFFUSERS_STEM)
+    missing = [] if (folder / CONFIG_NAME).is_file() else [CONFIG_NAME]
+    missing += [SAFETENSORS_WEIGHTS_NAME] if variant is None else []
     if missing:
         raise CheckpointError(
             f"no autoencoder at {folder}: {' and '.join(missing)} not found; make it by save_autoencoder"
@@ -281,7 +285,11 @@ def load_autoencoder(folder: str | Path, *, device: torch.device | str = "cpu") 
         raise CheckpointError(f"{folder / CONFIG_NAME} describes none of {', '.join(KINDS)}") from None
     try:
         model, report = kind.from_pretrained(
-            folder, use_safetensors=True, local_files_only=True, output_loading_info=True
+            folder,
+            variant=variant or None,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
         )
     except (AttributeError, OSError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(f"the autoencoder at {folder} is damaged: {error}; fetch it again") from None

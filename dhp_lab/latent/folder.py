@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, ModelMixin, UNet2DConditionModel
 from diffusers.utils import CONFIG_NAME
 from safetensors import SafetensorError
 from torch import nn
@@ -21,6 +21,7 @@ from transformers.utils import logging
 from dhp_lab.core.weights import CheckpointError
 from dhp_lab.diffusion.schedules import NoiseSchedule
 from dhp_lab.latent.autoencoders import load_autoencoder
+from dhp_lab.latent.weight_files import DIFFUSERS_STEM, TRANSFORMERS_STEM, weights_variant
 
 INDEX = "model_index.json"
 VAE, UNET, TEXT_ENCODER = (f"{name}/{CONFIG_NAME}" for name in ("vae", "unet", "text_encoder"))
@@ -82,6 +83,8 @@ def as_checkpoint_error(folder: Path) -> Iterator[None]:
     """Turn whatever a damaged part raises into a CheckpointError."""
     try:
         yield
+    except CheckpointError:
+        raise
     except (AttributeError, KeyError, OSError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"the latent diffusion model at {folder} is damaged: {error}; fetch it again"
@@ -134,13 +137,19 @@ def read_network(kind: type, folder: Path, part: str) -> nn.Module:
         part: its folder's name.
 
     Raises:
+        CheckpointError: it has no weights that can be read; the message names what is there.
         ValueError: its weights do not fit its configuration.
         OSError, SafetensorError and others: it is damaged; see ``as_checkpoint_error``.
     """
+    stem = DIFFUSERS_STEM if issubclass(kind, ModelMixin) else TRANSFORMERS_STEM
+    variant = weights_variant(folder / part, stem)
+    if variant is None:
+        check_parts(folder, [f"{part}/{stem}.safetensors"])
     with without_progress_bars():
         network, report = kind.from_pretrained(
             folder,
             subfolder=part,
+            variant=variant or None,
             use_safetensors=True,
             local_files_only=True,
             dtype=torch.float32,

@@ -29,7 +29,8 @@ class TrainingConfig:
         bk_sdm_path: a Stable Diffusion folder or hub id, whose parts the codec takes. use_pretrained_vae,
             use_pretrained_unet: which of them; None is both. See ``StableDiffusionConfig``. low_memory: see
             ``DiffusionHyperprior.low_memory``.
-        init_from: checkpoint folder to start from. resume: go on from output_dir/last.safetensors.
+        init_from: checkpoint folder to start from. resume: go on from output_dir/last.safetensors, with more
+            epochs of the current or a later stage if wanted. overwrite: replace a training in output_dir.
         minutes_between_saves: of last.safetensors. validate_every: steps between validations.
     """
 
@@ -52,6 +53,7 @@ class TrainingConfig:
     image_size: int = 256
     device: str | None = None
     resume: bool = False
+    overwrite: bool = False
     init_from: str | None = None
     bk_sdm_path: str | None = None
     use_pretrained_vae: bool | None = None
@@ -71,6 +73,8 @@ class TrainingConfig:
             raise ValueError(f"image_size must be a multiple of 64 of at least 64, got {self.image_size}")
         if self.lambda_rate is not None:
             check_lambda(self.lambda_rate)
+        if self.resume and self.overwrite:
+            raise ValueError("resume goes on with a training and overwrite replaces it: choose one")
         self._check_borrowed_parts()
 
     def _check_counts(self) -> None:

@@ -6,7 +6,6 @@ And its log.
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from dhp_lab.core.files import write_atomic
 from dhp_lab.core.weights import CheckpointError
+from dhp_lab.training.codec_objective import STAGES
 
 FACTS = ("step", "best", "stage", "lengths", "average_steps")
 
@@ -59,6 +59,36 @@ class TrainingState:
         copies = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
         facts = {name: getattr(self, name) for name in FACTS}
         write_atomic(path, save(copies, metadata={"facts": json.dumps(facts)}))
+
+    def check_lengths(self, lengths: list[int], path: Path) -> None:
+        """Check that a run can go on with stages of other lengths: those before the current one must be as
+        they were, and the current one must not end before the step that is reached.
+
+        Raises:
+            CheckpointError: it cannot; the message names ``path`` and what to do.
+        """
+        current = STAGES.index(self.stage) if self.stage else 0
+        ends = sum(lengths[: current + 1])
+        if lengths[:current] == self.lengths[:current] and self.step <= ends:
+            return
+        raise CheckpointError(
+            f"{path} is of a run with stages of {self.lengths} steps, at step {self.step} in the stage "
+            f"'{self.stage}'; this one has {lengths}: resume with the same photos, batch size and epochs. "
+            f"More epochs of '{self.stage}' or a later stage go on too; for more of an earlier one start "
+            f"from {path.parent / 'best_checkpoint'} (--init_from) with another --output_dir"
+        )
+
+    def optimizer_like(self, optimizer: torch.optim.Optimizer) -> dict[int, dict[str, Tensor]]:
+        """The optimiser's moments in the memory order of their parameters, as the fused one assumes."""
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        ordered: dict[int, dict[str, Tensor]] = {}
+        for number, tensors in self.optimizer.items():
+            like = parameters[number]
+            ordered[number] = {
+                name: torch.empty_like(like).copy_(value) if value.shape == like.shape else value
+                for name, value in tensors.items()
+            }
+        return ordered
 
     @classmethod
     def load(cls, path: str | Path) -> TrainingState:
@@ -103,34 +133,3 @@ def restore_random_states(states: Mapping[str, Tensor], objective: torch.Generat
     for i in range(torch.cuda.device_count()):
         if f"cuda{i}" in states:
             torch.cuda.set_rng_state(states[f"cuda{i}"], i)
-
-
-def in_memory_order(
-    moments: Mapping[int, Mapping[str, Tensor]], optimizer: torch.optim.Optimizer
-) -> dict[int, dict[str, Tensor]]:
-    """The optimiser's moments in the memory order of their parameters, as the fused one assumes.
-
-    Args:
-        moments: ``TrainingState.optimizer``. optimizer: of the same parameters in the same order.
-    """
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    ordered: dict[int, dict[str, Tensor]] = {}
-    for number, tensors in moments.items():
-        like = parameters[number]
-        ordered[number] = {
-            name: torch.empty_like(like).copy_(value) if value.shape == like.shape else value
-            for name, value in tensors.items()
-        }
-    return ordered
-
-
-def log_to_file(folder: Path) -> None:
-    """Let the package's log go on in folder/training.log, and in no earlier run's file."""
-    root = logging.getLogger("dhp_lab")
-    root.setLevel(logging.INFO)
-    for old in [handler for handler in root.handlers if isinstance(handler, logging.FileHandler)]:
-        root.removeHandler(old)
-        old.close()
-    handler = logging.FileHandler(folder / "training.log", encoding="utf-8", errors="backslashreplace")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    root.addHandler(handler)

@@ -28,11 +28,6 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from dhp_lab.codec.checkpoint import save_model
-from dhp_lab.codec.create import (
-    create_bk_sdm_compression_model,
-    create_diffusion_hyperprior_model,
-    with_settings,
-)
 from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.core.settings import choose_device
 from dhp_lab.core.weights import CheckpointError
@@ -40,14 +35,21 @@ from dhp_lab.data.crops import PhotoCrops, prefetching
 from dhp_lab.data.images import list_images, save_image
 from dhp_lab.training.codec_config import TrainingConfig, TrainingError
 from dhp_lab.training.codec_objective import STAGES, CodecObjective
-from dhp_lab.training.codec_state import (
-    TrainingState,
-    in_memory_order,
-    log_to_file,
-    random_states,
-    restore_random_states,
-)
+from dhp_lab.training.codec_start import initial_model
+from dhp_lab.training.codec_state import TrainingState, random_states, restore_random_states
 from dhp_lab.training.optimisation import EMA, lr_factor
+from dhp_lab.training.run_folder import (
+    BEST,
+    BOARD,
+    FINAL,
+    LOG,
+    SAMPLES,
+    STATE,
+    clear_folder,
+    log_to_file,
+    prepare_folder,
+)
+from dhp_lab.training.stop_signals import StopRequest, stop_requests
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +67,8 @@ def train(config: TrainingConfig) -> Path:
     """Run all stages and return the folder of the best checkpoint.
 
     Raises:
-        ImageError: no usable photo. TrainingError: the loss is not finite or a checkpoint cannot be written.
+        ImageError: no usable photo. OverwriteError: the folder holds a training already.
+        TrainingError: the loss is not finite, a checkpoint cannot be written, or a signal stopped the run.
     """
     return Trainer(config).run()
 
@@ -73,23 +76,6 @@ def train(config: TrainingConfig) -> Path:
 def split_validation(crops: PhotoCrops) -> PhotoCrops:
     """Take a validation set out of the training photos: every 20th, of many photos about 16."""
     return crops.hold_out(every=max(20, len(crops) // 16))
-
-
-def initial_model(config: TrainingConfig) -> DiffusionHyperprior:
-    """The codec that a run starts with: a checkpoint with other settings, or a new one.
-
-    Raises:
-        CheckpointError: the folder to start from, or whose parts are taken, is missing or damaged.
-        ValueError: settings out of range.
-    """
-    if config.init_from:
-        settings = {name: getattr(config, name) for name in ("transmit", "passes", "dead_zone")}
-        model = with_settings(DiffusionHyperprior.from_pretrained(config.init_from), **settings)
-    elif config.bk_sdm_path is not None:
-        model = create_bk_sdm_compression_model(**config.codec_settings)
-    else:
-        model = create_diffusion_hyperprior_model(**config.codec_settings)
-    return model.low_memory() if config.low_memory else model
 
 
 class Trainer:
@@ -114,10 +100,10 @@ class Trainer:
     ) -> None:
         self.config = config
         self.out = Path(config.output_dir)
-        (self.out / "samples").mkdir(parents=True, exist_ok=True)
         self.accelerator = Accelerator(cpu=choose_device(config.device).type == "cpu")
         if self.accelerator.is_main_process:
-            log_to_file(self.out)
+            prepare_folder(self.out, resume=config.resume, overwrite=config.overwrite)
+            log_to_file(self.out / LOG)
         self.crops, self.val = self._photos()
         if crops is not None:
             self.crops = crops
@@ -137,27 +123,39 @@ class Trainer:
 
     def run(self) -> Path:
         """Go on from the current step to the end; returns the folder of the best checkpoint."""
-        board = SummaryWriter(self.out / "tensorboard") if self.accelerator.is_main_process else None
+        if self.config.overwrite and not self.config.resume and self.accelerator.is_main_process:
+            clear_folder(self.out)
+        board = SummaryWriter(self.out / BOARD) if self.accelerator.is_main_process else None
         lengths = dict(zip(STAGES, self.lengths, strict=True))
         log.info("%d steps: %s; %s", self.total, lengths, json.dumps(asdict(self.config)))
         try:
-            self._loop(board)
-            if self.accelerator.is_main_process:
-                save_model(self.out / "final_checkpoint", self.model.config, self._averaged())
+            self._run(board)
         except OSError as error:
-            raise TrainingError(
-                f"cannot write to {self.out}: {error.strerror or error}; "
-                "the last good checkpoint there is intact. Make room, then go on with --resume"
-            ) from None
-        except KeyboardInterrupt:
-            self._save()
-            raise TrainingError(f"stopped at step {self.step}; go on with --resume") from None
+            reason = f"{error.filename or self.out}: {error.strerror or error}"
+            raise TrainingError(f"cannot write to {reason}; {self._last_state('Make room, then')}") from None
         finally:
             if board:
                 board.close()
-        return self.out / "best_checkpoint"
+        return self.out / BEST
 
-    def _loop(self, board: SummaryWriter | None) -> None:
+    def _run(self, board: SummaryWriter | None) -> None:
+        """All steps and the final checkpoint; where a signal or Ctrl-C stops them, the state is saved."""
+        try:
+            with stop_requests() as stop:
+                self._loop(board, stop)
+        except KeyboardInterrupt:
+            self._save()
+            raise TrainingError(f"stopped at step {self.step}; go on with --resume") from None
+        if self.accelerator.is_main_process:
+            save_model(self.out / FINAL, self.model.config, self._averaged())
+
+    def _last_state(self, remedy: str) -> str:
+        """Where a run that ended early can go on, for a message; ``remedy``: what to do before."""
+        if (self.out / STATE).is_file():
+            return f"the last good state is {self.out / STATE}. {remedy} go on with --resume"
+        return f"no state was saved yet. {remedy} start again with --overwrite"
+
+    def _loop(self, board: SummaryWriter | None, stop: StopRequest) -> None:
         saved = time.monotonic()
         with prefetching() as reader, tqdm(total=self.total, initial=self.step, disable=board is None) as bar:
             ahead = reader.submit(self._batch, self.step)
@@ -174,6 +172,9 @@ class Trainer:
                 if minutes > self.config.minutes_between_saves or self.step == self.total:
                     self._save()
                     saved = time.monotonic()
+                if stop and self.step < self.total:
+                    log.info("%s at step %d", stop.name, self.step)
+                    raise KeyboardInterrupt
 
     # one step
 
@@ -201,17 +202,18 @@ class Trainer:
         self.left_out += 1
         log.warning("step %d: the gradient is not finite, its update is left out", self.step)
         if self.left_out >= MOST_LEFT_OUT:
+            remedy = f"With a smaller --lr (now {self.config.lr:g})"
             raise TrainingError(
-                f"the gradient was not finite in the {MOST_LEFT_OUT} steps up to {self.step}; the last good "
-                f"state is in {self.out}. Resume with a smaller --lr (now {self.config.lr:g})"
+                f"the gradient was not finite in the {MOST_LEFT_OUT} steps up to {self.step}; "
+                f"{self._last_state(remedy)}"
             )
         return False
 
     def _check_finite(self, objective: Tensor) -> None:
         if not bool(torch.isfinite(objective)):
+            remedy = f"With a smaller --lr (now {self.config.lr:g}) or a smaller --lambda_rate"
             raise TrainingError(
-                f"the loss is {objective.item()} at step {self.step}; the last good state is in {self.out}. "
-                f"Resume with a smaller --lr (now {self.config.lr:g}) or a smaller --lambda_rate"
+                f"the loss is {objective.item()} at step {self.step}; {self._last_state(remedy)}"
             )
 
     def enter_stage(self, stage: str) -> None:
@@ -267,14 +269,14 @@ class Trainer:
         self._save_sheet(board, rows[len(rows) // 3]["x_hat"])
         if score < self.best:
             self.best = score
-            save_model(self.out / "best_checkpoint", model.config, model)
+            save_model(self.out / BEST, model.config, model)
 
     def _save_sheet(self, board: SummaryWriter, x_hat: Tensor) -> None:
         """Some validation photos, originals above what was decoded."""
         columns = torch.cat([self.val[:SHOWN], x_hat[:SHOWN].cpu()], 2)  # (B, 3, 2 H, W)
         sheet = torch.cat(list(columns), 2).clamp(0, 1)
         board.add_image("validation/original above, decoded below", sheet, self.step)
-        save_image(sheet, self.out / "samples" / f"step_{self.step:07d}.png")
+        save_image(sheet, self.out / SAMPLES / f"step_{self.step:07d}.png")
 
     def _averaged(self) -> DiffusionHyperprior:
         """The model with averaged weights and probability tables made for them, in eval mode."""
@@ -293,7 +295,7 @@ class Trainer:
                 average=self.ema.average.state_dict(),
                 optimizer=self.optimizer.state_dict()["state"],
                 random=random_states(self.objective.generator),
-            ).save(self.out / "last.safetensors")
+            ).save(self.out / STATE)
 
     # start
 
@@ -314,14 +316,18 @@ class Trainer:
         return crops, validation.batch(0, 8)
 
     def _resume(self) -> None:
-        path = self.out / "last.safetensors"
+        path = self.out / STATE
         if not path.is_file():
             raise TrainingError(f"--resume: there is no {path}; start without --resume")
         state = TrainingState.load(path)
         if state.lengths != self.lengths:
-            raise CheckpointError(
-                f"{path} is of a run with stages of {state.lengths} steps, this one has {self.lengths}: "
-                "resume with the same photos, batch size and epochs"
+            state.check_lengths(self.lengths, path)
+            log.info(
+                "the run was planned with stages of %s steps and goes on with %s: "
+                "the learning rate follows the new plan from step %d on",
+                state.lengths,
+                self.lengths,
+                state.step,
             )
         try:
             self.model.load_state_dict(dict(state.model))
@@ -331,7 +337,7 @@ class Trainer:
         self.step, self.best, self.ema.steps = state.step, state.best, state.average_steps
         if self.step < self.total:
             self.enter_stage(state.stage)
-            moments = in_memory_order(state.optimizer, self.optimizer)
+            moments = state.optimizer_like(self.optimizer)
             self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
         restore_random_states(state.random, self.objective.generator)
         log.info("resumed at step %d", self.step)

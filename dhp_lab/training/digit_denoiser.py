@@ -26,7 +26,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dhp_lab.core.files import write_all_atomic
+from dhp_lab.core.files import check_writable, refuse_to_overwrite, write_all_atomic
 from dhp_lab.core.paths import CHECKPOINTS
 from dhp_lab.core.seeding import temporary_seed
 from dhp_lab.core.settings import PROFILES, choose_device
@@ -243,6 +243,7 @@ def train_lessons(
     profile: str = "gpu",
     device: str | None = None,
     progress: Callable[[str, int, float], None] | None = None,
+    overwrite: bool = False,
 ) -> list[Path]:
     """Train every denoiser of the lessons on the training digits and save each in its own folder.
 
@@ -251,12 +252,21 @@ def train_lessons(
         profile: "gpu" makes what is shipped; "laptop" and "ci" train for less.
         device: as for ``settings.choose_device``.
         progress: ``progress(name, step, loss)``, called after each step.
+        overwrite: replace denoisers that are there.
 
     Returns:
         The folders written.
+
+    Raises:
+        OverwriteError: a denoiser is there, and ``overwrite`` is not set. OSError: one cannot be written.
     """
-    digits = load_digits()
+    places = [Path(folder) / name / WEIGHTS for name in LESSONS]
+    if not overwrite:
+        refuse_to_overwrite(places, "take another --output_dir, or replace them (--overwrite)")
     where = choose_device(device)
+    for place in places:
+        check_writable(place)
+    digits = load_digits()
     written = []
     for name in LESSONS:
         config = lesson_config(name, profile)

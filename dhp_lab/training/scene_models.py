@@ -20,10 +20,13 @@ import torch
 from diffusers import AutoencoderKL, VQModel
 from torch import Tensor
 
+from dhp_lab.core.files import check_writable, refuse_to_overwrite
 from dhp_lab.core.paths import CHECKPOINTS
 from dhp_lab.core.settings import PROFILES, choose_device
+from dhp_lab.core.weights import CONFIG
 from dhp_lab.data.scenes import batch, parse
 from dhp_lab.latent.autoencoders import Autoencoder, load_autoencoder, save_autoencoder
+from dhp_lab.latent.folder import INDEX
 from dhp_lab.latent.pipeline import LatentDiffusion
 from dhp_lab.training.autoencoder import AutoencoderConfig, train_autoencoder
 from dhp_lab.training.latent_diffusion import LatentConfig, train_latent_diffusion
@@ -117,6 +120,7 @@ def train_scenes(
     profile: str = "gpu",
     device: str | None = None,
     progress: Progress | None = None,
+    overwrite: bool = False,
 ) -> list[Path]:
     """Train shipped models on scenes, each saved in a folder of its name as soon as it stands.
 
@@ -126,15 +130,22 @@ def train_scenes(
         profile: "gpu" makes what is shipped; "laptop" and "ci" train for less.
         device: as for ``settings.choose_device``.
         progress: called after each step with the model's name, the step and its loss.
+        overwrite: replace models that are there.
 
     Returns:
         The folders written.
 
     Raises:
         ValueError: a name or profile that is not there.
+        OverwriteError: a model is there, and ``overwrite`` is not set. OSError: one cannot be written.
     """
     configs = {name: scene_config(name, profile) for name in names}
     where = choose_device(device)
+    places = [Path(folder) / name / (INDEX if config.second else CONFIG) for name, config in configs.items()]
+    if not overwrite:
+        refuse_to_overwrite(places, "take another --output_dir, or replace it (--overwrite)")
+    for place in places:
+        check_writable(place)
     written = []
     for name, config in configs.items():
         report = partial(progress or _no_progress, name)

@@ -1,6 +1,7 @@
 """One clear line for everything that goes wrong with files, and nothing half-made is left behind."""
 
 import os
+import re
 import resource
 
 import pytest
@@ -162,10 +163,36 @@ def test_memory_errors_are_one_line(coded, tmp_path, checkpoint, monkeypatch):
         )
 
     monkeypatch.setattr(DiffusionHyperprior, "decompress", huge)
-    assert "not enough memory" in refused("decompress", coded, tmp_path / "a.png", "--model_path", checkpoint)
+    line = refused("decompress", coded, tmp_path / "a.png", "--model_path", checkpoint)
+    assert line.startswith("dhp: not enough memory; try --low_memory, another --device: DefaultCPUAllocator")
     monkeypatch.setattr(DiffusionHyperprior, "decompress", lambda *_, **__: 1 / 0)
     result = dhp("decompress", coded, tmp_path / "a.png", "--model_path", checkpoint)
     assert isinstance(result.exception, ZeroDivisionError)  # a fault of ours keeps its traceback
+
+
+@pytest.mark.parametrize(
+    "arguments, function",
+    [
+        (["train", "--data_path", "x"], "dhp_lab.training.codec_trainer.train"),
+        (["evaluate", "--data_path", "x"], "dhp_lab.evaluation.evaluate.run"),
+        (["compress", "x.png", "x.dhp"], "dhp_lab.data.images.load_image"),
+        (["train-lessons"], "dhp_lab.training.digit_denoiser.train_lessons"),
+        (["draw-scenes", "x"], "dhp_lab.data.scenes.batch"),
+        (["download", "kodak"], "dhp_lab.data.downloads.download"),
+    ],
+)
+def test_advice_on_memory_fits_the_command(monkeypatch, tmp_path, arguments, function):
+    def huge(*_, **__):
+        raise MemoryError
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(function, huge)
+    line = refused(*arguments)
+    assert line.startswith("dhp: not enough memory") and line.endswith("MemoryError\n")
+    named = set(re.findall(r"--\w+", line))
+    options = set(re.findall(r"--\w+", dhp(arguments[0], "--help").stdout))
+    offered = {"--image_size", "--batch_size", "--effort", "--low_memory", "--device"}
+    assert named == options & offered
 
 
 def test_download_of_an_unknown_set():

@@ -96,9 +96,8 @@ def test_a_table_that_does_not_fit_is_refused(table, wrong):
 def configured(monkeypatch, *arguments):
     """What `dhp train` or `dhp evaluate` would work on."""
     found = []
-    report = type("Report", (), {"table": lambda self: ""})()
     monkeypatch.setattr(codec_trainer, "train", found.append)
-    monkeypatch.setattr(evaluate, "run", lambda config, log: found.append(config) or report)
+    monkeypatch.setattr(evaluate, "run", lambda config, log, show: found.append(config))
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     return found[0]
@@ -177,6 +176,7 @@ def test_the_reports_command_repeats_every_option(monkeypatch):
         codecs=(),
         device="cpu",
         low_memory=True,
+        overwrite=True,
     )
     defaults = EvaluationConfig(data_path=Path("x"))
     for field in dataclasses.fields(config):

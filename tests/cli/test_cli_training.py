@@ -100,6 +100,38 @@ def test_bad_options_end_in_one_line(tmp_path, monkeypatch, line, message):
     assert len(result.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    "line, there",
+    [
+        ("train --data_path photos --output_dir out", "last.safetensors"),
+        ("train --data_path photos --output_dir out", "best_checkpoint/model.safetensors"),
+        ("evaluate --data_path photos --output_dir out", "evaluation.json"),
+        ("train-lessons --output_dir out", "digits-conditional/model.safetensors"),
+        ("train-scenes --output_dir out", "scenes-f8/model_index.json"),
+        ("train-scenes --output_dir out --only scenes-vq", "scenes-vq/config.json"),
+        ("draw-scenes out --count 2", "00001.png"),
+        ("draw-scenes out --count 2", "captions.txt"),
+    ],
+)
+def test_earlier_work_is_never_overwritten_unasked(tmp_path, monkeypatch, line, there):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    place = tmp_path / "out" / there
+    place.parent.mkdir(parents=True)
+    place.write_text("much work")
+    result = call(line)
+    assert result.exit_code == 1 and result.stderr.count("\n") == 1, result.stderr
+    assert result.stderr.startswith(f"dhp: out/{there} exists") and "--overwrite" in result.stderr
+    assert ("--resume" in result.stderr) == line.startswith("train --")
+    assert [path.read_text() for path in tmp_path.rglob("*") if path.is_file()] == ["much work"]
+
+
+def test_scenes_are_drawn_anew_where_that_is_wanted(tmp_path):
+    for seed in (1, 2):
+        assert call(f"draw-scenes {tmp_path} --count 2 --seed {seed} --overwrite").exit_code == 0
+    assert (tmp_path / "captions.txt").read_text().splitlines() == batch(2, seed=2)[1]
+
+
 # with the parts of Stable Diffusion
 
 

@@ -8,7 +8,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 
 from dhp_lab.codec.create import create_diffusion_hyperprior_model
 from dhp_lab.codec.model import DiffusionHyperprior
-from dhp_lab.core.hub import find_checkpoint
+from dhp_lab.core.hub import find_checkpoint, is_repository
 from dhp_lab.core.weights import CheckpointError
 
 
@@ -56,3 +56,23 @@ def test_a_name_that_the_hub_does_not_give_out_is_one_clear_error(monkeypatch):
         CheckpointError, match="reader/codec is neither a folder here nor .*: cannot reach the hub"
     ):
         DiffusionHyperprior.from_pretrained("reader/codec")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "./best_chekpoint",
+        "../best_chekpoint",
+        "/best_chekpoint",
+        "~/model",
+        "outputs/best_chekpoint",
+        "outputs/",
+    ],
+)
+def test_a_mistyped_folder_is_never_asked_of_the_hub(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", None)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "outputs" / "best_checkpoint").mkdir(parents=True)
+    with pytest.raises(CheckpointError, match="no checkpoint at .*: No such file or directory"):
+        DiffusionHyperprior.from_pretrained(name)
+    assert not is_repository(name) and is_repository("owner/name")

@@ -1,8 +1,10 @@
 """dhp_lab.evaluation.evaluate on a codec whose bytes and pictures follow from its definition."""
 
+import errno
 import itertools
 import json
 import math
+import os
 import struct
 import sys
 import zlib
@@ -21,6 +23,7 @@ from dhp_lab.codec.bits.lambdas import lambda_code, lambda_of
 from dhp_lab.codec.create import create_diffusion_hyperprior_model
 from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.core.environment import cpu_model
+from dhp_lab.core.files import OverwriteError
 from dhp_lab.data.images import batches, load_pictures, save_image
 from dhp_lab.evaluation import report
 from dhp_lab.evaluation.codecs import CODECS
@@ -243,6 +246,42 @@ def test_run_writes_one_json_with_everything(tmp_path, fake_checkpoint):
     assert names == {"a.png", *(f"a_lambda{value:g}_K{k}.png" for value in LAMBDAS for k in (0, 2))}
     assert [path.name for path in sorted((tmp_path / "out").iterdir())] == ["evaluation.json", "samples"]
     assert result.points[0].codec == "dhp K=0"
+
+
+def test_a_report_is_never_overwritten_unasked(tmp_path, fake_checkpoint):
+    save_image(photo(), tmp_path / "a.png")
+    options = {"data_path": tmp_path, "model_path": tmp_path, "output_dir": tmp_path / "out", "device": "cpu"}
+    config = EvaluationConfig(**options, steps=(0,), lambda_rates=(1e-3,), codecs=())
+    run(config, log=str)
+    before = (tmp_path / "out" / "evaluation.json").read_bytes()
+    lines = []
+    with pytest.raises(OverwriteError, match=r"evaluation.json exists .*--output_dir.*--overwrite"):
+        run(replace(config, seed=1), log=lines.append)
+    assert lines == [] and (tmp_path / "out" / "evaluation.json").read_bytes() == before
+    run(replace(config, seed=1, overwrite=True), log=str)
+    assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["about"]["seed"] == 1
+
+
+def test_a_report_that_cannot_be_written_is_shown_all_the_same(tmp_path, fake_checkpoint, monkeypatch):
+    save_image(photo(), tmp_path / "a.png")
+    (tmp_path / "out" / "evaluation.json").mkdir(parents=True)
+    options = {"data_path": tmp_path, "model_path": tmp_path, "output_dir": tmp_path / "out", "device": "cpu"}
+    config = EvaluationConfig(**options, steps=(0,), lambda_rates=(1e-3,), codecs=(), overwrite=True)
+    shown, lines = [], []
+    with pytest.raises(IsADirectoryError) as raised:
+        run(config, log=lines.append, show=shown.append)
+    assert raised.value.filename == str(tmp_path / "out" / "evaluation.json")
+    assert shown == lines == [], "nothing is measured for a report that has no place"
+    (tmp_path / "out" / "evaluation.json").rmdir()
+
+    def full(source, target):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match=r"No space left.*evaluation\.json'"):
+        run(config, log=str, show=shown.append)
+    assert len(shown) == 1 and "dhp K=0" in shown[0].table()
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_files_are_those_of_the_effort():

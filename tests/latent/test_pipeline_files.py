@@ -149,8 +149,8 @@ def test_all_parts_that_are_missing_are_named(tmp_path):
     "name, message",
     [
         (f"vae/{WEIGHTS}", f"no autoencoder at .*vae: {WEIGHTS} not found"),
-        (f"unet/{WEIGHTS}", f"is damaged: .*{WEIGHTS}"),
-        ("text_encoder/model.safetensors", "is damaged: .*model.safetensors"),
+        (f"unet/{WEIGHTS}", f"no latent diffusion model at .*: unet/{WEIGHTS} not found"),
+        ("text_encoder/model.safetensors", "text_encoder/model.safetensors not found"),
         ("tokenizer/tokenizer.json", "is damaged: "),
         ("text_encoder/config.json", "text_encoder/config.json not found"),
     ],

@@ -235,8 +235,10 @@ def test_a_full_disk_ends_in_one_line_with_the_last_checkpoint_intact(photos, tm
 def test_resuming_without_a_state_or_with_another_plan_is_refused(photos, tmp_path, unbroken):
     with pytest.raises(TrainingError, match="there is no"):
         Trainer(config(photos, tmp_path, resume=True))
-    with pytest.raises(CheckpointError, match="stages of"):
+    with pytest.raises(CheckpointError, match="stages of .*--init_from"):
         Trainer(config(photos, unbroken[1], resume=True, epochs=3))
+    with pytest.raises(CheckpointError, match="stages of .* at step"):
+        Trainer(config(photos, unbroken[1], resume=True, joint_epochs=0))
 
 
 @pytest.mark.parametrize(

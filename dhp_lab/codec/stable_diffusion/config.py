@@ -76,12 +76,17 @@ class StableDiffusionConfig(CodecConfig):
         move.
         """
         path = Path(self.bk_sdm_path)
-        named = os.path.relpath(path, folder) if path.is_dir() else self.bk_sdm_path
+        named = self.bk_sdm_path
+        if path.is_dir():
+            named = Path(os.path.relpath(path, folder)).as_posix()
+            named = named if named.startswith(".") else f"./{named}"  # "a/b" could be a name on the hub
         return {"model": self.kind, **asdict(self), "bk_sdm_path": named}
 
     @classmethod
     def from_dict(cls, values: dict[str, object], folder: Path) -> StableDiffusionConfig:
         """The inverse of ``to_dict``, without the kind's name. Errors as for the class, and TypeError."""
-        named = values.get("bk_sdm_path", "")
-        near = folder / str(named)
-        return cls(**{**values, "bk_sdm_path": str(near.resolve()) if near.is_dir() else named})
+        named = str(values.get("bk_sdm_path", ""))
+        near = folder / named
+        exists_in_part = "/" in named and near.parent.is_dir()
+        is_local = near.is_dir() or named.startswith(".") or exists_in_part
+        return cls(**{**values, "bk_sdm_path": str(near.resolve()) if is_local else named})

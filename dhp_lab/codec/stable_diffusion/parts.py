@@ -17,9 +17,16 @@ from dhp_lab.core.hub import find_checkpoint
 from dhp_lab.core.weights import CheckpointError
 from dhp_lab.diffusion.schedules import NoiseSchedule
 from dhp_lab.latent.autoencoders import kl_autoencoder
-from dhp_lab.latent.folder import INDEX, load_vae_unet_schedule
+from dhp_lab.latent.folder import EPSILON, INDEX, V_PREDICTION, load_vae_unet_schedule
 
 HUB_FILES = INDEX, "vae/*", "unet/*", "text_encoder/*", "tokenizer/*", "scheduler/*"
+SUITABLE = "take a folder of Stable Diffusion 1 or 2, or of BK-SDM; those of SDXL do not fit"
+MORE_CONDITIONS = (  # of a U-Net's configuration, each None where it takes no condition of that kind
+    "addition_embed_type",
+    "class_embed_type",
+    "encoder_hid_dim_type",
+    "num_class_embeds",
+)
 TILE = 64  # largest side of what the VAE and the U-Net see at once, in latents
 
 
@@ -37,6 +44,8 @@ def stable_diffusion_parts(config: StableDiffusionConfig) -> CodecParts:
             ``config.parts`` names.
     """
     vae, unet, schedule, prediction = load_vae_unet_schedule(find_pipeline(config.bk_sdm_path))
+    if config.use_pretrained_unet:
+        _check_unet(unet, prediction, config.bk_sdm_path)
     digest = _check_parts(config, vae, unet, schedule)
     channels = vae.config.latent_channels
     block = 2 ** (len(vae.config.block_out_channels) - 1)  # f
@@ -56,6 +65,23 @@ def stable_diffusion_parts(config: StableDiffusionConfig) -> CodecParts:
         unit_latents=True,
         digest=digest,
     )
+
+
+def _check_unet(unet: UNet2DConditionModel, prediction: str, path: str) -> None:
+    """Check that a U-Net predicts noise from a latent, a time and a text alone, as it is evaluated here."""
+    settings = unet.config
+    found = [f"{name} {settings.get(name)!r}" for name in MORE_CONDITIONS if settings.get(name) is not None]
+    if not isinstance(settings.cross_attention_dim, int):
+        found.append(f"cross_attention_dim {settings.cross_attention_dim!r}")
+    if settings.out_channels != settings.in_channels:
+        found.append(f"in_channels {settings.in_channels}, out_channels {settings.out_channels}")
+    if prediction not in (EPSILON, V_PREDICTION):
+        found.append(f"prediction_type {prediction!r}")
+    if found:
+        raise ValueError(
+            f"the U-Net at {path} does not predict noise from a latent, a time and one text alone "
+            f"({', '.join(found)}): {SUITABLE}"
+        )
 
 
 def _check_parts(

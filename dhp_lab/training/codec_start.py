@@ -1,0 +1,28 @@
+"""The codec that a training starts with."""
+
+from __future__ import annotations
+
+from dhp_lab.codec.create import (
+    create_bk_sdm_compression_model,
+    create_diffusion_hyperprior_model,
+    with_settings,
+)
+from dhp_lab.codec.model import DiffusionHyperprior
+from dhp_lab.training.codec_config import TrainingConfig
+
+
+def initial_model(config: TrainingConfig) -> DiffusionHyperprior:
+    """The codec that a run starts with: a checkpoint with other settings, or a new one.
+
+    Raises:
+        CheckpointError: the folder to start from, or whose parts are taken, is missing or damaged.
+        ValueError: settings out of range.
+    """
+    if config.init_from:
+        settings = {name: getattr(config, name) for name in ("transmit", "passes", "dead_zone")}
+        model = with_settings(DiffusionHyperprior.from_pretrained(config.init_from), **settings)
+    elif config.bk_sdm_path is not None:
+        model = create_bk_sdm_compression_model(**config.codec_settings)
+    else:
+        model = create_diffusion_hyperprior_model(**config.codec_settings)
+    return model.low_memory() if config.low_memory else model
