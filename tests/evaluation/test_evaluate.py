@@ -1,7 +1,6 @@
 """dhp_lab.evaluation.evaluate on a codec whose bytes and pictures follow from its definition."""
 
 import errno
-import itertools
 import json
 import math
 import os
@@ -14,13 +13,10 @@ import numpy as np
 import pytest
 import skimage
 import torch
-from models import untrained, woken
 from photos import photo
 
-from dhp_lab.codec import dhp_file
-from dhp_lab.codec.bits.bitstream import HEADER_BYTES, write
+from dhp_lab.codec.bits.bitstream import HEADER_BYTES
 from dhp_lab.codec.bits.lambdas import lambda_code, lambda_of
-from dhp_lab.codec.create import create_diffusion_hyperprior_model
 from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.core.environment import cpu_model
 from dhp_lab.core.files import OverwriteError
@@ -271,7 +267,9 @@ def test_a_report_that_cannot_be_written_is_shown_all_the_same(tmp_path, fake_ch
     with pytest.raises(IsADirectoryError) as raised:
         run(config, log=lines.append, show=shown.append)
     assert raised.value.filename == str(tmp_path / "out" / "evaluation.json")
-    assert shown == lines == [], "nothing is measured for a report that has no place"
+    assert shown == [] and not any("a.png" in line for line in lines), (
+        "nothing is measured for a report without a place"
+    )
     (tmp_path / "out" / "evaluation.json").rmdir()
 
     def full(source, target):
@@ -282,20 +280,6 @@ def test_a_report_that_cannot_be_written_is_shown_all_the_same(tmp_path, fake_ch
         run(config, log=str, show=shown.append)
     assert len(shown) == 1 and "dhp K=0" in shown[0].table()
     assert list((tmp_path / "out").iterdir()) == []
-
-
-def test_files_are_those_of_the_effort():
-    model, pictures = woken(passes=2), [("a.png", photo())]
-    rows = {
-        effort: evaluate(model, pictures, lambda_rates=(1e-3,), steps=(0,), effort=effort, codecs=())
-        for effort in (0, 2)
-    }
-    for effort, found in rows.items():
-        expected = dhp_file.encode(model, photo(), lambda_rate=1e-3, effort=effort)
-        assert found.measurements[0].n_bytes == len(expected) and found.about["effort"] == effort
-    assert rows[0].measurements[0].n_bytes != rows[2].measurements[0].n_bytes
-    with pytest.raises(ValueError, match="effort 1 optimises y, and this model sends z alone"):
-        evaluate(untrained(transmit="z"), pictures, effort=1, codecs=())
 
 
 def test_run_names_a_missing_codec_before_it_measures(tmp_path, fake_checkpoint, monkeypatch):
@@ -344,30 +328,3 @@ def test_default_lambdas_are_evenly_spaced():
 
 
 # the real codec
-
-
-def test_the_real_codec_through_real_files():
-    """An untrained model is a lapped-transform codec: its curve is monotonic, its files are what the codec
-    writes.
-    """
-    torch.manual_seed(0)
-    model = create_diffusion_hyperprior_model(N=8, M=192).eval()
-    pictures = [("a", photo(176, 192)), ("b", photo(176, 192, shift=64))]
-    result = evaluate(model, pictures, lambda_rates=(1e-2, 1e-3, 1e-4, 1e-5), steps=(0,), codecs=())
-    assert all(a.bpp < b.bpp and a.psnr < b.psnr for a, b in itertools.pairwise(result.points))
-    assert result.points[-1].psnr > 30
-    row = next(row for row in result.measurements if (row.picture, row.setting) == ("b", 1e-3))
-    coded = model.compress(pictures[1][1], lambda_rate=1e-3)
-    x_hat = model.decompress(coded["strings"], coded["shape"], steps=0)["x_hat"]
-    assert row.n_bytes == len(write(coded["strings"], coded["shape"], model_id=model.model_id))
-    assert row.psnr == pytest.approx(psnr(x_hat, pictures[1][1]).item(), abs=1e-3)
-    made_of = {
-        "N": 8,
-        "M": 192,
-        "diffusion_steps": 50,
-        "schedule": "linear",
-        "transmit": "z+y",
-        "passes": 1,
-        "dead_zone": 0.0,
-    }
-    assert result.about["config"] == made_of
