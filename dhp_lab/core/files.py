@@ -4,8 +4,31 @@ there.
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+
+DISK_ERRORS = {
+    errno.EACCES,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EIO,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.ENOSPC,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ESTALE,
+}
+
+
+def is_disk_error(error: Exception) -> bool:
+    """Whether an error is the disk's or the system's own trouble: other files would fare no better.
+
+    Libraries raise OSError for damaged content too, then without a number or with that of a wrong argument.
+    """
+    return isinstance(error, OSError) and error.errno in DISK_ERRORS
 
 
 def write_atomic(path: str | Path, data: bytes) -> None:

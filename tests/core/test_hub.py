@@ -56,3 +56,12 @@ def test_a_name_that_the_hub_does_not_give_out_is_one_clear_error(monkeypatch):
         CheckpointError, match="reader/codec is neither a folder here nor .*: cannot reach the hub"
     ):
         DiffusionHyperprior.from_pretrained("reader/codec")
+
+
+def test_a_full_disk_is_not_called_a_missing_repository(monkeypatch):
+    def fill(name, allow_patterns):
+        raise OSError(28, "No space left on device", "cache")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fill)
+    with pytest.raises(OSError, match="No space left on device"):
+        find_checkpoint("reader/codec")
