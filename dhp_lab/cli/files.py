@@ -204,6 +204,7 @@ def _load_model(model_path: str | None, device: str | None, low_memory: bool) ->
 def _name_model(file: DhpFile, model_path: str | None) -> tuple[str, bytes | None]:
     """How the file's model relates to the one named (or the shipped one), and that one's id; no torch."""
     from dhp_lab.codec.checkpoint import model_id
+    from dhp_lab.core.files import is_disk_error
     from dhp_lab.core.paths import default_checkpoint
     from dhp_lab.core.weights import CONFIG, WEIGHTS, CheckpointError
 
@@ -213,6 +214,8 @@ def _name_model(file: DhpFile, model_path: str | None) -> tuple[str, bytes | Non
     except (OSError, CheckpointError) as error:
         if model_path is not None:
             raise CheckpointError(f"no checkpoint at {model_path}: {error}") from None
+        if is_disk_error(error):
+            return f"cannot be compared: {error.filename}: {error.strerror}", None
         return "cannot be compared: the shipped checkpoint is not there", None
     name = "the shipped checkpoint" if model_path is None else model_path
     if found == file.model_id:

@@ -11,6 +11,28 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+DISK_ERRORS = {
+    errno.EACCES,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EIO,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.ENOSPC,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ESTALE,
+}
+
+
+def is_disk_error(error: Exception) -> bool:
+    """Whether an error is the disk's or the system's own trouble: other files would fare no better.
+
+    Libraries raise OSError for damaged content too, then without a number or with that of a wrong argument.
+    """
+    return isinstance(error, OSError) and error.errno in DISK_ERRORS
+
 
 class OverwriteError(ValueError):
     """Earlier work lies where new work would go; the message names it and what to do."""

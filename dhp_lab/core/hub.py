@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from dhp_lab.core.files import is_disk_error
 from dhp_lab.core.weights import CONFIG, WEIGHTS, CheckpointError
 
 
@@ -19,6 +20,7 @@ def find_checkpoint(name: str | Path, patterns: Sequence[str] = (CONFIG, WEIGHTS
 
     Raises:
         CheckpointError: there is no such folder, and the hub has no such repository or cannot be reached.
+        OSError: the disk's own trouble.
     """
     if Path(name).is_dir() or not is_repository(name):
         return Path(name)
@@ -28,6 +30,8 @@ def find_checkpoint(name: str | Path, patterns: Sequence[str] = (CONFIG, WEIGHTS
     try:
         return Path(snapshot_download(str(name), allow_patterns=list(patterns)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        if is_disk_error(error):
+            raise
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(
             f"{name} is neither a folder here nor a repository that the hub gives out: {reason}"

@@ -11,6 +11,7 @@ from functools import cache
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 MMAP_FROM = 128 << 20  # bytes of a buffer that gets pages of its own, and gives them back when freed
 KEPT = 512 << 20  # bytes of freed memory that the process keeps
+SHORTAGE = ("out of memory", "allocate memory", "not enough memory", "alloc_failed", "bad_alloc")
 
 
 class OutOfMemory(MemoryError):
@@ -18,8 +19,12 @@ class OutOfMemory(MemoryError):
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error is Python's own of a shortage of memory, or torch's, which is a RuntimeError."""
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error))
+    """Whether an error is of a shortage of memory: Python's own, or by its words torch's or Pillow's."""
+    if isinstance(error, MemoryError):
+        return True
+    return isinstance(error, (RuntimeError, OSError)) and any(
+        words in str(error).lower() for words in SHORTAGE
+    )
 
 
 @cache

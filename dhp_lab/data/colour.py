@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
@@ -218,14 +218,14 @@ def _as_srgb(colours: Image.Image, info: dict, notes: list[str]) -> Image.Image:
     """Colours in mode L, RGB or CMYK as sRGB, by the file's profile or gamma."""
     if "icc_profile" in info:
         try:
-            transform, name = _transform(info["icc_profile"] or b"", colours.mode)
+            transform, name = _way_to_srgb(info["icc_profile"] or b"", colours.mode)
         except (ImageCms.PyCMSError, OSError, UnicodeDecodeError):
             notes.append("the colour profile is damaged or of another kind of picture: sRGB assumed")
             return colours.convert("RGB")
         if transform is None:
             return colours.convert("RGB")
         notes.append(f"colours converted from {name} to sRGB")
-        return ImageCms.applyTransform(colours, transform)
+        return transform(colours)
     rgb = colours.convert("RGB")
     gamma = info.get("gamma")
     if not gamma or "srgb" in info or abs(gamma * INVERSE_GAMMA - 1) < 0.05:
@@ -236,8 +236,8 @@ def _as_srgb(colours: Image.Image, info: dict, notes: list[str]) -> Image.Image:
 
 
 @lru_cache(maxsize=8)
-def _transform(profile: bytes, mode: str) -> tuple[ImageCms.ImageCmsTransform | None, str]:
-    """The way from a profile to sRGB, None if it is sRGB itself; and the profile's name.
+def _way_to_srgb(profile: bytes, mode: str) -> tuple[Callable[[Image.Image], Image.Image] | None, str]:
+    """The conversion from a profile to sRGB, None if it is sRGB itself; and the profile's name.
 
     Raises:
         ImageCms.PyCMSError, OSError, UnicodeDecodeError: it is damaged, or not of pictures in this mode.
@@ -246,20 +246,30 @@ def _transform(profile: bytes, mode: str) -> tuple[ImageCms.ImageCmsTransform | 
     space = source.profile.xcolor_space.strip()
     if space != PROFILE_COLOURS[mode]:
         raise ImageCms.PyCMSError(f"a profile of {space} in a picture of {mode}")
+    name = " ".join(ImageCms.getProfileDescription(source).split()) or "an unnamed profile"
+    flags = ImageCms.Flags.BLACKPOINTCOMPENSATION
+    if mode == "L":
+        flags |= ImageCms.Flags.NOOPTIMIZE  # optimised it errs by ten levels; here it converts 256 values
     transform = ImageCms.buildTransform(
         source,
         ImageCms.createProfile("sRGB"),
         mode,
         "RGB",
         renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
-        flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+        flags=flags,
     )
-    name = " ".join(ImageCms.getProfileDescription(source).split()) or "an unnamed profile"
+    apply = partial(ImageCms.applyTransform, transform=transform)
     if mode == "CMYK":
-        return transform, name
+        return apply, name
     samples = _samples(mode)
-    moved = np.asarray(ImageCms.applyTransform(samples, transform)).astype(int) - samples.convert("RGB")
-    return (None if np.abs(moved).max() <= AS_SRGB else transform), name
+    converted = apply(samples)
+    moved = np.asarray(converted).astype(int) - np.asarray(samples.convert("RGB"))
+    if np.abs(moved).max() <= AS_SRGB:
+        return None, name
+    if mode == "L":
+        table = np.asarray(converted)[0].T.ravel().tolist()  # (3 * 256,)
+        return (lambda picture: picture.convert("RGB").point(table)), name
+    return apply, name
 
 
 def _samples(mode: str) -> Image.Image:

@@ -17,6 +17,7 @@ from pathlib import Path
 from PIL import Image
 
 from dhp_lab.core.download import CHUNK, DownloadError, fetch
+from dhp_lab.core.files import is_disk_error
 from dhp_lab.core.paths import data_dir
 
 
@@ -129,7 +130,7 @@ def download(
         ValueError: there is no such data set.
         DownloadError: the site cannot be reached, broke off, or sent something else; or a file found there is
             wrong.
-        OSError: the folder cannot be written.
+        OSError: the disk's own trouble.
     """
     if name not in DATASETS:
         raise ValueError(f"no data set {name!r}; choose one of {', '.join(DATASETS)}")
@@ -175,9 +176,11 @@ def _mismatch(where: Path | str, found: str, expected: str) -> str:
 
 
 def _digest(dataset: Dataset, path: Path, size: int) -> str:
-    """sha256 of a file's content, or why there is none."""
+    """sha256 of a file's content, or, if the file is damaged, why there is none."""
     try:
         content = dataset.content(path, size)
     except (OSError, EOFError, SyntaxError, zlib.error) as error:
+        if is_disk_error(error):
+            raise
         return f"none ({error})"
     return hashlib.sha256(content).hexdigest()

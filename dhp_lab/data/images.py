@@ -126,7 +126,7 @@ def _decode(path: Path, data: bytes, max_megapixels: float) -> tuple[colour.Deco
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from None
     except DAMAGE as error:
-        if "memory" in str(error):  # some decoders raise OSError or RuntimeError with these words
+        if is_out_of_memory(error):  # decoders raise OSError or RuntimeError
             raise MemoryError(str(error)) from None
         raise ImageError(f"{path}: cannot be read ({error})") from None
 

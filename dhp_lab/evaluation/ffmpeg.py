@@ -6,6 +6,7 @@ variable IMAGEIO_FFMPEG_EXE names another ffmpeg.
 
 from __future__ import annotations
 
+import errno
 import subprocess
 from collections.abc import Sequence
 from functools import lru_cache
@@ -61,6 +62,8 @@ def run(words: Sequence[str], data: bytes, *, path: str | None = None, timeout: 
     except subprocess.TimeoutExpired:
         raise CodecError(f"ffmpeg took longer than {timeout:g} s, and was ended") from None
     except OSError as error:
+        if error.errno in (errno.ENOMEM, errno.EMFILE, errno.ENFILE):  # no fault of ffmpeg's
+            raise
         raise CodecError(f"ffmpeg did not start: {error.strerror} ({path})") from None
     if done.returncode:
         raise CodecError(f"ffmpeg failed ({done.returncode}): {_reason(done.stderr)}")

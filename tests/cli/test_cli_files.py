@@ -1,6 +1,7 @@
 """`dhp compress`, `decompress` and `info`: real files in, real files out."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -76,6 +77,32 @@ def test_conversions_are_reported(checkpoint, tmp_path, mode, note):
     Image.new(mode, (20, 17)).save(tmp_path / "in.png")
     result = dhp("compress", tmp_path / "in.png", tmp_path / "out.dhp", "--model_path", checkpoint)
     assert result.exit_code == 0 and note in result.stdout, result.stderr
+
+
+def test_the_limit_of_compress_has_a_remedy(checkpoint, picture, tmp_path):
+    options = ("--model_path", checkpoint, "--device", "cpu")
+    line = refused("compress", picture, tmp_path / "a.dhp", "--max_megapixels", "0.002", *options)
+    assert f"{picture}: 56 x 40 pixels, the limit is 0.002 megapixels" in line
+    assert "max_megapixels 1" in line and "attack" not in line
+    result = dhp("compress", picture, tmp_path / "a.dhp", "--max_megapixels", "1", *options)
+    assert result.exit_code == 0 and (tmp_path / "a.dhp").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+@pytest.mark.parametrize("encoding, shown", [("utf-8:strict", b"caf\\udce9"), ("ascii:strict", b"caf?")])
+def test_any_file_name_can_be_printed(checkpoint, picture, tmp_path, encoding, shown):
+    name = os.fsencode(tmp_path) + b"/caf\xe9\xc3\xa9"
+    shutil.copy(picture, name + b".png")
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "OMP_NUM_THREADS": "1"}
+    program = [sys.executable, "-m", "dhp_lab.cli"]
+    for command in (
+        ["compress", name + b".png", name + b".dhp", "--model_path", checkpoint, "--device", "cpu"],
+        ["info", name + b".dhp"],
+    ):
+        done = subprocess.run([*program, *command], capture_output=True, env=environment)
+        assert (done.returncode, done.stderr) == (0, b"") and shown in done.stdout
+    done = subprocess.run([*program, "info", name + b".png"], capture_output=True, env=environment)
+    assert done.returncode == 1 and done.stderr.startswith(b"dhp: ") and done.stderr.count(b"\n") == 1
 
 
 def test_preview_of_a_file_that_was_cut_off(checkpoint, coded, tmp_path):

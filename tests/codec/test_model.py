@@ -12,6 +12,7 @@ from oracles import largest
 from dhp_lab.codec.bits.bitstream import BitstreamError
 from dhp_lab.codec.bits.lambdas import lambda_code, lambda_of
 from dhp_lab.codec.denoising.decoder_state import SIGMA_Q
+from dhp_lab.codec.effort import optimise_latents
 from dhp_lab.codec.entropy_coding import decode_latents
 from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.codec.networks.gain import quantisation_sigma
@@ -53,6 +54,18 @@ def test_forward_is_compress_and_decompress_to_the_last_bit(model, height, width
         assert decoded.shape == x.shape and decoded.dtype == torch.float32
         assert decoded.min() >= 0 and decoded.max() <= 1
         assert torch.equal(decoded, model(x, 1e-3, steps=steps)["x_hat"].clamp(0, 1))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_pixels_that_are_no_numbers_are_refused_by_their_place(value):
+    model, x = woken(passes=2), picture(32, 48).expand(2, -1, -1, -1).clone()
+    x[1, 2, 5, 7] = x[1, 2, 9, 0] = value
+    message = f"2 of {x.numel()} are not: the first is {value} in picture 1, channel 2, row 5, column 7"
+    for call in (model, model.compress):
+        with pytest.raises(ValueError, match=message):
+            call(x)
+    with pytest.raises(ValueError, match="the first is .* in picture 0, channel 2, row 5, column 7"):
+        optimise_latents(model, x[1:], 1e-3, effort=1)
 
 
 @torch.no_grad()

@@ -76,3 +76,12 @@ def test_a_mistyped_folder_is_never_asked_of_the_hub(tmp_path, monkeypatch, name
     with pytest.raises(CheckpointError, match="no checkpoint at .*: No such file or directory"):
         DiffusionHyperprior.from_pretrained(name)
     assert not is_repository(name) and is_repository("owner/name")
+
+
+def test_a_full_disk_is_not_called_a_missing_repository(monkeypatch):
+    def fill(name, allow_patterns):
+        raise OSError(28, "No space left on device", "cache")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fill)
+    with pytest.raises(OSError, match="No space left on device"):
+        find_checkpoint("reader/codec")

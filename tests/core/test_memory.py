@@ -49,3 +49,21 @@ def test_an_allocator_without_that_option_is_left_alone(fresh, monkeypatch, libr
 
     monkeypatch.setattr(memory.ctypes, "CDLL", load)
     assert memory.keep_freed_memory() is None
+
+
+@pytest.mark.parametrize(
+    "error, expected",
+    [
+        (MemoryError(), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ..."), True),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), True),
+        (OSError("out of memory error when reading image file"), True),
+        (OSError(12, "Cannot allocate memory"), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+        (RuntimeError("the memory format is not channels_last"), False),
+        (OSError(28, "No space left on device"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_a_shortage_of_memory_is_known_by_its_words(error, expected):
+    assert memory.is_out_of_memory(error) == expected

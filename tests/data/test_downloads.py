@@ -1,5 +1,6 @@
 """Downloads, against a site on this machine: resumed, checked, and clear where they cannot be had."""
 
+import dataclasses
 import gzip
 import hashlib
 import http.server
@@ -180,3 +181,16 @@ def test_the_table_is_complete():
         assert len({digest for _, digest in dataset.files.values()}) == len(dataset.files)
         assert all(re.fullmatch("[0-9a-f]{64}", digest) for _, digest in dataset.files.values())
         assert dataset.url.startswith("https://") and dataset.url.count("{}") == 1
+
+
+def test_a_disk_that_fails_is_not_called_a_wrong_file(site, tmp_path, monkeypatch):
+    download("toy", root=tmp_path)
+
+    def fail(path, size):
+        raise OSError(5, "Input/output error", str(path))
+
+    monkeypatch.setitem(DATASETS, "toy", dataclasses.replace(DATASETS["toy"], content=fail))
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        download("toy", root=tmp_path)
+    assert not isinstance(caught.value, DownloadError)
+    assert names(tmp_path / "toy_set") == ["a.gz", "b.gz"]

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFile, PngImagePlugin
 
-from dhp_lab.data.images import ImageError, list_images, load_image, save_image, to_pixels, to_tensor
+from dhp_lab.core.memory import OutOfMemory
+from dhp_lab.data import colour, images
+from dhp_lab.data.images import ImageError, load_image, load_pictures, save_image, to_pixels, to_tensor
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 
@@ -206,11 +208,78 @@ def test_damage_is_read_or_refused_and_nothing_else(tmp_path, suffix):
             assert str(path) in str(error)
 
 
-def test_a_picture_that_would_fill_the_memory_is_refused(tmp_path, monkeypatch):
-    Image.fromarray(random_pixels(96, 96)).save(tmp_path / "bomb.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    with pytest.raises(ImageError, match="bomb.png: cannot be read .*9216 pixels"):
-        load_image(tmp_path / "bomb.png")
+@pytest.mark.parametrize("limit, is_read", [(0.009215, False), (0.009216, True), (1.0, True)])
+def test_the_limit_of_megapixels_is_the_callers(tmp_path, monkeypatch, limit, is_read):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # Pillow's own, which it calls an attack
+    path = tmp_path / "large.png"
+    Image.fromarray(random_pixels(96, 96)).save(path)
+    if is_read:
+        assert np.array_equal(to_pixels(load_image(path, max_megapixels=limit)[0]), random_pixels(96, 96))
+    else:
+        with pytest.raises(
+            ImageError, match="large.png: 96 x 96 pixels, the limit is 0.009215 .* max_megapixels 1$"
+        ):
+            load_image(path, max_megapixels=limit)
+    assert Image.MAX_IMAGE_PIXELS == 1000
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_long_text_does_not_matter(tmp_path, compressed):
+    text = PngImagePlugin.PngInfo()
+    for _ in range(3):
+        text.add_itxt("history", "step; " * 12_000_000, zip=compressed)
+        text.add_text("workflow", "node; " * 1000, zip=compressed)
+    Image.fromarray(random_pixels()).save(tmp_path / "long.png", pnginfo=text, compress_level=1)
+    pixels, notes = loaded(tmp_path / "long.png")
+    assert np.array_equal(pixels, random_pixels()) and notes == ""
+
+
+def test_an_orientation_in_xmp_is_kept(tmp_path):
+    text = PngImagePlugin.PngInfo()
+    text.add_itxt("XML:com.adobe.xmp", '<x:xmpmeta xmlns:tiff="t" tiff:Orientation="3"></x:xmpmeta>')
+    text.add_text("Comment", "not this one")
+    Image.fromarray(random_pixels()).save(tmp_path / "turned.png", pnginfo=text)
+    assert np.array_equal(loaded(tmp_path / "turned.png")[0], random_pixels()[::-1, ::-1])
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), OSError("out of memory error"), RuntimeError("Out of memory")]
+)
+@pytest.mark.parametrize("where", ["load", "to_tensor"])
+def test_a_shortage_of_memory_is_no_fault_of_the_picture(tmp_path, monkeypatch, error, where):
+    def fail(*_, **__):
+        raise error
+
+    Image.fromarray(random_pixels()).save(tmp_path / "sound.png")
+    if where == "load":
+        monkeypatch.setattr(ImageFile.ImageFile, "load", fail)
+    elif isinstance(error, OSError):
+        pytest.skip("torch raises no OSError")
+    else:
+        monkeypatch.setattr(images, "to_tensor", fail)
+    with pytest.raises(OutOfMemory, match="sound.png: not enough memory to read this picture"):
+        load_image(tmp_path / "sound.png")
+    with pytest.raises(OutOfMemory):
+        list(load_pictures(tmp_path, [], str))
+
+
+def test_a_fault_of_the_disk_is_no_fault_of_the_picture(tmp_path, monkeypatch):
+    Image.fromarray(random_pixels()).save(tmp_path / "sound.png")
+
+    def fail(path):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        list(load_pictures(tmp_path, [], str))
+    assert caught.value.filename == str(tmp_path / "sound.png")
+
+
+def test_a_fault_of_ours_is_no_fault_of_the_picture(tmp_path, monkeypatch):
+    Image.fromarray(random_pixels()).save(tmp_path / "sound.png")
+    monkeypatch.setattr(colour, "to_rgb", lambda decoded: decoded.no_such_name)
+    with pytest.raises(AttributeError, match="no_such_name"):
+        load_image(tmp_path / "sound.png")
 
 
 # writing
@@ -256,27 +325,3 @@ def test_a_disk_that_fails_leaves_what_was_there(tmp_path, monkeypatch, call, th
     with pytest.raises(OSError, match="No space left"):
         save_image(to_tensor(random_pixels()), path)
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
-
-
-# folders
-
-
-def test_a_folder_is_listed_in_order_with_what_lies_below(tmp_path):
-    for name in ("b.png", "a.JPG", "below/c.webp", "notes.txt", "below/deeper/d.tif"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    (tmp_path / "folder.png").mkdir()
-    assert [p.relative_to(tmp_path).as_posix() for p in list_images(tmp_path)] == [
-        "a.JPG",
-        "b.png",
-        "below/c.webp",
-        "below/deeper/d.tif",
-    ]
-
-
-def test_a_folder_without_pictures_is_refused(tmp_path):
-    (tmp_path / "notes.txt").touch()
-    with pytest.raises(ImageError, match=r"holds no picture \(looked for .*\.png"):
-        list_images(tmp_path)
-    with pytest.raises(ImageError, match="nowhere is not a folder"):
-        list_images(tmp_path / "nowhere")

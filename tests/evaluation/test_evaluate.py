@@ -4,19 +4,15 @@ import errno
 import json
 import math
 import os
-import struct
 import sys
-import zlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
-import skimage
 import torch
+from fake_codec import FakeModel, expected_row
 from photos import photo
 
-from dhp_lab.codec.bits.bitstream import HEADER_BYTES
-from dhp_lab.codec.bits.lambdas import lambda_code, lambda_of
 from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.core.environment import cpu_model
 from dhp_lab.core.files import OverwriteError
@@ -29,54 +25,6 @@ from dhp_lab.metrics.pixels import ms_ssim, psnr
 from dhp_lab.metrics.rd_curves import bd_rate
 
 LAMBDAS = (1e-2, 3e-3, 1e-3, 6e-4)  # steps of 30, 9, 3 and 2 of 255 in FakeModel
-
-
-@dataclass(frozen=True)
-class FakeConfig:
-    transmit: str = "z+y"
-    passes: int = 1
-
-
-class FakeModel:
-    """y is the zlib stream of the picture rounded to steps that grow with lambda; K = 1 lifts every pixel by
-    1/255.
-    """
-
-    model_id, config, sends_y = b"fake-mdl", FakeConfig(), True
-    log2_spread = torch.zeros(())  # on the model's device
-
-    def __init__(self):
-        self.calls = []
-
-    def to(self, device):
-        return self
-
-    def eval(self):
-        return self
-
-    @staticmethod
-    def step(lambda_rate):
-        return max(1, round(3000 * lambda_rate))
-
-    def compress(self, x, lambda_rate):
-        self.calls.append((len(x), lambda_rate))
-        levels = (x * 255 / self.step(lambda_rate)).round().byte().numpy()
-        y = [zlib.compress(one.tobytes()) for one in levels]
-        side = struct.pack(">HII", lambda_code(lambda_rate), 0, 0)
-        return {"strings": [y, [b"z"] * len(x), [side] * len(x)], "shape": tuple(x.shape[-2:])}
-
-    def decompress(self, strings, shape, steps=1, gamma=0.0, seed=0):
-        step = self.step(lambda_of(struct.unpack(">HII", strings[2][0])[0]))
-        pixels = [np.frombuffer(zlib.decompress(y), np.uint8).reshape(3, *shape) for y in strings[0]]
-        return {"x_hat": ((torch.from_numpy(np.stack(pixels)).float() * step + steps) / 255).clamp(0, 1)}
-
-
-def expected_row(x, lambda_rate, k):
-    """Bytes of the file and the decoded picture, straight from the definition of FakeModel."""
-    step = FakeModel.step(lambda_rate)
-    levels = (x * 255 / step).round()
-    n_bytes = HEADER_BYTES + 1 + len(zlib.compress(levels[0].byte().numpy().tobytes()))
-    return n_bytes, ((levels * step + k) / 255).clamp(0, 1)
 
 
 def test_each_row_is_what_the_definitions_say():
@@ -296,22 +244,14 @@ def test_run_names_a_missing_codec_before_it_measures(tmp_path, fake_checkpoint,
         run(replace(config, codecs=("gif",), model_path=tmp_path / "none"), log=str)
 
 
-def test_samples_are_the_pictures_that_were_measured(tmp_path):
-    evaluate(
-        FakeModel(),
-        [("in/a.png", photo())],
-        lambda_rates=(1e-2,),
-        steps=(0,),
-        codecs=(),
-        save_samples=tmp_path,
-    )
-
-    def read(name):
-        pixels = torch.from_numpy(skimage.io.imread(tmp_path / name))  # (H, W, 3)
-        return pixels.permute(2, 0, 1)[None].float() / 255
-
-    assert torch.equal(read("in_a.png"), photo())
-    assert (read("in_a_lambda0.01_K0.png") - expected_row(photo(), 1e-2, 0)[1]).abs().max() < 1e-6
+def test_settings_given_twice_count_once():
+    model = FakeModel()
+    rates = (1e-2, 1e-3, 1e-2, 1.0000001e-3)
+    result = evaluate(model, [("a", photo())], lambda_rates=rates, steps=(1, 0, 1), codecs=("jpeg", "jpeg"))
+    ours = [(row.codec, row.setting) for row in result.measurements if row.codec != "JPEG"]
+    assert ours == [(f"dhp K={k}", rate) for rate in (1e-2, 1e-3) for k in (1, 0)]
+    assert len(result.points) == 4 + len(CODECS["jpeg"].settings)
+    assert [rate for _, rate in model.calls] == [1e-2, 1e-2, 1e-3]  # the first is not measured
 
 
 def test_json_of_identical_pictures_has_no_infinity():
