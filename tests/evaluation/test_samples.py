@@ -64,6 +64,7 @@ def test_an_evaluation_does_not_measure_its_own_samples(tmp_path, monkeypatch):
         save_samples=True,
         device="cpu",
         codecs=(),
+        overwrite=True,
     )
     first, second = run(config, log=str), run(config, log=str)
     assert second.notes[0] == f"passed over in {tmp_path.name}: 1 folders of results"
