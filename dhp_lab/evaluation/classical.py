@@ -11,7 +11,7 @@ without them.
 | WebP       | quality 0..100 | method 6, the slowest and best (4:2:0 always)                |
 | JPEG 2000  | bits per pixel | 9/7 wavelet, colour transform, one layer: the best for PSNR  |
 | AVIF 4:4:4 | quality 0..100 | speed 2 of 0 (slow) to 10 (fast), tuned for PSNR, no tiles   |
-| AVIF 4:2:0 | quality 0..100 | speed 6, tuned for the eye: what Pillow does if told nothing |
+| AVIF 4:2:0 | quality 0..100 | speed 6, tuned for the eye: what Pillow does by default |
 
 AVIF 4:4:4 is libaom as it does best here. On three photos, by PSNR, against AVIF 4:2:0: full chroma alone
 saves 9 % of the bits, tuned for PSNR it saves 17 %, and at speed 4, 3, 2 and 1 then 25.3, 26.4, 26.9 and
