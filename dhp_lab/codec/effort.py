@@ -3,7 +3,7 @@
 g_a and h_a are trained for all pictures; for a single one better latents exist (Yang, Bamler & Mandt 2020,
 "Improving inference for neural image compression"). Format and decoder stay as they are. Yang et al. descend
 along the gradient of randomly relaxed rounding, which takes hundreds of iterations; ``latent_optimiser``
-makes use of the transform being orthonormal and takes a tenth of them. Nothing is drawn at random, save for
+makes use of the transform being orthonormal and takes far fewer. Nothing is drawn at random, save for
 the fixed noise on which a curvature is measured, so the same picture makes the same file.
 
 Large pictures are optimised in windows that overlap. The file that results is compared with that of effort 0
