@@ -35,6 +35,7 @@ from dhp_lab.codec.networks.exact import ACTIVATION_BITS, ExactNetwork
 from dhp_lab.codec.networks.gain import GainCurve
 from dhp_lab.codec.networks.hyper_transforms import HYPER, HyperAnalysis, HyperSynthesis
 from dhp_lab.codec.networks.layers import round_through
+from dhp_lab.codec.networks.scale_mixture import ScaleMixtureConditional
 from dhp_lab.codec.networks.tiling import tiled
 from dhp_lab.codec.parts import CodecParts
 from dhp_lab.core.compressai_imports import CompressionModel, EntropyBottleneck, GaussianConditional
@@ -63,7 +64,8 @@ class Hyperprior(CompressionModel):
         self.gain = GainCurve()
         self.log2_spread = nn.Parameter(parts.log2_spread)
         self.entropy_bottleneck = EntropyBottleneck(config.N)
-        self.gaussian_conditional = GaussianConditional(SCALES, scale_bound=SCALES[0])
+        tables = GaussianConditional if config.revision == 1 else ScaleMixtureConditional
+        self.gaussian_conditional = tables(SCALES, scale_bound=SCALES[0])
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Hyperprior:
         """Move every tensor, as torch does; to another precision it refuses.
@@ -336,12 +338,14 @@ class Hyperprior(CompressionModel):
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """The parameters that training treats alike: "transforms", "lapped" (the linear filters), "context".
 
-        The quantiles of z are found by bisection in ``update`` and never trained.
+        The quantiles of z are found by bisection in ``update``, and the gain curve by calibration: neither is
+        trained by gradient.
         """
-        lapped = [part.lapped for part in (self.g_a, self.g_s) if hasattr(part, "lapped")]
+        linear = [part.linear for part in (self.g_a, self.g_s) if hasattr(part, "linear")]
+        lapped = [p for part in linear for p in part.parameters()]
         context = list(self.context.parameters())
         apart = {id(p) for p in (*lapped, *context, self.entropy_bottleneck.quantiles)}
-        modules = (self.g_a, self.g_s, self.h_a, self.h_s, self.gain, self.entropy_bottleneck)
+        modules = (self.g_a, self.g_s, self.h_a, self.h_s, self.entropy_bottleneck)
         transforms = [self.log2_spread, *(p for module in modules for p in module.parameters())]
         return {
             "transforms": [p for p in transforms if id(p) not in apart],

@@ -24,8 +24,8 @@ class TrainingConfig:
         lr: peak Adam step size of every stage; warm-up, then a cosine to 1 % of it.
         lambda_rate: one trade-off to train for; None trains all of ``CodecConfig.lambda_range`` in one model.
         image_size: side of the crops, a multiple of 64.
-        transmit, passes, dead_zone: as in ``CodecConfig``; None is its default, or what the model to start
-            from has.
+        N, M, transmit, passes, dead_zone: as in ``CodecConfig``; None is its default, or what the model to
+            start from has, which may grow to more channels and other passes.
         bk_sdm_path: a Stable Diffusion folder or hub id, whose parts the codec takes. use_pretrained_vae,
             use_pretrained_unet: which of them; None is both. See ``StableDiffusionConfig``. low_memory: see
             ``DiffusionHyperprior.low_memory``.
@@ -43,8 +43,8 @@ class TrainingConfig:
     joint_epochs: int = 20
     lr: float = 1e-4
     lambda_rate: float | None = None
-    N: int = 128
-    M: int = 128
+    N: int | None = None
+    M: int | None = None
     diffusion_steps: int | None = None
     schedule: str = "linear"
     transmit: str | None = None

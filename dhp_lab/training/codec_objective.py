@@ -41,7 +41,8 @@ REFERENCE = 1e-3
 VALIDATION_LAMBDAS = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 2e-5)
 COARSE_LAMBDAS = (3e-2, 1e-2, 3e-3)  # likewise for a model that is not trained below 1e-3
 LAPPED_SHARE = 0.02  # of the learning rate, for the lapped transforms' small weights
-LATE_SHARE = 3.0  # likewise for the denoiser and the context model, which start when the rest is trained
+CONTEXT_SHARE = 1.0  # likewise for the context model: at 3.0 one of 14 passes diverged at a rate of 5e-4
+LATE_SHARE = 3.0  # likewise for the denoiser, which starts when the rest is trained
 UNKNOWN_SHARE = 0.3  # pictures of which the loss in the latents shows z alone
 PLAIN_SHARE, CLEAN_SHARE = 0.15, 0.05  # joint stage: pictures decoded with K = 0, and from y itself
 ALONE_SHARE = 0.3  # codec stage, z alone: pictures decoded from y itself, which no bits tie to the picture
@@ -274,7 +275,12 @@ class CodecObjective(nn.Module):
 
     def optimizer_groups(self, stage: str, lr: float) -> list[dict]:
         """Adam's parameter groups for a stage, with their learning rates; all else is frozen."""
-        shares = {"transforms": 1.0, "lapped": LAPPED_SHARE, "context": LATE_SHARE, "denoiser": LATE_SHARE}
+        shares = {
+            "transforms": 1.0,
+            "lapped": LAPPED_SHARE,
+            "context": CONTEXT_SHARE,
+            "denoiser": LATE_SHARE,
+        }
         trained = {"codec": set(shares) - {"denoiser"}, "denoiser": {"denoiser"}, "joint": set(shares)}[stage]
         self.model.requires_grad_(False)
         groups = []

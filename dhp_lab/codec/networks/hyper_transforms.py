@@ -15,14 +15,20 @@ from dhp_lab.codec.networks.layers import delta_plane, zero_init
 from dhp_lab.core.precision import autocast
 
 HYPER = 4  # one hyper-latent position for 4 x 4 latents
+APART = 320  # channels of y that h_a sees one by one
 
 
 class HyperAnalysis(nn.Module):
-    """h_a: latents in quantiser steps (B, M, h, w), h and w multiples of 4 -> z (B, N, h/4, w/4)."""
+    """h_a: latents in quantiser steps (B, M, h, w), h and w multiples of 4 -> z (B, N, h/4, w/4).
+
+    Of more than 320 channels the others, seldom above zero, count as one plane: the mean of their sizes.
+    """
 
     def __init__(self, N: int, M: int, width: int) -> None:
         super().__init__()
-        self.entry = nn.Conv2d(M + 1, width, 3, padding=1)
+        self.apart = min(M, APART)
+        summed = int(M > APART)
+        self.entry = nn.Conv2d(self.apart + summed + 1, width, 3, padding=1)
         self.down = nn.Conv2d(width, width, 4, stride=2, padding=1)
         self.exit = nn.Conv2d(width, N, 4, stride=2, padding=1)
 
@@ -30,9 +36,15 @@ class HyperAnalysis(nn.Module):
         """log2_delta: (B,)."""
         steps = torch.asinh(y_steps)
         with autocast(y_steps.device):
-            h = self.entry(torch.cat([steps, delta_plane(log2_delta, steps)], 1))
+            h = self.entry(self._planes(steps, log2_delta))
             h = self.exit(F.leaky_relu(self.down(F.leaky_relu(h, 0.1)), 0.1))
         return h.float()
+
+    def _planes(self, steps: Tensor, log2_delta: Tensor) -> Tensor:
+        """What the network sees, (B, C, h, w)."""
+        apart, others = steps[:, : self.apart], steps[:, self.apart :]
+        summed = [others.abs().mean(1, keepdim=True)] if others.shape[1] else []
+        return torch.cat([apart, *summed, delta_plane(log2_delta, steps)], 1)
 
 
 class HyperSynthesis(ExactNetwork):
