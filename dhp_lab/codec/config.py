@@ -46,20 +46,23 @@ class CodecConfig:
     def __post_init__(self) -> None:
         if not 4 <= self.N <= 1024:
             raise ValueError(f"N must lie in 4 .. 1024, got {self.N}")
+        self._check_passes()
         if self.schedule not in self.schedules:
             raise ValueError(f"schedule must be one of {', '.join(self.schedules)}, got '{self.schedule}'")
         if self.transmit not in TRANSMIT:
             raise ValueError(f"transmit must be 'z+y' or 'z', got '{self.transmit}'")
-        too_many = (self.passes > 1 and self.transmit == "z") or self.passes > 2 * self.M
+        if self.revision not in REVISIONS:
+            raise ValueError(f"revision must be 1 or 2, got {self.revision}")
+        if not 0 <= self.dead_zone <= (1 if self.transmit == "z+y" else 0):
+            raise ValueError(f"dead_zone must lie in 0 .. 1, and be 0 with z alone; got {self.dead_zone}")
+
+    def _check_passes(self) -> None:
+        too_many = (self.passes > 1 and self.transmit == "z") or self.passes > max(2 * self.M, 2)
         if self.passes not in PASSES or too_many:
             raise ValueError(
                 f"passes must be 1, 2, 4 or 14, with z alone 1, and at most two for each of the {self.M} "
                 f"channels; got {self.passes}"
             )
-        if self.revision not in REVISIONS:
-            raise ValueError(f"revision must be 1 or 2, got {self.revision}")
-        if not 0 <= self.dead_zone <= (1 if self.transmit == "z+y" else 0):
-            raise ValueError(f"dead_zone must lie in 0 .. 1, and be 0 with z alone; got {self.dead_zone}")
 
     @property
     def lambda_range(self) -> tuple[float, float]:

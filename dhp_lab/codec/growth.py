@@ -17,7 +17,7 @@ from dhp_lab.codec.checkpoint import load_parts
 from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.codec.networks.context import ContextNetwork
 from dhp_lab.codec.networks.lapped import lapped_filters
-from dhp_lab.codec.networks.transforms import CorrectedFilters, LearntFilters
+from dhp_lab.codec.networks.transforms import Analysis, CorrectedFilters
 
 NEWEST = 2  # the revision of the networks that grown models have
 
@@ -32,7 +32,7 @@ def grown(model: DiffusionHyperprior, M: int, passes: int) -> DiffusionHyperprio
     Raises:
         ValueError: a model with more channels or with borrowed transforms, or a value out of range.
     """
-    if type(model.g_a.__dict__.get("_modules", {}).get("linear")) not in (LearntFilters, CorrectedFilters):
+    if not isinstance(model.g_a, Analysis):
         raise ValueError("only a native codec can grow: this one's transforms are borrowed")
     if model.M > M:
         raise ValueError(f"a model of {model.M} channels cannot shrink to {M}")
@@ -67,12 +67,12 @@ def _copy_channels(model: DiffusionHyperprior, other: DiffusionHyperprior) -> No
     inputs = {"g_s.entry": 1, "denoiser.mix": 6}
     for name, blocks in outputs.items():
         old, new = model.get_submodule(name), other.get_submodule(name)
-        _copy_blocks(old.weight, new.weight, 0, blocks, m, M)
-        _copy_blocks(old.bias, new.bias, 0, blocks, m, M)
+        _copy_common(old.weight, new.weight, 0, blocks, (m, M), m)
+        _copy_common(old.bias, new.bias, 0, blocks, (m, M), m)
     for name, blocks in inputs.items():
         old, new = model.get_submodule(name), other.get_submodule(name)
         new.weight.zero_()
-        _copy_blocks(old.weight, new.weight, 1, blocks, m, M)
+        _copy_common(old.weight, new.weight, 1, blocks, (m, M), m)
         new.weight[:, blocks * M :] = old.weight[:, blocks * m :]
         new.bias.copy_(old.bias)
     old, new = model.h_a, other.h_a
@@ -85,17 +85,11 @@ def _copy_channels(model: DiffusionHyperprior, other: DiffusionHyperprior) -> No
     exit_, learnt = other.h_s.layers[-1], model.h_s.layers[-1]
     for old, new in ((learnt.weight, exit_.weight), (learnt.bias, exit_.bias)):
         new.zero_()
-        _copy_blocks(old, new, 0, 2, m, M)
+        _copy_common(old, new, 0, 2, (m, M), m)
         new[M + m :] = old[m:][alike]  # log2(scale) of the new channels
     drift = model.log2_spread - 0.5 * lapped_filters(m)["variance"].log2().to(model.log2_spread.device)
     other.log2_spread[:m] = model.log2_spread
     other.log2_spread[m:] += drift[alike]
-
-
-def _copy_blocks(old: Tensor, new: Tensor, dim: int, blocks: int, m: int, M: int) -> None:
-    """The first m of each block of M along an axis."""
-    for block in range(blocks):
-        new.narrow(dim, block * M, m).copy_(old.narrow(dim, block * m, m))
 
 
 def _most_alike(m: int, M: int) -> Tensor:
@@ -122,36 +116,39 @@ def _common(old: ContextNetwork, new: ContextNetwork) -> range:
 
 
 def _copy_context(old: ContextNetwork, new: ContextNetwork) -> None:
+    """What is common to both: inputs of channels that both see, outputs of channels that both code."""
     seen = min(old.decoded, new.decoded)
-    for layer in ("weight", "bias"):
-        _copy_blocks_of(
-            getattr(old.near, layer), getattr(new.near, layer), 0, old.decoded, new.decoded, 2, seen
-        )
-    scales = min(old.scales, new.scales)
+    starts = old.decoded, new.decoded
+    for source, target in zip(old.near.parameters(), new.near.parameters(), strict=True):
+        _copy_common(source, target, 0, 2, starts, seen)  # of r, of |r|
     new.mix.weight.zero_()
-    _copy_blocks_of(old.mix.weight, new.mix.weight, 1, old.decoded, new.decoded, 4, seen)
-    start, old_start = 4 * new.decoded, 4 * old.decoded
-    new.mix.weight[:, start : start + scales] = old.mix.weight[:, old_start : old_start + scales]
-    new.mix.weight[:, -1] = old.mix.weight[:, -1]
+    _copy_common(old.mix.weight, new.mix.weight, 1, 4, starts, seen)  # r, |r| here and nearby
+    scales = min(old.scales, new.scales)
+    begin, old_begin = 4 * new.decoded, 4 * old.decoded
+    new.mix.weight[:, begin : begin + scales] = old.mix.weight[:, old_begin : old_begin + scales]
+    new.mix.weight[:, -1] = old.mix.weight[:, -1]  # log2(Delta)
     new.mix.bias.copy_(old.mix.bias)
     new.hidden.load_state_dict(old.hidden.state_dict())
-    common = _common(old, new)
-    layers = ("exit", "own") if old.own is not None and new.own is not None else ("exit",)
-    for layer in layers:
-        for name in ("weight", "bias"):
-            source, target = getattr(getattr(old, layer), name), getattr(getattr(new, layer), name)
-            for half in range(2):
-                first = half * len(range(*new.channels.indices(new.channels.stop))) - new.channels.start
-                old_first = half * len(range(*old.channels.indices(old.channels.stop))) - old.channels.start
-                target[first + common.start : first + common.stop] = source[
-                    old_first + common.start : old_first + common.stop
-                ]
+    for name in ("exit", "own") if new.own is not None else ("exit",):
+        layers = getattr(old, name), getattr(new, name)
+        for source, target in zip(*(layer.parameters() for layer in layers), strict=True):
+            _copy_coded(source, target, old.channels, new.channels)
 
 
-def _copy_blocks_of(
-    old: Tensor, new: Tensor, dim: int, old_length: int, new_length: int, blocks: int, count: int
+def _copy_common(
+    old: Tensor, new: Tensor, dim: int, blocks: int, lengths: tuple[int, int], count: int
 ) -> None:
-    """The first ``count`` of each block along an axis, where old and new blocks have these lengths."""
+    """The first ``count`` of each block along an axis, whose blocks have these lengths."""
     for block in range(blocks):
-        source = old.narrow(dim, block * old_length, count)
-        new.narrow(dim, block * new_length, count).copy_(source)
+        source = old.narrow(dim, block * lengths[0], count)
+        new.narrow(dim, block * lengths[1], count).copy_(source)
+
+
+def _copy_coded(old: Tensor, new: Tensor, old_channels: slice, new_channels: slice) -> None:
+    """The rows of shift and change, (2 C, ...), for the channels that both code."""
+    first = max(old_channels.start, new_channels.start)
+    last = min(old_channels.stop, new_channels.stop)
+    for source, target in zip(old.chunk(2), new.chunk(2), strict=True):
+        target[first - new_channels.start : last - new_channels.start] = source[
+            first - old_channels.start : last - old_channels.start
+        ]

@@ -39,12 +39,13 @@ from dhp_lab.codec.networks.scale_mixture import ScaleMixtureConditional
 from dhp_lab.codec.networks.tiling import tiled
 from dhp_lab.codec.parts import CodecParts
 from dhp_lab.core.compressai_imports import CompressionModel, EntropyBottleneck, GaussianConditional
+from dhp_lab.core.precision import StaysFloat32
 from dhp_lab.core.tensors import crop_to, pad_to_multiple
 
 EXACT_TILE = 64  # largest side, in latents, of what h_s is evaluated on at once: float64 takes much memory
 
 
-class Hyperprior(CompressionModel):
+class Hyperprior(StaysFloat32, CompressionModel):
     """Transforms, gain curve, entropy models: everything but the diffusion. See ``DiffusionHyperprior``.
 
     Args:
@@ -66,20 +67,6 @@ class Hyperprior(CompressionModel):
         self.entropy_bottleneck = EntropyBottleneck(config.N)
         tables = GaussianConditional if config.revision == 1 else ScaleMixtureConditional
         self.gaussian_conditional = tables(SCALES, scale_bound=SCALES[0])
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Hyperprior:
-        """Move every tensor, as torch does; to another precision it refuses.
-
-        Raises:
-            ValueError: the model would be float16, bfloat16 or float64.
-        """
-        moved = fn(torch.zeros(1, dtype=torch.float32)).dtype
-        if moved != torch.float32:
-            raise ValueError(
-                "a codec stays in float32, as its files depend on the last bit of its weights; asked for "
-                f"{moved}. Mixed precision is used where it is fast; low_memory() halves borrowed networks"
-            )
-        return super()._apply(fn, recurse)
 
     # transforms, on pictures of any size
 

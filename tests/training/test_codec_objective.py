@@ -227,7 +227,7 @@ def test_the_gradient_reaches_exactly_the_stages_parameters(stage, transmit):
     groups = task.optimizer_groups(stage, 1.0)
     for seed in range(3):
         seeded(task, picture(64, 64, count=4), stage, seed=seed)["objective"].backward()
-    wanted = {name for name, _ in model.named_parameters() if not name.endswith("quantiles")}
+    wanted = {name for name, _ in model.named_parameters() if not name.endswith(("quantiles", "gain.knots"))}
     wanted = {
         name for name in wanted if stage == "joint" or name.startswith("denoiser.") == (stage == "denoiser")
     }
@@ -250,8 +250,9 @@ def test_the_lapped_transforms_and_the_denoiser_learn_at_a_share_of_the_rate(sta
     }
     for name, parameter in model.named_parameters():
         if id(parameter) in rates:
-            share = objective.LATE_SHARE if name.startswith(("denoiser.", "context.")) else 1.0
-            share = objective.LAPPED_SHARE if name.endswith("lapped") else share
+            share = objective.LATE_SHARE if name.startswith("denoiser.") else 1.0
+            share = objective.CONTEXT_SHARE if name.startswith("context.") else share
+            share = objective.LAPPED_SHARE if ".linear." in name else share
             assert rates[id(parameter)] == pytest.approx(share * 1e-3), name
 
 
@@ -305,7 +306,10 @@ def test_the_encoder_feels_the_denoisers_picture_through_the_rounding():
         return (model.synthesise(y_hat, latents.log2_delta, (64, 64)) - x).square().mean()
 
     seeded(distortion).backward()
-    assert all(bool(p.grad.any()) for p in (model.g_a.lapped, model.gain.knots, model.denoiser.exit.weight))
+    assert all(
+        bool(p.grad.any())
+        for p in (model.g_a.linear.correction, model.g_a.exit.weight, model.denoiser.exit.weight)
+    )
 
 
 # lambdas and validation

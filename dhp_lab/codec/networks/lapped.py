@@ -105,7 +105,8 @@ class LappedTransform(nn.Module):
     """The lapped transform as two fixed matrix products along rows and columns: nothing here is learnt.
 
     Args:
-        channels: M, the colour filters of largest variance that are kept, 1 .. 768. All 768 make it orthonormal.
+        channels: M, the colour filters of largest variance that are kept, 1 .. 768. All 768 make it
+            orthonormal.
     """
 
     def __init__(self, channels: int) -> None:
@@ -133,7 +134,10 @@ class LappedTransform(nn.Module):
         return grid.index_select(1, self.place)
 
     def synthesise(self, y: Tensor) -> Tensor:
-        """The inverse of ``analyse`` for M = 768, its transpose for fewer: (B, M, h, w) -> (B, 3, 16 h, 16 w)."""
+        """The inverse of ``analyse`` for M = 768, its transpose for fewer.
+
+        (B, M, h, w) -> (B, 3, 16 h, 16 w).
+        """
         signed = mirror(y, 1, self.parity_h, self.parity_w)  # (B, M, h + 2, w + 2)
         grid = signed.new_zeros(len(y), 3 * BLOCK * BLOCK, *signed.shape[-2:])
         grid = grid.index_copy(1, self.place, signed).unflatten(1, (3, BLOCK, BLOCK))
@@ -150,6 +154,6 @@ class LappedTransform(nn.Module):
         return blocks[..., :-1, :] @ first + blocks[..., 1:, :] @ second
 
     def _synthesise_lines(self, y: Tensor) -> Tensor:
-        """Along the last two axes: (..., n + 2, 16), with a mirrored block at either end -> (..., 16 (n + 1))."""
+        """(..., n + 2, 16), a mirrored block at either end -> (..., 16 (n + 1))."""
         first, second = self.basis.split(BLOCK, 1)  # (16 coefficients, 16 pixels) each
         return (y[..., 1:, :] @ first + y[..., :-1, :] @ second).flatten(-2)

@@ -2,10 +2,11 @@ r"""The shape of the symbols' distribution: a mixture of two Gaussians of one sc
 
     p(r) = 0.8 N(r; 0, (0.8 s)^2) + 0.2 N(r; 0, (1.5 s)^2)
 
-What remains of a latent after its prediction is more peaked and has heavier tails than a Gaussian, because the
-predicted scale s is itself uncertain: a mixture over scales (Wainwright & Simoncelli 2000, "Scale mixtures of
-Gaussians and the statistics of natural images"). Weights and widths are the same for every latent, so a file
-needs no more side information and the coder no more tables: one for each s. The mixture's variance is 0.962 s^2.
+What remains of a latent after its prediction is more peaked and has heavier tails than a Gaussian, because
+the predicted scale s is itself uncertain: a mixture over scales (Wainwright & Simoncelli 2000, "Scale
+mixtures of Gaussians and the statistics of natural images"). Weights and widths are the same for every
+latent, so a file needs no more side information and the coder no more tables: one for each s. The mixture's
+variance is 0.962 s^2.
 """
 
 from __future__ import annotations
@@ -17,14 +18,10 @@ from dhp_lab.core.compressai_imports import GaussianConditional
 
 WEIGHTS = (0.8, 0.2)
 WIDTHS = (0.8, 1.5)  # in units of the predicted scale
-TAIL_MASS = 1e-6  # beyond the tables, where symbols are escaped
 
 
 class ScaleMixtureConditional(GaussianConditional):
     """CompressAI's ``GaussianConditional`` with that mixture in the Gaussian's place."""
-
-    def __init__(self, scale_table: list[float], scale_bound: float) -> None:
-        super().__init__(scale_table, scale_bound=scale_bound, tail_mass=TAIL_MASS)
 
     def _standardized_cumulative(self, inputs: Tensor) -> Tensor:
         """The mixture's distribution function for s = 1."""

@@ -7,10 +7,11 @@ Staelin 1989; 32 x 32 kernels at a stride of 16): it is orthonormal, so that the
 transform codec. The non-linear part is a small residual network with zero initialisation, which learns what
 the linear part misses (cf. AuxT, Li et al. 2025). h_a and h_s are in ``hyper_transforms``.
 
-What is learnt must not cap the quality of fine quantisation, where the lapped transform alone inverts exactly:
+What is learnt must not cap the quality of fine quantisation, where the lapped transform alone inverts
+exactly:
 
-    linear part      fixed filters + f(Delta) * learnt corrections of the first 320,  f = 1 / (1 + (2^-5 / Delta)^2)
-    non-linear part  L tanh(h / L),  L = 4 Delta: it moves a latent or a pixel by a few quantiser steps at most
+    linear part      fixed filters + f * learnt corrections of the first 320,  f = 1 / (1 + (2^-5 / Delta)^2)
+    non-linear part  L tanh(h / L),  L = 4 Delta: it moves a latent or a pixel by a few steps at most
 
 Codecs of the first revision have ``LearntFilters`` and no limit.
 """
