@@ -63,17 +63,23 @@ def _copy_filters(model: DiffusionHyperprior, other: DiffusionHyperprior) -> Non
 def _copy_channels(model: DiffusionHyperprior, other: DiffusionHyperprior) -> None:
     """Every layer with the channels of y as input or output."""
     m, M = model.M, other.M
-    outputs = {"g_a.exit": 1, "denoiser.near": 2, "denoiser.exit": 1, "denoiser.log_variance_head": 1}
-    inputs = {"g_s.entry": 1, "denoiser.mix": 6}
-    for name, blocks in outputs.items():
+    c, C = model.denoiser.corrected, other.denoiser.corrected
+    outputs = {
+        "g_a.exit": (1, m, M),
+        "denoiser.near": (2, c, C),
+        "denoiser.exit": (1, c, C),
+        "denoiser.log_variance_head": (1, c, C),
+    }
+    inputs = {"g_s.entry": (1, m, M), "denoiser.mix": (6, c, C)}
+    for name, (blocks, few, many) in outputs.items():
         old, new = model.get_submodule(name), other.get_submodule(name)
-        _copy_common(old.weight, new.weight, 0, blocks, (m, M), m)
-        _copy_common(old.bias, new.bias, 0, blocks, (m, M), m)
-    for name, blocks in inputs.items():
+        for source, target in ((old.weight, new.weight), (old.bias, new.bias)):
+            _copy_common(source, target, 0, blocks, (few, many), few)
+    for name, (blocks, few, many) in inputs.items():
         old, new = model.get_submodule(name), other.get_submodule(name)
         new.weight.zero_()
-        _copy_common(old.weight, new.weight, 1, blocks, (m, M), m)
-        new.weight[:, blocks * M :] = old.weight[:, blocks * m :]
+        _copy_common(old.weight, new.weight, 1, blocks, (few, many), few)
+        new.weight[:, blocks * many :] = old.weight[:, blocks * few :]
         new.bias.copy_(old.bias)
     old, new = model.h_a, other.h_a
     new.entry.weight.zero_()

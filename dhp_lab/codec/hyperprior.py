@@ -145,7 +145,9 @@ class Hyperprior(StaysFloat32, CompressionModel):
             predicted = [log2_scale_in_steps(one, self.log2_spread, delta) for one, delta in pairs]
             return torch.cat([mean, torch.cat(predicted).float()], 1)
 
-        return Gaussian(*tiled(part, *size, 1, min(self.tile, EXACT_TILE)).chunk(2, 1))
+        whole = tiled(part, *size, 1, min(self.tile, EXACT_TILE))
+        pair = (half.contiguous(memory_format=torch.channels_last) for half in whole.chunk(2, 1))
+        return Gaussian(*pair)  # read place by place
 
     def predict_in_floats(self, z_symbols: Tensor, log2_delta: Tensor, size: tuple[int, int]) -> Gaussian:
         """``predict`` with gradients, and equal to it but for rounding; log2_delta: (B,)."""

@@ -76,7 +76,7 @@ class LatentGroup:
 
     def gather(self, whole: Tensor) -> Tensor:
         """Those of (B, M, h, w): a list of places, (B, n, C)."""
-        return _at_places(whole, self.places)[:, :, self.channels]
+        return _at_places(whole[:, self.channels], self.places)
 
     def scatter(self, whole: Tensor, values: Tensor) -> None:
         """Write (B, n, C) to their places in (B, M, h, w), which lies in channels_last order."""
