@@ -16,19 +16,21 @@ from dhp_lab.core.precision import autocast
 
 HYPER = 4  # one hyper-latent position for 4 x 4 latents
 APART = 320  # channels of y that h_a sees one by one
+SHARES = 8  # of the others
 
 
 class HyperAnalysis(nn.Module):
     """h_a: latents in quantiser steps (B, M, h, w), h and w multiples of 4 -> z (B, N, h/4, w/4).
 
-    Of more than 320 channels the others, seldom above zero, count as one plane: the mean of their sizes.
+    Of more than 320 channels it sees the others, seldom above zero, as eight planes: mean sizes of equal
+    shares.
     """
 
     def __init__(self, N: int, M: int, width: int) -> None:
         super().__init__()
         self.apart = min(M, APART)
-        summed = int(M > APART)
-        self.entry = nn.Conv2d(self.apart + summed + 1, width, 3, padding=1)
+        self.shares = min(M - self.apart, SHARES)
+        self.entry = nn.Conv2d(self.apart + self.shares + 1, width, 3, padding=1)
         self.down = nn.Conv2d(width, width, 4, stride=2, padding=1)
         self.exit = nn.Conv2d(width, N, 4, stride=2, padding=1)
 
@@ -43,8 +45,9 @@ class HyperAnalysis(nn.Module):
     def _planes(self, steps: Tensor, log2_delta: Tensor) -> Tensor:
         """What the network sees, (B, C, h, w)."""
         apart, others = steps[:, : self.apart], steps[:, self.apart :]
-        summed = [others.abs().mean(1, keepdim=True)] if others.shape[1] else []
-        return torch.cat([apart, *summed, delta_plane(log2_delta, steps)], 1)
+        shares = others.abs().tensor_split(self.shares, 1) if self.shares else ()
+        sizes = [share.mean(1, keepdim=True) for share in shares]
+        return torch.cat([apart, *sizes, delta_plane(log2_delta, steps)], 1)
 
 
 class HyperSynthesis(ExactNetwork):
