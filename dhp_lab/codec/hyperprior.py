@@ -336,12 +336,12 @@ class Hyperprior(CompressionModel):
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """The parameters that training treats alike: "transforms", "lapped" (the linear filters), "context".
 
-        The quantiles of z are found by bisection in ``update`` and never trained.
+        No gradient trains z's quantiles (found by ``update``) and the gain (by ``training.calibration``).
         """
         lapped = [part.lapped for part in (self.g_a, self.g_s) if hasattr(part, "lapped")]
         context = list(self.context.parameters())
         apart = {id(p) for p in (*lapped, *context, self.entropy_bottleneck.quantiles)}
-        modules = (self.g_a, self.g_s, self.h_a, self.h_s, self.gain, self.entropy_bottleneck)
+        modules = (self.g_a, self.g_s, self.h_a, self.h_s, self.entropy_bottleneck)
         transforms = [self.log2_spread, *(p for module in modules for p in module.parameters())]
         return {
             "transforms": [p for p in transforms if id(p) not in apart],
