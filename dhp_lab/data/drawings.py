@@ -28,7 +28,8 @@ from dhp_lab.data.images import to_tensor
 
 SUPERSAMPLING = 3
 LEAST_SIZE = 8
-SATURATED_SHARE = 0.6  # of the colours: each channel 0 or 255
+SATURATED_SHARE = 0.5  # of the colours: each channel 0 or 255, black and white among them
+GREY_SHARE = 0.2  # likewise
 SMOOTH_SHARE = 0.5  # of the drawings, whose edges are anti-aliased
 UPRIGHT_SHARE = 0.5  # of bars and checkers: along the pixels' rows or columns
 SPLIT_SHARE = 0.3  # of the crops: two drawings side by side
@@ -105,10 +106,12 @@ def _drawing(size: int, random: np.random.Generator) -> Pixels:
 
 
 def _colours(count: int, random: np.random.Generator) -> Pixels:
-    """(count, 3) uint8: saturated ones and any."""
+    """(count, 3) uint8: saturated ones, greys, and any."""
+    kind = random.random((count, 1))
+    colours = random.integers(0, 256, (count, 3))
+    colours = np.where(kind < SATURATED_SHARE + GREY_SHARE, colours[:, :1], colours)
     saturated = 255 * random.integers(0, 2, (count, 3))
-    any_colour = random.integers(0, 256, (count, 3))
-    return np.where(random.random((count, 1)) < SATURATED_SHARE, saturated, any_colour).astype(np.uint8)
+    return np.where(kind < SATURATED_SHARE, saturated, colours).astype(np.uint8)
 
 
 def _scale(random: np.random.Generator) -> int:

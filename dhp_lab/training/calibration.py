@@ -22,11 +22,12 @@ from torch import Tensor
 from dhp_lab.codec.bits.lambdas import CODES_PER_OCTAVE, OCTAVE_OFFSET, check_lambda
 from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.codec.networks.gain import KNOT_CODES
+from dhp_lab.core.memory import is_out_of_memory
 
 log = logging.getLogger(__name__)
 
 GRID = 4  # steps measured in an octave of Delta
-MARGIN = 1.0  # octaves of Delta that are measured beyond the present curve
+MARGIN = 1.5  # octaves of Delta that are measured beyond the present curve
 KNOT_SLACK = 0.5  # octaves of lambda by which a knot may lie outside the model's range and still be measured
 SLOPE = 0.5  # octaves of Delta in an octave of lambda, where nothing is measured: Delta ~ sqrt(lambda)
 OCTAVES_A_KNOT = KNOT_CODES / CODES_PER_OCTAVE  # of lambda
@@ -74,8 +75,6 @@ class Sweep:
 def sweep(model: DiffusionHyperprior, pictures: Sequence[Tensor], low: float, high: float) -> Sweep:
     """Measure a codec at the steps 2^low .. 2^high, as in eval mode: real rounding, estimated bits, K = 0.
 
-    One picture at a time, so that it needs no more memory than coding one.
-
     Args:
         model: on its device; its mode, weights and tables stay as they are. Where weights were changed in
             place since, call ``update`` before.
@@ -92,21 +91,35 @@ def sweep(model: DiffusionHyperprior, pictures: Sequence[Tensor], low: float, hi
     was_training = model.training
     model.eval()
     try:
-        rows = [[_measure(model, picture[None], step) for step in steps.tolist()] for picture in pictures]
+        mse, bpp = _measure_all(model, pictures, steps.tolist()).mean(1).unbind(1)
     finally:
         model.train(was_training)
-    mse, bpp = torch.tensor(rows, dtype=torch.float64).mean(0).unbind(1)
     return Sweep(steps, mse, bpp)
 
 
-def _measure(model: DiffusionHyperprior, x: Tensor, log2_delta: float) -> tuple[float, float]:
-    """MSE and estimated bpp of a picture (1, 3, H, W) at one step."""
+def _measure_all(model: DiffusionHyperprior, pictures: Sequence[Tensor], steps: list[float]) -> Tensor:
+    """(steps, pictures, 2): ``_measure`` at each step, all pictures at once where they are one tensor that
+    the memory suffices for.
+    """
+    if isinstance(pictures, Tensor):
+        try:
+            return torch.stack([_measure(model, pictures, step) for step in steps])
+        except (RuntimeError, MemoryError) as error:
+            if len(pictures) == 1 or not is_out_of_memory(error):
+                raise
+            log.info("%d pictures at once need too much memory: they are measured singly", len(pictures))
+    rows = [torch.cat([_measure(model, picture[None], step) for picture in pictures]) for step in steps]
+    return torch.stack(rows)
+
+
+def _measure(model: DiffusionHyperprior, x: Tensor, log2_delta: float) -> Tensor:
+    """(B, 2) MSE and estimated bpp of pictures (B, 3, H, W) at one step, float64 on the CPU."""
     x = x.to(model.log2_spread.device)
     with model.gain.held_at(log2_delta):
         out = model(x, steps=0)
-    mse = (out["x_hat"] - x).double().square().mean()
-    bits = -sum(likelihood.double().log2().sum() for likelihood in out["likelihoods"].values())
-    return mse.item(), bits.item() / x[0, 0].numel()
+    mse = (out["x_hat"] - x).double().square().mean((1, 2, 3))
+    bits = -sum(likelihood.double().log2().sum((1, 2, 3)) for likelihood in out["likelihoods"].values())
+    return torch.stack([mse, bits / x[0, 0].numel()], 1).cpu()
 
 
 @torch.no_grad()
