@@ -38,6 +38,8 @@ TRAINING_OPTIONS = {
     "use_pretrained_unet": "The folder's U-Net, or a new denoiser.",
     "seed": "Of everything random.",
     "validate_every": "Steps between validations.",
+    "calibrate_every": "Steps between calibrations of the gain curve; 0: at the ends of stages alone.",
+    "drawn_share": "Of the training crops that are drawings: bars, text, flat areas; 0 <= share < 1.",
     "device": DEVICE,
     "low_memory": LOW_MEMORY,
     "resume": "Go on from the last state in output_dir; with more epochs, if given.",

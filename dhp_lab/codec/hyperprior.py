@@ -327,8 +327,7 @@ class Hyperprior(StaysFloat32, CompressionModel):
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """The parameters that training treats alike: "transforms", "lapped" (the linear filters), "context".
 
-        The quantiles of z are found by bisection in ``update``, and the gain curve by calibration: neither is
-        trained by gradient.
+        No gradient trains z's quantiles (found by ``update``) and the gain (by ``training.calibration``).
         """
         linear = [part.linear for part in (self.g_a, self.g_s) if hasattr(part, "linear")]
         lapped = [p for part in linear for p in part.parameters()]
