@@ -1,4 +1,4 @@
-"""Drawings for training: repeatable, in range, of every kind, and as often among the crops as was asked for."""
+"""Drawings for training: repeatable, in range, of every kind, and as often among the crops as asked for."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_drawings_are_8_bit_pictures_in_range(size):
     for seed in range(60):
         x = drawn_crop(size, seed)
         assert x.shape == (3, size, size) and x.dtype == torch.float32 and bool(torch.isfinite(x).all())
-        assert 0 <= x.min() and x.max() <= 1
+        assert x.min() >= 0 and x.max() <= 1
         assert (x * 255 - (x * 255).round()).abs().max() < 1e-4
 
 
