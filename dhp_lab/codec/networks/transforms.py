@@ -11,7 +11,7 @@ What is learnt must not cap the quality of fine quantisation, where the lapped t
 exactly:
 
     linear part      fixed filters + f * learnt corrections of the first 320,  f = 1 / (1 + (2^-5 / Delta)^2)
-    non-linear part  L tanh(h / L),  L = 4 Delta: it moves a latent or a pixel by a few steps at most
+    non-linear part  L tanh(h / L),  L = 2 Delta: it moves a latent or a pixel by two steps at most
 
 Codecs of the first revision have ``LearntFilters`` and no limit.
 """
@@ -28,7 +28,7 @@ from dhp_lab.core.precision import autocast
 
 CORRECTED = 320  # channels whose filters are corrected: those that coarse quantisation leaves
 FADE = 2.0**-5  # the step at which half of a correction is left
-LIMIT = 4.0  # of the non-linear parts, in quantiser steps
+LIMIT = 2.0  # of the non-linear parts, in quantiser steps
 
 
 class LearntFilters(nn.Module):
@@ -88,7 +88,7 @@ def correction_share(log2_delta: Tensor) -> Tensor:
 
 
 def limited(h: Tensor, log2_delta: Tensor) -> Tensor:
-    """L tanh(h / L) for (B, C, h, w): values within L = 4 Delta; log2_delta: (B,)."""
+    """L tanh(h / L) for (B, C, h, w): values within L = 2 Delta; log2_delta: (B,)."""
     limit = LIMIT * log2_delta.exp2().view(-1, 1, 1, 1)
     return limit * torch.tanh(h / limit)
 
