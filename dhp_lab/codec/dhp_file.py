@@ -25,7 +25,7 @@ from dhp_lab.core.memory import check_memory
 from dhp_lab.core.search import largest_within
 from dhp_lab.data.images import from_pil
 
-# Tensors as large as y, and as the picture, that are held at once: benchmarks/codec_speed.py measures the peak.
+# Tensors as large as y, and as the picture, that are held at once (benchmarks/codec_speed.py has the peaks).
 ENCODING, OPTIMISING, DECODING = 10, 22, 12
 PICTURES = 3
 
