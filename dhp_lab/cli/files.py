@@ -181,7 +181,7 @@ def _read_dhp(path: Path, *, max_pixels: int, allow_truncated: bool = False) -> 
     try:
         with open(path, "rb") as stream:
             data = bytearray(stream.read(HEADER_BYTES))
-            enough = announced_size(data) + 1
+            enough = announced_size(data, max_pixels=max_pixels) + 1
             while chunk := stream.read(min(enough - len(data), 1 << 20)):
                 data += chunk
         return read(data, max_pixels=max_pixels, allow_truncated=allow_truncated)
