@@ -2,9 +2,10 @@
 
     python tests/trust/hostile_files.py [--inputs 200000] [--seed 0] [--output data/results/trust.json]
 
-The files are the golden ones and small ones of the three shipped codecs. Half of the inputs have the
-checksums mended: two thirds of those the CRCs of header and payload, so that the change reaches the
-entropy decoder, the rest all of them, the symbols' too, so that it reaches the networks. Atheris keeps what
+A quarter of the inputs are changed golden files and others of the three shipped codecs, the rest are files of
+three small ones, which decode sooner: one pass, four passes, z alone. Half of the inputs have the checksums
+mended: two thirds of those the CRCs of header and payload, so that the change reaches the entropy decoder,
+the rest all of them, the symbols' too, so that it reaches the networks. Atheris keeps what
 reached new code, and changes that further. It comes with `pip install "dhp-lab[trust]"`, for Python 3.11 and
 Linux.
 
@@ -30,9 +31,12 @@ from time import perf_counter, process_time
 import trust_results
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "tests"))  # models.py, as in tests
 CHECKPOINTS, GOLDEN = ROOT / "data" / "checkpoints", ROOT / "tests" / "golden"
-CODECS = ("diffusion-hyperprior", "scenes-codec", "z-only")
-SIZES = ((16, 16), (16, 16), (40, 33), (316, 316))  # of the files beside the golden ones, (H, W) in pixels
+SHIPPED = ("diffusion-hyperprior", "scenes-codec", "z-only")
+SMALL = ({}, {"passes": 4}, {"transmit": "z"})  # settings of codecs with 4 channels
+ORDER = (3, 4, 5, 3, 4, 5, 3, 4, 5, 0, 1, 2)  # a codec's number for the first byte of an input
+SIZES = ((16, 16), (40, 33), (316, 316))  # of the files beside the golden ones, (H, W) in pixels
 SECONDS, MEGABYTES = 1.0, 1000  # at most
 CONTAINER, EVERYTHING = 128, 216  # the treatment byte from which these checksums are mended
 LARGE = 20_000  # pixels from which a picture is seldom changed further
@@ -49,22 +53,24 @@ class Target:
     def __init__(self, inputs: int, answer: Path) -> None:
         import torch
         from hostile import Codec
+        from models import picture, woken
 
         from dhp_lab.codec import dhp_file
         from dhp_lab.codec.model import DiffusionHyperprior
 
         torch.set_num_threads(1)
         self.inputs, self.answer = inputs, answer
+        pictures = [picture(*size, seed=number) for number, size in enumerate(SIZES)]
+        models = [DiffusionHyperprior.from_pretrained(CHECKPOINTS / name) for name in SHIPPED]
+        golden = [[(GOLDEN / f"{name}.dhp").read_bytes()] for name in SHIPPED]
+        for number, settings in enumerate(SMALL):
+            models.append(woken(N=4, M=4, **settings))
+            models[-1].model_id = b"small-%02d" % number
+            golden.append([])
         self.codecs = []
-        for name in CODECS:
-            model = DiffusionHyperprior.from_pretrained(CHECKPOINTS / name)
-            pictures = [
-                torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(i))
-                for i, size in enumerate(SIZES)
-            ]
-            files = [dhp_file.encode(model, x, lambda_rate=3e-2) for x in pictures]
-            golden = (GOLDEN / f"{name}.dhp").read_bytes()
-            self.codecs.append(Codec(model, [golden, *files], CHECKPOINTS / CODECS[1]))
+        for model, files in zip(models, golden, strict=True):
+            files += [dhp_file.encode(model, x, lambda_rate=1e-2) for x in pictures]
+            self.codecs.append(Codec(model, files, CHECKPOINTS / "scenes-codec"))
             self.codecs[-1].decode_all()
         self.count, self.outcomes, self.mended = 0, Counter(), Counter()
         self.slowest, self.start = 0.0, perf_counter()
@@ -72,9 +78,9 @@ class Target:
     def seeds(self) -> list[bytes]:
         """One input for each file."""
         return [
-            bytes([codec + len(CODECS) * number, 0, 0]) + data
-            for codec, one in enumerate(self.codecs)
-            for number, data in enumerate(one.files)
+            bytes([first, 0, 0]) + data
+            for first, codec in enumerate(ORDER)
+            for data in self.codecs[codec].files
         ]
 
     def mutate(self, data: bytes, max_size: int, seed: int) -> bytes:
@@ -87,10 +93,9 @@ class Target:
         file = mutate(file, rng) if rng.random() < 0.7 else atheris.Mutate(file, max_size - HEAD)
         large = math.prod(int.from_bytes(file[i : i + 4], "big") for i in (6, 10)) > LARGE
         if rng.random() < (0.9 if large else 0.1):  # a fresh start: large pictures take long
-            codec = rng.randrange(len(CODECS))
-            number = rng.choices(range(len(SIZES) + 1), [6, 6, 6, 6, 1])[0]
-            head = bytes([codec + len(CODECS) * number])
-            file = mutate(self.codecs[codec].files[number], rng)
+            head = bytes([rng.randrange(len(ORDER))])
+            *small, large = self.codecs[ORDER[head[0]]].files
+            file = mutate(large if rng.random() < 0.04 else rng.choice(small), rng)
         return (head[:1] + rng.randbytes(HEAD - 1) + file)[:max_size]
 
     def one(self, data: bytes) -> None:
@@ -100,7 +105,7 @@ class Target:
         from dhp_lab.core.environment import peak_memory_mb
 
         head, file = data[:HEAD].ljust(HEAD, b"\0"), data[HEAD:]
-        codec = self.codecs[head[0] % len(CODECS)]
+        codec = self.codecs[ORDER[head[0] % len(ORDER)]]
         treatment = "none" if head[1] < CONTAINER else "container" if head[1] < EVERYTHING else "everything"
         if treatment == "container":
             file = mended(file)
