@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import re
 import socket
 import threading
 import time
@@ -26,7 +27,15 @@ from dhp_lab.core import download
 from dhp_lab.core.download import DownloadError
 from dhp_lab.metrics import feature_networks
 from dhp_lab.metrics.feature_distances import frechet_distance, kernel_distance
-from dhp_lab.metrics.feature_networks import CLIP_FILES, alexnet_lpips, clip, inception, obtain
+from dhp_lab.metrics.feature_networks import (
+    CLIP_FILES,
+    ORIGINALS,
+    Original,
+    alexnet_lpips,
+    clip,
+    inception,
+    obtain,
+)
 from dhp_lab.metrics.generative import clip_score, fid, improved_precision_recall, inception_score, kid, lpips
 
 
@@ -54,6 +63,7 @@ def site(tmp_path, monkeypatch):
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setattr(download, "SCHEME", "http://")  # this machine's own sites have no certificate
     yield folder, f"http://127.0.0.1:{server.server_port}/"
     server.shutdown()
     server.server_close()
@@ -65,6 +75,10 @@ def pictures(count, size=40, seed=0):
 
 def named(data):
     return f"some-weights-{hashlib.sha256(data).hexdigest()[:8]}.pth"
+
+
+def original(data, limit=100_000):
+    return Original(hashlib.sha256(data).hexdigest(), limit)
 
 
 # the networks
@@ -86,7 +100,7 @@ def test_inception_is_that_of_torchmetrics(hub, monkeypatch):
         name: value / 6 for name, value in weights.items() if name.endswith("running_var")
     }  # keeps each layer's size
     torch.save(weights, path)
-    monkeypatch.setattr(feature_networks, "_mismatch", lambda path, name: None)
+    monkeypatch.setattr(feature_networks, "_mismatch", lambda path, original: None)
     x = pictures(4)
     features, logits = inception(x)
     theirs = NoTrainInceptionV3("inception-v3-compat", ["2048"], str(path), antialias=False)
@@ -124,7 +138,7 @@ def test_lpips_is_its_equation_on_alexnet(hub, monkeypatch):
             f"classifier.{name}.bias": torch.zeros(shape[0]),
         }
     torch.save(weights, hub / torchvision.models.AlexNet_Weights.DEFAULT.url.rpartition("/")[2])
-    monkeypatch.setattr(feature_networks, "_mismatch", lambda path, name: None)
+    monkeypatch.setattr(feature_networks, "_mismatch", lambda path, original: None)
 
     a, b = pictures(3, 40), pictures(3, 40, seed=1)
     shipped = Path(torchmetrics.__file__).parent / "functional/image/lpips_models/alex.pth"
@@ -151,8 +165,9 @@ def test_lpips_is_its_equation_on_alexnet(hub, monkeypatch):
 
 
 @pytest.mark.slow
-def test_clip_score_is_that_of_torchmetrics(hub, tmp_path):
+def test_clip_score_is_that_of_torchmetrics(hub, tmp_path, monkeypatch):
     """A small CLIP of random weights, saved as the real one is."""
+    monkeypatch.setattr(feature_networks, "_mismatch", lambda path, original: None)
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
     sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -263,7 +278,25 @@ def test_offline_a_missing_file_is_named_with_its_place_and_address(hub, tmp_pat
     assert "is missing: HF_HUB_OFFLINE is set, nothing is fetched" in text
 
 
-def test_of_several_missing_files_all_are_named(hub, tmp_path):
+def test_every_original_has_a_digest_and_what_its_name_says_of_it():
+    for name, (sha256, limit) in ORIGINALS.items():
+        assert re.fullmatch("[0-9a-f]{64}", sha256) and 0 < limit < 2**31
+        if name.endswith(".pth"):  # the authors' name ends in the first digits
+            assert name.removesuffix(".pth").endswith(f"-{sha256[:8]}")
+    assert set(CLIP_FILES) == {name for name in ORIGINALS if not name.endswith(".pth")}
+
+
+def test_another_clip_is_not_used(hub, tmp_path):
+    folder = tmp_path / "data/clip-vit-large-patch14"
+    folder.mkdir(parents=True)
+    (folder / CLIP_FILES[0]).write_text("{}")
+    with pytest.raises(DownloadError, match=rf"{CLIP_FILES[0]} is not the original: its sha256 is 44136fa3"):
+        clip(pictures(1), ["a"])
+
+
+def test_of_several_missing_files_all_are_named(hub, tmp_path, monkeypatch):
+    empty = {CLIP_FILES[i]: original(b"") for i in (0, 2)}
+    monkeypatch.setattr(feature_networks, "ORIGINALS", ORIGINALS | empty)
     folder = tmp_path / "data/clip-vit-large-patch14"
     folder.mkdir(parents=True)
     (folder / CLIP_FILES[0]).touch()
@@ -279,9 +312,9 @@ def test_a_site_that_cannot_be_reached_is_one_clear_error(tmp_path, site):
         DownloadError,
         match=rf"^{tmp_path}/a/b.bin is missing: cannot reach http://127.0.0.1:9/b.bin \(.*refused",
     ):
-        obtain("http://127.0.0.1:9/b.bin", tmp_path / "a")
+        obtain("http://127.0.0.1:9/b.bin", tmp_path / "a", original(b""))
     with pytest.raises(DownloadError, match=r"b.bin is missing: http://127.*: the site answers 404"):
-        obtain(f"{site[1]}b.bin", tmp_path / "a")
+        obtain(f"{site[1]}b.bin", tmp_path / "a", original(b""))
 
 
 def test_a_site_that_never_answers_is_not_waited_for(tmp_path, site, monkeypatch):
@@ -291,29 +324,29 @@ def test_a_site_that_never_answers_is_not_waited_for(tmp_path, site, monkeypatch
         with pytest.raises(
             DownloadError, match=r"b.bin is missing: cannot reach http://127\S+/b.bin \(timed out\)"
         ):
-            obtain(f"http://127.0.0.1:{silent.getsockname()[1]}/b.bin", tmp_path)
+            obtain(f"http://127.0.0.1:{silent.getsockname()[1]}/b.bin", tmp_path, original(b""))
         assert 0.2 <= time.monotonic() - start < 5
 
 
-def test_a_missing_file_is_fetched_once_and_checked_by_its_name(tmp_path, site):
+def test_a_missing_file_is_fetched_once_and_checked_by_its_sha256(tmp_path, site):
     data = b"weights" * 999
-    (site[0] / named(data)).write_bytes(data)
-    path = obtain(site[1] + named(data), tmp_path / "new")
-    assert path == tmp_path / "new" / named(data) and path.read_bytes() == data
-    (site[0] / named(data)).unlink()
-    assert obtain(site[1] + named(data), tmp_path / "new") == path, "what is there is not fetched again"
+    (site[0] / "a.pth").write_bytes(data)
+    path = obtain(f"{site[1]}a.pth", tmp_path / "new", original(data))
+    assert path == tmp_path / "new" / "a.pth" and path.read_bytes() == data
+    (site[0] / "a.pth").unlink()
+    assert obtain(f"{site[1]}a.pth", tmp_path / "new", original(data)) == path, "it is not fetched again"
 
-    (site[0] / named(b"other")).write_bytes(data)
-    with pytest.raises(
-        DownloadError, match="sent is not the original: its sha256 starts with .*, and was removed"
-    ):
-        obtain(site[1] + named(b"other"), tmp_path / "new")
+    (site[0] / "b.pth").write_bytes(data)
+    with pytest.raises(DownloadError, match="sent is not the original: its sha256 is .*, and was removed"):
+        obtain(f"{site[1]}b.pth", tmp_path / "new", original(b"other"))
+    with pytest.raises(DownloadError, match="would have 6993 bytes, at most 6992 are expected"):
+        obtain(f"{site[1]}b.pth", tmp_path / "new", original(data, limit=6992))
     assert list((tmp_path / "new").iterdir()) == [path], "nothing is left of it"
     path.write_bytes(data[:-1])
     with pytest.raises(
         DownloadError, match=rf"{path} is not the original: .*; move it away, and it is fetched again"
     ):
-        obtain(site[1] + named(data), tmp_path / "new")
+        obtain(f"{site[1]}a.pth", tmp_path / "new", original(data))
 
 
 class Trap:
@@ -326,10 +359,11 @@ class Trap:
         return open, (str(self.path), "w")
 
 
-def test_code_in_a_file_of_weights_is_not_run(hub, tmp_path):
+def test_code_in_a_file_of_weights_is_not_run(hub, tmp_path, monkeypatch):
     hub.mkdir(parents=True)
     torch.save({"weight": torch.zeros(2), "trap": Trap(tmp_path / "sprung")}, tmp_path / "trap")
     name = named((tmp_path / "trap").read_bytes())
+    monkeypatch.setitem(ORIGINALS, name, original((tmp_path / "trap").read_bytes()))
     (tmp_path / "trap").rename(hub / name)
     with pytest.raises(Exception, match="Weights only load failed"):
         feature_networks._obtain_tensors(f"https://example.com/{name}")
