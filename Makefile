@@ -3,9 +3,11 @@
 # make test        the same with every test: what is slow, and each lesson in a browser
 # make notebooks   execute the notebooks in place, to be committed
 # make bench       run every benchmark, and put the tables into benchmarks/README.md
+# make trust       run the long checks, and put their figures into README.md (an hour)
+# make lock        take the newest versions that pyproject.toml allows, and write them to constraints.txt
 # make clean       remove .venv and what Python left behind
 #
-# All of them first make .venv, once; a change of pyproject.toml updates it.
+# All of them first make .venv, once; a change of pyproject.toml or constraints.txt updates it.
 
 VENV   := .venv
 PY     := $(VENV)/bin/python
@@ -16,13 +18,14 @@ TESTS  ?= tests
 LESSONS := $(wildcard notebooks/*.ipynb)
 BENCHES ?= start_up codec_speed tiling_seams explorer_latency effort training_speed denoiser_worth digit_samplers \
            caption_accuracy latent_cost block_removal scenes_codec realism z_only
+TRUST ?= hostile_files
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: lab check test notebooks bench clean
+.PHONY: lab check test notebooks bench trust lock clean
 .DELETE_ON_ERROR:
 
-$(READY): pyproject.toml
+$(READY): pyproject.toml constraints.txt
 	@for python in $(PYTHON); do \
 	  $$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null || continue; \
 	  $$python -m venv $(VENV) && exit 0; \
@@ -30,7 +33,7 @@ $(READY): pyproject.toml
 	done; \
 	echo "dhp-lab needs Python 3.11 or 3.12, and none of these is one: $(PYTHON)" >&2; \
 	echo "Install one of them, or name it: make PYTHON=path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1
-	$(PY) -m pip install --editable '.[lab,test]'
+	$(PY) -m pip install --constraint constraints.txt --editable '.[lab,test]'
 	@touch $@
 
 # No display, no browser: JupyterLab then prints the address to open. Root needs its word that this is meant.
@@ -60,6 +63,21 @@ bench: $(READY)
 	@for file in $(BENCHES); do echo "== $$file"; $(PY) benchmarks/$$file.py || exit 1; done
 	@set -- $(PHOTOS); [ -z "$$1" ] || $(PY) benchmarks/ablation.py --data_path "$$1" --eval_path "$$2"
 	$(PY) benchmarks/tables.py
+
+# Each check replaces its own key of data/results/trust.json; one that finds a fault ends it all.
+trust: export DHP_PROFILE := ci
+trust: export HF_HUB_OFFLINE := 1
+trust: $(READY)
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[trust]'
+	@for check in $(TRUST); do echo "== $$check"; $(PY) tests/trust/$$check.py || exit 1; done
+	$(PY) tests/trust/trust_results.py
+
+lock: $(READY)
+	$(PY) -m pip install --upgrade --upgrade-strategy eager --editable '.[lab,test,rivals,trust]'
+	@mkdir -p build
+	sed -n '/^#/p' constraints.txt > build/constraints.txt
+	$(PY) -m pip freeze --exclude-editable | sed 's/+[a-z0-9.]*$$//' >> build/constraints.txt
+	mv build/constraints.txt constraints.txt
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache

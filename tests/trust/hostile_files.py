@@ -4,10 +4,9 @@
 
 An eighth of the inputs are changed golden files and others of the three shipped codecs, the rest are files of
 three small ones, which decode sooner: one pass, four passes, z alone. Half of the inputs have the checksums
-mended: most of those the CRCs of header and payload, so that the change reaches the entropy decoder,
-an eighth all of them, the symbols' too, so that it reaches the networks. Atheris keeps what
-reached new code, and changes that further. It comes with `pip install "dhp-lab[trust]"`, for Python 3.11 and
-Linux.
+mended: most of those the CRCs of header and payload, so that the change reaches the entropy decoder, an
+eighth all of them, the symbols' too, so that it reaches the networks. Atheris keeps what reached new code,
+and changes that further. It comes with `pip install "dhp-lab[trust]"`, for Linux.
 
 An input may be refused with a BitstreamError, show the picture that was sent, or have every checksum over the
 change forged. Anything else is a fault, and so are more than a second of CPU time, or 1 GB in the whole
@@ -147,7 +146,7 @@ def fuzz(options: argparse.Namespace) -> None:
     try:
         import atheris
     except ImportError:
-        sys.exit('atheris is missing: pip install "dhp-lab[trust]" (Python 3.11, Linux)')
+        sys.exit('atheris is missing: pip install "dhp-lab[trust]" (Linux)')
     with atheris.instrument_imports(include=["dhp_lab.codec", "dhp_lab.cli"]):
         import dhp_lab.cli.files
         import dhp_lab.codec.dhp_file  # noqa: F401 (imported to be instrumented)
@@ -225,8 +224,9 @@ def main(arguments: list[str] | None = None) -> None:
             "--child",
             answer,
         ]
-        threads = os.environ | {"OMP_NUM_THREADS": "1"}
-        done = subprocess.run([sys.executable, __file__, *map(str, words)], env=threads)
+        # torch keeps a program for each shape of a convolution, 1024 of them: here every file has another
+        alone = {"OMP_NUM_THREADS": "1", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "16"}
+        done = subprocess.run([sys.executable, __file__, *map(str, words)], env=os.environ | alone)
         if done.returncode or not answer.exists():
             sys.exit(f"a fault was found (or the run was stopped); the input lies in {options.faults}")
         found = json.loads(answer.read_text())
