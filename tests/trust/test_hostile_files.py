@@ -92,7 +92,7 @@ def test_each_checksum_is_told_from_the_others(codec):
     assert judge(codec, with_header(data, 24, bytes(4))) is Outcome.SYMBOLS
     assert judge(codec, with_header(data, 6, struct.pack(">I", 15))) is Outcome.CONTAINER
     assert judge(codec, with_header(data, 6, struct.pack(">I", 10**6))) is Outcome.CONTAINER, "too large"
-    damaged = data[:48] + bytes([data[48] ^ 255]) + data[49:]
+    damaged = data[:48] + bytes(byte ^ 255 for byte in data[48:56]) + data[56:]
     assert judge(codec, mended(damaged)) is Outcome.SYMBOLS
     assert judge(codec, forged(codec, damaged)) is Outcome.ALL_FORGED
 
