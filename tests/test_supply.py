@@ -19,7 +19,7 @@ DECLARED = [Requirement(line) for line in [*PROJECT["dependencies"], *sum(EXTRAS
 
 
 def test_every_line_is_one_version_that_any_index_has():
-    """No local part such as +cpu: with it, torch could not be taken from the usual index, and the other way."""
+    """No local part such as +cpu, which only one index has."""
     assert [line for line in LINES if not re.fullmatch(r"[\w.-]+==[\w.]+", line)] == []
     assert len(PINNED) == len(LINES)
 
