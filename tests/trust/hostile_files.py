@@ -9,8 +9,9 @@ eighth all of them, the symbols' too, so that it reaches the networks. Atheris k
 and changes that further. It comes with `pip install "dhp-lab[trust]"`, for Linux.
 
 An input may be refused with a BitstreamError, show the picture that was sent, or have every checksum over the
-change forged. Anything else is a fault, and so are more than a second of CPU time, or 1 GB in the whole
-process; the first one ends the run, and its input is kept in --faults. Runs on one thread.
+change forged. Anything else is a fault, and so are more than a second of CPU time (the least of three tries),
+or 1 GB in the whole process; the first one ends the run, and its input is kept in --faults. Runs on one
+thread, a quarter of an hour on a core of its own; nothing else should run beside it.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ SMALL = ({}, {"passes": 4}, {"transmit": "z"})  # settings of codecs with 4 chan
 ORDER = (3, 4, 5) * 7 + (0, 1, 2)  # a codec's number by the first byte of an input
 SIZES = ((16, 16), (40, 33), (316, 316))  # of the files beside the golden ones, (H, W) in pixels
 SECONDS, MEGABYTES = 1.0, 1000  # at most
+TRIES = 3  # of an input that took longer: a processor shared with others counts more seconds
 CONTAINER, EVERYTHING = 128, 240  # the treatment byte from which these checksums are mended
 LARGE = 20_000  # pixels from which a picture is seldom changed further
 HEAD = 3  # bytes before the file: which codec and file, what is mended, how it is decoded
@@ -111,9 +113,11 @@ class Target:
             file = mended(file)
         elif treatment == "everything":
             file = forged(codec, file)
-        start = process_time()
-        outcome = judge(codec, file, steps=head[2] & 1, preview=head[2] & 14 == 14)
-        seconds = process_time() - start
+        seconds, tries = 2 * SECONDS, 0
+        while seconds > SECONDS and tries < TRIES:
+            start = process_time()
+            outcome = judge(codec, file, steps=head[2] & 1, preview=head[2] & 14 == 14)
+            seconds, tries = min(seconds, process_time() - start), tries + 1
         self.slowest = max(self.slowest, seconds)
         if seconds > SECONDS:
             raise Fault(f"{seconds:.2f} s of CPU time, at most {SECONDS} are allowed")
