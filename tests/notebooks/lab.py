@@ -47,8 +47,8 @@ def jupyterlab(folder: Path, state: Path) -> Iterator[str]:
 
 @contextmanager
 def make_lab(clone: Path, state: Path) -> Iterator[str]:
-    """Run `make lab` in a clone, with this Python, and yield the server's address. It saves every second."""
-    port = _prepare(state, SETTINGS | {"docmanager-extension/plugin": {"autosaveInterval": 1}})
+    """Run `make lab` in a clone, with this Python, and yield the server's address; it saves every 10 s."""
+    port = _prepare(state, SETTINGS | {"docmanager-extension/plugin": {"autosaveInterval": 10}})
     command = make(clone, state, "lab", f"ARGS={shlex.join(_options(port, state))}")
     with _serving(command, port, state / "server.log", env=make_environment(clone)) as address:
         yield address
