@@ -39,7 +39,7 @@ ERRORS = ".jp-OutputArea-output[data-mime-type*='error'], .jp-OutputArea-output[
 @contextmanager
 def jupyterlab(folder: Path, state: Path) -> Iterator[str]:
     """Serve the notebooks of `folder` and yield the server's address; settings and logs go to `state`."""
-    port = _prepare(state, SETTINGS)
+    port = _prepare(state)
     command = [sys.executable, "-m", "jupyterlab", "--allow-root", f"--ServerApp.root_dir={folder}"]
     with _serving([*command, *_options(port, state)], port, state / "server.log") as address:
         yield address
@@ -47,8 +47,8 @@ def jupyterlab(folder: Path, state: Path) -> Iterator[str]:
 
 @contextmanager
 def make_lab(clone: Path, state: Path) -> Iterator[str]:
-    """Run `make lab` in a clone, with this Python, and yield the server's address; it saves every 10 s."""
-    port = _prepare(state, SETTINGS | {"docmanager-extension/plugin": {"autosaveInterval": 10}})
+    """Run `make lab` in a clone, with this Python, and yield the server's address."""
+    port = _prepare(state)
     command = make(clone, state, "lab", f"ARGS={shlex.join(_options(port, state))}")
     with _serving(command, port, state / "server.log", env=make_environment(clone)) as address:
         yield address
@@ -69,9 +69,9 @@ def make_environment(clone: Path) -> dict[str, str]:
     }
 
 
-def _prepare(state: Path, settings: dict[str, dict]) -> str:
+def _prepare(state: Path) -> str:
     """Write JupyterLab's settings, and return a free port."""
-    for name, values in settings.items():
+    for name, values in SETTINGS.items():
         file = state / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(values))
@@ -124,22 +124,19 @@ def run_all(page: Page, address: str, notebook: Path, seconds: float = 240) -> l
 
 
 def run_first(page: Page, count: int, notebook: Path, seconds: float = 120) -> list[str]:
-    """Run the first code cells of the notebook that is open, a fresh copy of a lesson, as a reader does: by
-    Shift and Enter. Wait until JupyterLab has saved them by itself, and return errors and warnings.
+    """Run the first code cells of the notebook that is open, as a reader does: by Shift and Enter, after the
+    old outputs were cleared. Have it saved, and return errors and warnings.
     """
     cells = nbformat.read(notebook, as_version=4).cells
     last = [number for number, cell in enumerate(cells) if cell.cell_type == "code"][count - 1]
     _wait_for_kernel(page)
-    _choose(page, "Edit", "Clear Outputs of All Cells")  # and with them the numbers of the run before
+    _choose(page, "Edit", "Clear Outputs of All Cells")
     page.locator(".jp-Notebook .jp-Cell").first.locator(".jp-MarkdownOutput").click()
     for _ in range(last + 1):
         page.keyboard.press("Shift+Enter")
     _wait_for_cells(page, count, seconds)
-    for _ in range(int(seconds / 0.2)):
-        if [cell.execution_count for cell in _code(notebook)][: count + 1] == [*range(1, count + 1), None]:
-            return errors(page)
-        time.sleep(0.2)
-    raise RuntimeError(f"JupyterLab did not save {notebook.name} by itself")
+    _save(page, notebook, count, seconds)
+    return errors(page)
 
 
 def _wait_for_kernel(page: Page) -> None:
@@ -163,10 +160,16 @@ def errors(page: Page) -> list[str]:
 
 def save(page: Page, notebook: Path, seconds: float = 20) -> nbformat.NotebookNode:
     """Save the open notebook, all of whose cells ran, and return what is then in its file."""
+    _save(page, notebook, len(_code(notebook)), seconds)
+    return nbformat.read(notebook, as_version=4)
+
+
+def _save(page: Page, notebook: Path, count: int, seconds: float) -> None:
+    """Save the open notebook, and wait until its file says that so many code cells ran."""
     page.keyboard.press("Control+s")
     for _ in range(int(seconds / 0.2)):
-        if all(cell.execution_count for cell in _code(notebook)):
-            return nbformat.read(notebook, as_version=4)
+        if sum(cell.execution_count is not None for cell in _code(notebook)) == count:
+            return
         time.sleep(0.2)
     raise RuntimeError(f"JupyterLab did not save {notebook.name}")
 
