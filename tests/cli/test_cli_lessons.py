@@ -1,6 +1,7 @@
 """`dhp lessons`: the reader's copies beside the committed lessons."""
 
 import re
+import shutil
 import subprocess
 
 import nbformat
@@ -61,6 +62,22 @@ def test_git_ignores_the_copies():
     if ignored.returncode == 128:
         pytest.skip("this is no clone")
     assert ignored.stdout.splitlines() == [str(asked[0])]
+
+
+def test_make_clean_takes_nothing_of_the_readers(tmp_path):
+    shutil.copy(paths.ROOT / "Makefile", tmp_path)
+    kept = [
+        "my-lessons/00_start_here.ipynb",
+        "my-lessons/.copied.json",
+        "my-lessons/tools/__pycache__/mine.txt",
+    ]
+    for name in [*kept, "dhp_lab/__pycache__/a.pyc", ".venv/bin/python", "dhp_lab.egg-info/PKG-INFO"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    command = ["make", "clean"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    files = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert files == {"Makefile", *kept}
 
 
 def test_a_package_without_its_clone(monkeypatch, tmp_path, copies):
