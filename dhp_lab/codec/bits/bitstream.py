@@ -178,13 +178,7 @@ def read(data: bytes, *, max_pixels: int = 100_000_000, allow_truncated: bool = 
         BitstreamError: foreign, damaged, truncated, unknown version or too large.
     """
     header = _read_header(data)
-    pixels = header.height * header.width
-    if pixels > max_pixels:
-        raise BitstreamError(
-            f"picture too large: {header.width} x {header.height} = {pixels} pixels, the limit is "
-            f"{max_pixels} (bytes 6-13): if you trust the file, raise the limit "
-            f"(--max_megapixels {-(-pixels // 1_000_000)})"
-        )
+    _check_pixels(header, max_pixels)
     whole = _is_whole(len(data), header, allow_truncated)
     if whole and (crc := zlib.crc32(data[HEADER_BYTES:])) != header.payload_crc:
         raise BitstreamError(
@@ -206,13 +200,18 @@ def read(data: bytes, *, max_pixels: int = 100_000_000, allow_truncated: bool = 
     )
 
 
-def announced_size(header: bytes) -> int:
+def announced_size(header: bytes, *, max_pixels: int = 100_000_000) -> int:
     """Length in bytes of the whole file, from its first 48 bytes (so that no more of a file need be read).
+
+    Args:
+        header: the first 48 bytes, fewer of a file that was cut off.
+        max_pixels: as for ``read``.
 
     Raises:
         BitstreamError: as ``read``, for what the header shows.
     """
     fields = _read_header(header)
+    _check_pixels(fields, max_pixels)
     return HEADER_BYTES + fields.z_bytes + fields.y_bytes
 
 
@@ -256,6 +255,17 @@ def _read_header(data: bytes) -> _Header:
             f"invalid header: {problem}; update dhp-lab, or write the file again with `dhp compress`"
         )
     return header
+
+
+def _check_pixels(header: _Header, max_pixels: int) -> None:
+    """Refuse a picture that is larger than the caller wants."""
+    pixels = header.height * header.width
+    if pixels > max_pixels:
+        raise BitstreamError(
+            f"picture too large: {header.width} x {header.height} = {pixels} pixels, the limit is "
+            f"{max_pixels} (bytes 6-13): if you trust the file, raise the limit "
+            f"(--max_megapixels {-(-pixels // 1_000_000)})"
+        )
 
 
 def _problem(header: _Header) -> str | None:
