@@ -1,11 +1,11 @@
-# make lab         open the lessons in JupyterLab        ARGS="..." is passed on to it
+# make lab         open your copies of the lessons       ARGS="..." is passed on to it
 # make check       formatter, linter and quick tests     TESTS="tests/codec" runs a part, JOBS=1 one at a time
 # make test        the same with every test: what is slow, and each lesson in a browser
 # make notebooks   execute the notebooks in place, to be committed
 # make bench       run every benchmark, and put the tables into benchmarks/README.md
 # make trust       run the long checks, and put their figures into README.md (an hour)
 # make lock        take the newest versions that pyproject.toml allows, and write them to constraints.txt
-# make clean       remove .venv and what Python left behind
+# make clean       remove .venv and what Python left behind, never your copies of the lessons
 #
 # All of them first make .venv, once; a change of pyproject.toml or constraints.txt updates it.
 
@@ -16,6 +16,7 @@ PYTHON ?= python3.11 python3.12 python3
 JOBS   ?= 2
 TESTS  ?= tests
 LESSONS := $(wildcard notebooks/*.ipynb)
+OPENED  := /lab/workspaces/my-lessons/tree/my-lessons/00_start_here.ipynb
 BENCHES ?= start_up codec_speed tiling_seams explorer_latency effort training_speed denoiser_worth digit_samplers \
            caption_accuracy latent_cost block_removal scenes_codec realism z_only
 TRUST ?= hostile_files
@@ -36,11 +37,14 @@ $(READY): pyproject.toml constraints.txt
 	$(PY) -m pip install --constraint constraints.txt --editable '.[lab,test]'
 	@touch $@
 
-# No display, no browser: JupyterLab then prints the address to open. Root needs its word that this is meant.
+# The reader's copies, in a workspace of their own: that of an earlier time may hold the lessons themselves, and
+# JupyterLab saves what it has open. No display, no browser: it then prints the address to open. Root needs its word
+# that this is meant.
 lab: $(READY)
+	@$(PY) -m dhp_lab.cli lessons
 	@flags=""; [ "$$(id -u)" != 0 ] || flags="--allow-root"; \
 	[ "$$(uname)" != Linux ] || [ -n "$$DISPLAY$$WAYLAND_DISPLAY$$BROWSER" ] || flags="$$flags --no-browser"; \
-	exec $(PY) -m jupyterlab --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $$flags $(ARGS)
+	exec $(PY) -m jupyterlab --LabApp.default_url=$(OPENED) $$flags $(ARGS)
 
 # One thread for each of the parallel jobs: two jobs that share two cores must not start four threads.
 check test: export DHP_PROFILE := ci
@@ -81,4 +85,4 @@ lock: $(READY)
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache
-	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -path ./my-lessons -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

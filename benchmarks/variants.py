@@ -53,7 +53,7 @@ from dhp_lab.data.images import list_images
 from dhp_lab.evaluation.config import DEFAULT_LAMBDA_RATES
 from dhp_lab.evaluation.evaluate import evaluate
 from dhp_lab.metrics.rd_curves import Curve, bd_rate
-from dhp_lab.training.codec_trainer import split_validation
+from dhp_lab.training.codec_photos import split_validation
 
 SIDE = 256
 STAMP = "%Y-%m-%d %H:%M:%S"

@@ -31,8 +31,7 @@ ROOMS = (
     "notebook",
     "lessons",
     "cli",
-)
-# The storeys of codec/, its rooms and its modules.
+)  # and below, the storeys of codec/
 CODEC = (
     "bits",
     "networks",
@@ -45,6 +44,7 @@ CODEC = (
     "entropy_coding",
     "checkpoint",
     "model",
+    "growth",
     "create",
     "latent_optimiser",
     "effort",

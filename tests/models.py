@@ -31,7 +31,7 @@ def woken(**settings) -> DiffusionHyperprior:
     """
     model, generator = untrained(**settings), torch.Generator().manual_seed(1)
     for name, weight in model.named_parameters():
-        if weight.ndim == 4 and not name.endswith("lapped"):
+        if weight.ndim == 4 and ".linear." not in name:
             weight += 0.5 / weight[0].numel() ** 0.5 * torch.randn(weight.shape, generator=generator)
         elif name.endswith("bias") or name in ("log2_spread", "gain.knots", "denoiser.posterior_weight"):
             weight += 0.1 * torch.randn(weight.shape, generator=generator)

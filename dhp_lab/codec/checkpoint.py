@@ -33,6 +33,8 @@ RENAMED = {  # the heads of tensors' names in checkpoints of earlier versions
     "denoiser.trust": "denoiser.posterior_weight",
     "denoiser.doubt.": "denoiser.log_variance_head.",
     "passes.later.": "context.networks.",
+    "g_a.lapped": "g_a.linear.weight",
+    "g_s.lapped": "g_s.linear.weight",
 }
 
 

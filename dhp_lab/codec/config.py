@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar
 
-PASSES = (1, 2, 4)
+PASSES = (1, 2, 4, 14)
+REVISIONS = (1, 2)
 TRANSMIT = ("z+y", "z")
 
 
@@ -20,8 +21,11 @@ class CodecConfig:
         N: width of the networks and channels of z, 4 .. 1024. M: channels of y, 1 .. 768.
         diffusion_steps: T, the number of times in the schedule, >= 1. schedule: "linear" or "cosine".
         transmit: "z+y" sends hyper-latents and latents, "z" hyper-latents alone.
-        passes: of the context model over the latents, 1, 2 or 4.
+        passes: of the context model over the latents, 1, 2, 4 or 14.
         dead_zone: 0 .. 1, how much wider than a step bins are where scales are small (``scales.bin_width``).
+        revision: of the networks: 1 has learnt lapped filters and Gaussian tables, 2 fixed filters with a
+            fading correction, limited non-linear parts and tables of a scale mixture. A config.json without
+            it is of the first.
 
     Raises:
         ValueError: a value outside its range.
@@ -34,6 +38,7 @@ class CodecConfig:
     transmit: str = "z+y"
     passes: int = 1
     dead_zone: float = 0.0
+    revision: int = 2
 
     kind: ClassVar[str] = "DiffusionHyperprior"  # as config.json calls it
     schedules: ClassVar[tuple[str, ...]] = ("linear", "cosine")
@@ -41,17 +46,23 @@ class CodecConfig:
     def __post_init__(self) -> None:
         if not 4 <= self.N <= 1024:
             raise ValueError(f"N must lie in 4 .. 1024, got {self.N}")
+        self._check_passes()
         if self.schedule not in self.schedules:
             raise ValueError(f"schedule must be one of {', '.join(self.schedules)}, got '{self.schedule}'")
         if self.transmit not in TRANSMIT:
             raise ValueError(f"transmit must be 'z+y' or 'z', got '{self.transmit}'")
-        too_many = (self.passes > 1 and self.transmit == "z") or (self.passes == 4 and self.M == 1)
-        if self.passes not in PASSES or too_many:
-            raise ValueError(
-                f"passes must be 1, 2 or 4, with z alone 1, with one channel at most 2; got {self.passes}"
-            )
+        if self.revision not in REVISIONS:
+            raise ValueError(f"revision must be 1 or 2, got {self.revision}")
         if not 0 <= self.dead_zone <= (1 if self.transmit == "z+y" else 0):
             raise ValueError(f"dead_zone must lie in 0 .. 1, and be 0 with z alone; got {self.dead_zone}")
+
+    def _check_passes(self) -> None:
+        too_many = (self.passes > 1 and self.transmit == "z") or self.passes > max(2 * self.M, 2)
+        if self.passes not in PASSES or too_many:
+            raise ValueError(
+                f"passes must be 1, 2, 4 or 14, with z alone 1, and at most two for each of the {self.M} "
+                f"channels; got {self.passes}"
+            )
 
     @property
     def lambda_range(self) -> tuple[float, float]:
@@ -67,4 +78,4 @@ class CodecConfig:
     @classmethod
     def from_dict(cls, values: dict[str, object], folder: Path) -> CodecConfig:
         """The inverse of ``to_dict``, without the kind's name. Errors as for the class, and TypeError."""
-        return cls(**values)
+        return cls(**({"revision": 1} | values))

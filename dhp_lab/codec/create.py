@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dhp_lab.codec.checkpoint import load_parts
 from dhp_lab.codec.config import CodecConfig
+from dhp_lab.codec.growth import grown
 from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.codec.networks.gain import START
 from dhp_lab.codec.stable_diffusion.config import StableDiffusionConfig
@@ -43,23 +44,22 @@ def create_diffusion_hyperprior_model(
 @float32_by_default()
 def with_settings(model: DiffusionHyperprior, **settings: object) -> DiffusionHyperprior:
     """The same codec with other settings: trained parts are kept, new ones (later passes) get their
-    initialisation.
+    initialisation; more channels, or another number of passes above 1, are those of ``growth.grown``.
 
     Args:
-        settings: transmit, passes, dead_zone as in ``CodecConfig``; None leaves one as it is.
+        settings: M, transmit, passes, dead_zone as in ``CodecConfig``; None leaves one as it is.
 
     Raises:
-        ValueError: a value outside its range, or a model of several passes that shall get another number
-            above 1.
+        ValueError: a value outside its range; fewer channels than the model has; more, or other passes, for
+            one with borrowed transforms.
     """
     config = replace(model.config, **{name: value for name, value in settings.items() if value is not None})
     if config == model.config:
         return model
     passes = model.config.passes
-    if config.passes != passes and min(config.passes, passes) > 1:
-        raise ValueError(
-            f"a model of {passes} passes cannot be made one of {config.passes}; start from one of 1"
-        )
+    if config.M != model.config.M or (config.passes != passes and min(config.passes, passes) > 1):
+        model = grown(model, config.M, config.passes)
+        config = replace(config, revision=model.config.revision)
     other = DiffusionHyperprior(config, load_parts(config))
     wanted = other.state_dict()
     kept = {name: tensor for name, tensor in model.state_dict().items() if name in wanted}

@@ -35,15 +35,17 @@ from dhp_lab.codec.networks.exact import ACTIVATION_BITS, ExactNetwork
 from dhp_lab.codec.networks.gain import GainCurve
 from dhp_lab.codec.networks.hyper_transforms import HYPER, HyperAnalysis, HyperSynthesis
 from dhp_lab.codec.networks.layers import round_through
+from dhp_lab.codec.networks.scale_mixture import ScaleMixtureConditional
 from dhp_lab.codec.networks.tiling import tiled
 from dhp_lab.codec.parts import CodecParts
 from dhp_lab.core.compressai_imports import CompressionModel, EntropyBottleneck, GaussianConditional
+from dhp_lab.core.precision import StaysFloat32
 from dhp_lab.core.tensors import crop_to, pad_to_multiple
 
 EXACT_TILE = 64  # largest side, in latents, of what h_s is evaluated on at once: float64 takes much memory
 
 
-class Hyperprior(CompressionModel):
+class Hyperprior(StaysFloat32, CompressionModel):
     """Transforms, gain curve, entropy models: everything but the diffusion. See ``DiffusionHyperprior``.
 
     Args:
@@ -63,21 +65,8 @@ class Hyperprior(CompressionModel):
         self.gain = GainCurve()
         self.log2_spread = nn.Parameter(parts.log2_spread)
         self.entropy_bottleneck = EntropyBottleneck(config.N)
-        self.gaussian_conditional = GaussianConditional(SCALES, scale_bound=SCALES[0])
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Hyperprior:
-        """Move every tensor, as torch does; to another precision it refuses.
-
-        Raises:
-            ValueError: the model would be float16, bfloat16 or float64.
-        """
-        moved = fn(torch.zeros(1, dtype=torch.float32)).dtype
-        if moved != torch.float32:
-            raise ValueError(
-                "a codec stays in float32, as its files depend on the last bit of its weights; asked for "
-                f"{moved}. Mixed precision is used where it is fast; low_memory() halves borrowed networks"
-            )
-        return super()._apply(fn, recurse)
+        tables = GaussianConditional if config.revision == 1 else ScaleMixtureConditional
+        self.gaussian_conditional = tables(SCALES, scale_bound=SCALES[0])
 
     # transforms, on pictures of any size
 
@@ -154,7 +143,8 @@ class Hyperprior(CompressionModel):
             mean = mean.float() * self._log2_spread_in_steps(log2_delta.float()).exp2()
             pairs = zip(log2_scale.split(1), fixed, strict=True)
             predicted = [log2_scale_in_steps(one, self.log2_spread, delta) for one, delta in pairs]
-            return torch.cat([mean, torch.cat(predicted).float()], 1)
+            both = torch.cat([mean, torch.cat(predicted).float()], 1)
+            return both.contiguous(memory_format=torch.channels_last)  # it is read place by place
 
         return Gaussian(*tiled(part, *size, 1, min(self.tile, EXACT_TILE)).chunk(2, 1))
 
@@ -336,12 +326,13 @@ class Hyperprior(CompressionModel):
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """The parameters that training treats alike: "transforms", "lapped" (the linear filters), "context".
 
-        The quantiles of z are found by bisection in ``update`` and never trained.
+        No gradient trains z's quantiles (found by ``update``) and the gain (by ``training.calibration``).
         """
-        lapped = [part.lapped for part in (self.g_a, self.g_s) if hasattr(part, "lapped")]
+        linear = [part.linear for part in (self.g_a, self.g_s) if hasattr(part, "linear")]
+        lapped = [p for part in linear for p in part.parameters()]
         context = list(self.context.parameters())
         apart = {id(p) for p in (*lapped, *context, self.entropy_bottleneck.quantiles)}
-        modules = (self.g_a, self.g_s, self.h_a, self.h_s, self.gain, self.entropy_bottleneck)
+        modules = (self.g_a, self.g_s, self.h_a, self.h_s, self.entropy_bottleneck)
         transforms = [self.log2_spread, *(p for module in modules for p in module.parameters())]
         return {
             "transforms": [p for p in transforms if id(p) not in apart],

@@ -52,8 +52,8 @@ def native_parts(config: CodecConfig) -> CodecParts:
         ValueError: M outside 1 .. 768.
     """
     return CodecParts(
-        g_a=Analysis(config.N, config.M),
-        g_s=Synthesis(config.N, config.M),
+        g_a=Analysis(config.N, config.M, bounded=config.revision > 1),
+        g_s=Synthesis(config.N, config.M, bounded=config.revision > 1),
         denoiser=LatentDenoiser(config.N, config.M, config.dead_zone),
         noise_schedule=SCHEDULES[config.schedule](config.diffusion_steps),
         channels=config.M,

@@ -4,11 +4,12 @@ elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 
 import torch
+from torch import Tensor, nn
 
 
 @cache
@@ -22,6 +23,24 @@ def has_fast_bfloat16(device_type: str) -> bool:
 def autocast(device: torch.device) -> torch.autocast:
     """Return a context of mixed precision: convolutions in bfloat16 where that is fast, else in float32."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=has_fast_bfloat16(device.type))
+
+
+class StaysFloat32(nn.Module):
+    """A module that another precision cannot be given."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> StaysFloat32:
+        """Move every tensor, as torch does.
+
+        Raises:
+            ValueError: the model would be float16, bfloat16 or float64.
+        """
+        moved = fn(torch.zeros(1, dtype=torch.float32)).dtype
+        if moved != torch.float32:
+            raise ValueError(
+                "a codec stays in float32, as its files depend on the last bit of its weights; asked for "
+                f"{moved}. Mixed precision is used where it is fast; low_memory() halves borrowed networks"
+            )
+        return super()._apply(fn, recurse)
 
 
 @contextmanager

@@ -24,14 +24,17 @@ class TrainingConfig:
         lr: peak Adam step size of every stage; warm-up, then a cosine to 1 % of it.
         lambda_rate: one trade-off to train for; None trains all of ``CodecConfig.lambda_range`` in one model.
         image_size: side of the crops, a multiple of 64.
-        transmit, passes, dead_zone: as in ``CodecConfig``; None is its default, or what the model to start
-            from has.
+        N, M, transmit, passes, dead_zone: as in ``CodecConfig``; None is its default, or what the model to
+            start from has, which may grow to more channels and other passes.
         bk_sdm_path: a Stable Diffusion folder or hub id, whose parts the codec takes. use_pretrained_vae,
             use_pretrained_unet: which of them; None is both. See ``StableDiffusionConfig``. low_memory: see
             ``DiffusionHyperprior.low_memory``.
         init_from: checkpoint folder to start from. resume: go on from output_dir/last.safetensors, with more
             epochs of the current or a later stage if wanted. overwrite: replace a training in output_dir.
         minutes_between_saves: of last.safetensors. validate_every: steps between validations.
+        calibrate_every: steps between calibrations of the gain curve (``training.calibration``), in the
+            stages that train the codec; 0: at the end of the first and the last of them alone.
+        drawn_share: of the training crops that are drawings (``data.drawings``), in [0, 1).
     """
 
     data_path: str
@@ -43,8 +46,8 @@ class TrainingConfig:
     joint_epochs: int = 20
     lr: float = 1e-4
     lambda_rate: float | None = None
-    N: int = 128
-    M: int = 128
+    N: int | None = None
+    M: int | None = None
     diffusion_steps: int | None = None
     schedule: str = "linear"
     transmit: str | None = None
@@ -64,11 +67,15 @@ class TrainingConfig:
     clip: float = 2.0
     minutes_between_saves: float = 5.0
     validate_every: int = 1000
+    calibrate_every: int = 0
+    drawn_share: float = 0.0
 
     def __post_init__(self) -> None:
         self._check_counts()
         if not 0 < self.lr < 1:
             raise ValueError(f"lr must lie in (0, 1), got {self.lr}")
+        if not 0 <= self.drawn_share < 1:
+            raise ValueError(f"drawn_share must lie in [0, 1), got {self.drawn_share}")
         if self.image_size < 64 or self.image_size % 64:
             raise ValueError(f"image_size must be a multiple of 64 of at least 64, got {self.image_size}")
         if self.lambda_rate is not None:
@@ -81,7 +88,7 @@ class TrainingConfig:
         for name in ("batch_size", "validate_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("epochs", "denoiser_epochs", "joint_epochs"):
+        for name in ("epochs", "denoiser_epochs", "joint_epochs", "calibrate_every"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
         if self.epochs + self.denoiser_epochs + self.joint_epochs == 0:

@@ -19,8 +19,11 @@ def initial_model(config: TrainingConfig) -> DiffusionHyperprior:
         ValueError: settings out of range.
     """
     if config.init_from:
-        settings = {name: getattr(config, name) for name in ("transmit", "passes", "dead_zone")}
-        model = with_settings(DiffusionHyperprior.from_pretrained(config.init_from), **settings)
+        model = DiffusionHyperprior.from_pretrained(config.init_from)
+        if config.N not in (None, model.N):
+            raise ValueError(f"N is {config.N}, the checkpoint {config.init_from} has {model.N}: leave N out")
+        settings = {name: getattr(config, name) for name in ("M", "transmit", "passes", "dead_zone")}
+        model = with_settings(model, **settings)
     elif config.bk_sdm_path is not None:
         model = create_bk_sdm_compression_model(**config.codec_settings)
     else:

@@ -1,9 +1,10 @@
 """Training the codec: one loop on Accelerate, three stages (codec, denoiser, joint), exact resume.
 
-    codec     transforms, hyperprior, gain curve; straight-through rounding for g_s, uniform noise for rate
+    codec     transforms, hyperprior; straight-through rounding for g_s, uniform noise for rate
     denoiser  the codec is frozen; D learns K = 1 through the frozen g_s, and lower noise levels in latents
     joint     everything, with D left out in a share of the pictures so that K = 0 stays an honest decode
 
+The gain curve follows from measuring (``calibration``) at the end of the first and last stage, or more often.
 A batch is a function of (seed, step) alone and the random states are saved, so a resumed run repeats an
 unbroken one.
 
@@ -18,7 +19,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -32,9 +32,11 @@ from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.core.settings import choose_device
 from dhp_lab.core.weights import CheckpointError
 from dhp_lab.data.crops import PhotoCrops, prefetching
-from dhp_lab.data.images import list_images, save_image
+from dhp_lab.data.images import save_image
+from dhp_lab.training.calibration import calibrate_both
 from dhp_lab.training.codec_config import TrainingConfig, TrainingError
 from dhp_lab.training.codec_objective import STAGES, CodecObjective
+from dhp_lab.training.codec_photos import training_pictures
 from dhp_lab.training.codec_start import initial_model
 from dhp_lab.training.codec_state import TrainingState, random_states, restore_random_states
 from dhp_lab.training.optimisation import EMA, lr_factor
@@ -58,6 +60,7 @@ LOG_EVERY = 4  # reports between lines in training.log
 UPDATE_EVERY = 500  # steps between updates of z's medians, which follow its moving prior
 WARMUP = 200  # steps, at the start of each stage
 LR_FLOOR = 0.01  # of the peak, at the end of each stage
+BETAS = 0.9, 0.99  # of Adam: with 0.999 a rare drawing could move what photos hardly move by 3 lr at once
 MOST_LEFT_OUT = 10  # updates in a row that may be left out
 RANK_STRIDE = 7919  # between the seeds of processes
 SHOWN = 4  # pictures of a sample sheet
@@ -71,11 +74,6 @@ def train(config: TrainingConfig) -> Path:
         TrainingError: the loss is not finite, a checkpoint cannot be written, or a signal stopped the run.
     """
     return Trainer(config).run()
-
-
-def split_validation(crops: PhotoCrops) -> PhotoCrops:
-    """Take a validation set out of the training photos: every 20th, of many photos about 16."""
-    return crops.hold_out(every=max(20, len(crops) // 16))
 
 
 class Trainer:
@@ -104,7 +102,7 @@ class Trainer:
         if self.accelerator.is_main_process:
             prepare_folder(self.out, resume=config.resume, overwrite=config.overwrite)
             log_to_file(self.out / LOG)
-        self.crops, self.val = self._photos()
+        self.crops, self.val = training_pictures(config)
         if crops is not None:
             self.crops = crops
         self.lengths = list(lengths or self._stage_lengths())
@@ -166,6 +164,8 @@ class Trainer:
                 bar.update()
                 if self.step % REPORT_EVERY == 0 and board:
                     self._report(board, bar, report)
+                if self._is_calibration_due():
+                    calibrate_both(self.model, self._averaged(), self.val, self.config.lambda_rate)
                 if self.step % self.config.validate_every == 0 or self.step == self.total:
                     self._validate(board)
                 minutes = (time.monotonic() - saved) / 60
@@ -222,7 +222,8 @@ class Trainer:
             return
         self.stage = stage
         self.objective.zero_grad(set_to_none=True)  # gradients of parts that are frozen now
-        optimizer = torch.optim.Adam(self.objective.optimizer_groups(stage, self.config.lr), fused=True)
+        groups = self.objective.optimizer_groups(stage, self.config.lr)
+        optimizer = torch.optim.Adam(groups, betas=BETAS, fused=True)
         self.wrapped, self.optimizer = self.accelerator.prepare(self.objective, optimizer)
         log.info("stage '%s' from step %d", stage, self.step)
 
@@ -238,6 +239,13 @@ class Trainer:
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         x = self.crops.batch(step * world + rank, self.config.batch_size)
         return x.contiguous(memory_format=torch.channels_last)
+
+    def _is_calibration_due(self) -> bool:
+        """Whether the codec, which the denoiser's stage leaves alone, is to be measured after this step."""
+        if self.stage == "denoiser":
+            return False
+        every = self.config.calibrate_every
+        return self.step in (self.lengths[0], self.total) or (every > 0 and self.step % every == 0)
 
     # what the run leaves behind
 
@@ -303,17 +311,6 @@ class Trainer:
         per_epoch = math.ceil(len(self.crops) / (self.config.batch_size * self.accelerator.num_processes))
         epochs = self.config.epochs, self.config.denoiser_epochs, self.config.joint_epochs
         return [per_epoch * count for count in epochs]
-
-    def _photos(self) -> tuple[PhotoCrops, Tensor]:
-        config = self.config
-        photos_of = partial(list_images, output_dir=self.out, log=log.warning)
-        crops = PhotoCrops(photos_of(config.data_path), config.image_size, config.seed)
-        if config.val_data_path:
-            validation = PhotoCrops(photos_of(config.val_data_path), config.image_size, seed=0)
-        else:
-            validation = split_validation(crops)
-        log.info("%d photos to train on, %d to validate", len(crops), len(validation))
-        return crops, validation.batch(0, 8)
 
     def _resume(self) -> None:
         path = self.out / STATE

@@ -228,6 +228,14 @@ def test_foreign_files(data, message):
         announced_size(data)
 
 
+def test_the_limit_of_pixels_needs_the_header_alone():
+    """So that nothing is read, be it from a pipe, of a file that would be refused."""
+    assert announced_size(GOLDEN[:48], max_pixels=24 * 291) == len(GOLDEN)
+    for refuse in (announced_size, read):
+        with pytest.raises(BitstreamError, match=r"picture too large: 291 x 24 = 6984 pixels.*is 6983 \("):
+            refuse(GOLDEN[:48], max_pixels=24 * 291 - 1)
+
+
 def test_wrong_model_names_both():
     file = read(GOLDEN)
     check_model(file, MODEL)

@@ -117,6 +117,7 @@ def test_the_configuration_is_readable(saved):
         "transmit": "z+y",
         "passes": 1,
         "dead_zone": 0.0,
+        "revision": 2,
     }
     assert config == {"model": "DiffusionHyperprior"} | made_of
 
@@ -248,7 +249,7 @@ def test_a_configuration_that_does_not_fit(folder, change):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda t: t.pop("g_a.lapped"),
+        lambda t: t.pop("g_a.linear.correction"),
         lambda t: t.pop("entropy_bottleneck._offset"),
         lambda t: t.pop("gaussian_conditional._quantized_cdf"),
         lambda t: t.update(extra=torch.zeros(2)),

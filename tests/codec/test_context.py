@@ -26,7 +26,7 @@ LATER = PASSES[1:]
 
 
 @pytest.mark.parametrize("passes", PASSES)
-@pytest.mark.parametrize("channels, rows, cols", [(2, 1, 1), (32, 3, 5), (320, 4, 4)])
+@pytest.mark.parametrize("channels, rows, cols", [(7, 1, 1), (32, 3, 5), (320, 4, 4)])
 def test_every_latent_is_sent_once(passes, channels, rows, cols):
     sent = marked(coding_order(passes, channels, rows, cols), channels, rows, cols)
     assert len(sent) == passes and bool((sum(places.int() for places in sent) == 1).all())
@@ -153,7 +153,9 @@ def test_the_network_is_that_of_torchs_convolutions(passes):
             F.pad(seen, (1, 1, 1, 1)), network.near.weight, network.near.bias, groups=seen.shape[1]
         )
         wanted = network.exit(
-            network.hidden(network.mix(torch.cat([seen, near, log2_scale / 4, plane], 1)).relu()).relu()
+            network.hidden(
+                network.mix(torch.cat([seen, near, log2_scale[:, : network.scales] / 4, plane], 1)).relu()
+            ).relu()
         )
         if network.own is not None:
             wanted = wanted + network.own(

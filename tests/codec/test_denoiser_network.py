@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from models import M, N, decoder_state
+from models import M, N, decoder_state, picture, woken
 
+from dhp_lab.codec.bits.lambdas import lambda_code
 from dhp_lab.codec.denoising.decoder_state import SIGMA_Q, truncated_gaussian_moments
 from dhp_lab.codec.denoising.denoiser import LatentDenoiser
 
@@ -169,3 +170,19 @@ def test_the_network_moves_a_latent_by_four_standard_deviations_at_most():
     clean, variance = denoiser(what.symbols, SIGMA_Q * what.decoded, what)
     base, spread = denoiser.single_latent_posterior(what.symbols, SIGMA_Q * what.decoded, what)
     assert torch.allclose(clean, base + 4 * spread.sqrt())
+
+
+@torch.no_grad()
+def test_the_network_leaves_the_channels_beyond_320_alone():
+    """They get the posterior of a single latent, and do not reach the others."""
+    model = woken(N=4, M=330)
+    state = model.decoder_state(model.encode(picture(64, 64), [lambda_code(1e-4)]))
+    sigma = SIGMA_Q * state.decoded
+    mean, variance = model.denoiser(state.symbols, sigma, state)
+    base, spread = model.denoiser.single_latent_posterior(state.symbols, sigma, state)
+    assert torch.equal(mean[:, 320:], base[:, 320:]) and not torch.equal(mean[:, :320], base[:, :320])
+    assert torch.allclose(variance[:, 320:], spread[:, 320:])
+    others = state.symbols.clone()
+    others[:, 320:] += 1
+    changed = replace(state, symbols=others, moments=None)
+    assert torch.equal(model.denoiser(state.symbols, sigma, changed)[0][:, :320], mean[:, :320])

@@ -51,5 +51,6 @@ def test_the_real_codec_through_real_files():
         "transmit": "z+y",
         "passes": 1,
         "dead_zone": 0.0,
+        "revision": 2,
     }
     assert result.about["config"] == made_of

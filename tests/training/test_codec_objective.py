@@ -16,7 +16,6 @@ from dhp_lab.training.codec_objective import (
     FAR,
     LAMBDA_OFTEN,
     LEAST_LOG2_SCALE,
-    REFERENCE,
     VALIDATION_LAMBDAS,
     CodecObjective,
     rate_distortion,
@@ -30,51 +29,6 @@ def seeded(function, *arguments, seed: int = 0):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return function(*arguments)
-
-
-# rate and distortion
-
-
-def test_loss_is_mse_plus_lambda_times_bpp():
-    generator = torch.Generator().manual_seed(0)
-    x, x_hat = torch.rand(2, 3, 32, 48, generator=generator), torch.rand(2, 3, 32, 48, generator=generator)
-    y, z = torch.rand(2, 8, 2, 3, generator=generator), torch.rand(2, 4, 1, 1, generator=generator)
-    lambdas = [1e-4, 1e-2]
-    losses = rate_distortion(x_hat, x, {"y": y, "z": z}, torch.tensor(lambdas))
-    mse, bpp, total, psnr = [], [], [], []
-    for i, value in enumerate(lambdas):
-        bits = -sum(math.log2(p) for p in [*y[i].flatten().tolist(), *z[i].flatten().tolist()])
-        mse.append(((x_hat[i] - x[i]).double() ** 2).mean().item())
-        bpp.append(bits / (32 * 48))
-        total.append(mse[i] + value * bpp[i])
-        psnr.append(-10 * math.log10(mse[i]))
-    assert losses["loss"].item() == pytest.approx(sum(total) / 2, rel=1e-5)
-    assert losses["bpp"].item() == pytest.approx(sum(bpp) / 2, rel=1e-5)
-    assert losses["psnr"].item() == pytest.approx(sum(psnr) / 2, rel=1e-5)
-    weighted = [
-        loss * math.sqrt(REFERENCE / value) / REFERENCE for loss, value in zip(total, lambdas, strict=True)
-    ]
-    assert losses["objective"].item() == pytest.approx(sum(weighted) / 2, rel=1e-5)
-    z_bits = -sum(math.log2(p) for p in z.flatten().tolist()) / (2 * 32 * 48)
-    assert losses["bpp of z"].item() == pytest.approx(z_bits, rel=1e-5)
-
-
-def test_the_codec_stage_decodes_with_k_of_zero():
-    """The same random numbers, and the picture put together step by step from the model's parts."""
-    model, x = woken().train(), picture(64, 64, count=2)
-    losses = seeded(CodecObjective(model, 1e-3), x, "codec")
-
-    def by_hand():
-        latents = model.training_latents(x, torch.full((2,), 1e-3))
-        y_hat = (latents.symbols + latents.mean) * latents.log2_delta.exp2().view(-1, 1, 1, 1)
-        x_hat = model.synthesise(y_hat, latents.log2_delta, (64, 64))
-        noise = objective.uniform_noise(latents.y, torch.Generator().manual_seed(0))
-        return rate_distortion(x_hat, x, model.likelihoods(latents, noise), torch.full((2,), 1e-3))
-
-    expected = seeded(by_hand)
-    assert {name: value.item() for name, value in losses.items()} == {
-        name: value.item() for name, value in expected.items()
-    }
 
 
 # the denoiser's own loss
@@ -227,7 +181,8 @@ def test_the_gradient_reaches_exactly_the_stages_parameters(stage, transmit):
     groups = task.optimizer_groups(stage, 1.0)
     for seed in range(3):
         seeded(task, picture(64, 64, count=4), stage, seed=seed)["objective"].backward()
-    wanted = {name for name, _ in model.named_parameters() if not name.endswith("quantiles")}
+    measured = ("entropy_bottleneck.quantiles", "gain.knots")  # no gradient trains these
+    wanted = {name for name, _ in model.named_parameters() if name not in measured}
     wanted = {
         name for name in wanted if stage == "joint" or name.startswith("denoiser.") == (stage == "denoiser")
     }
@@ -250,8 +205,9 @@ def test_the_lapped_transforms_and_the_denoiser_learn_at_a_share_of_the_rate(sta
     }
     for name, parameter in model.named_parameters():
         if id(parameter) in rates:
-            share = objective.LATE_SHARE if name.startswith(("denoiser.", "context.")) else 1.0
-            share = objective.LAPPED_SHARE if name.endswith("lapped") else share
+            share = objective.LATE_SHARE if name.startswith("denoiser.") else 1.0
+            share = objective.CONTEXT_SHARE if name.startswith("context.") else share
+            share = objective.LAPPED_SHARE if ".linear." in name else share
             assert rates[id(parameter)] == pytest.approx(share * 1e-3), name
 
 
@@ -305,7 +261,10 @@ def test_the_encoder_feels_the_denoisers_picture_through_the_rounding():
         return (model.synthesise(y_hat, latents.log2_delta, (64, 64)) - x).square().mean()
 
     seeded(distortion).backward()
-    assert all(bool(p.grad.any()) for p in (model.g_a.lapped, model.gain.knots, model.denoiser.exit.weight))
+    assert all(
+        bool(p.grad.any())
+        for p in (model.g_a.linear.correction, model.g_a.exit.weight, model.denoiser.exit.weight)
+    )
 
 
 # lambdas and validation

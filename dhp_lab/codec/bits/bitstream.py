@@ -180,7 +180,8 @@ def read(data: bytes, *, max_pixels: int = 100_000_000, allow_truncated: bool = 
     Raises:
         BitstreamError: foreign, damaged, truncated, unknown version or too large.
     """
-    header = _read_header(data, max_pixels)
+    header = _read_header(data)
+    _check_pixels(header, max_pixels)
     whole = _is_whole(len(data), header, allow_truncated)
     if whole and (crc := zlib.crc32(data[HEADER_BYTES:])) != header.payload_crc:
         raise BitstreamError(
@@ -205,10 +206,15 @@ def read(data: bytes, *, max_pixels: int = 100_000_000, allow_truncated: bool = 
 def announced_size(header: bytes, *, max_pixels: int = 100_000_000) -> int:
     """Length in bytes of the whole file, from its first 48 bytes (so that no more of a file need be read).
 
+    Args:
+        header: the first 48 bytes, fewer of a file that was cut off.
+        max_pixels: as for ``read``.
+
     Raises:
         BitstreamError: as ``read``, for what the header shows.
     """
-    fields = _read_header(header, max_pixels)
+    fields = _read_header(header)
+    _check_pixels(fields, max_pixels)
     return HEADER_BYTES + fields.z_bytes + fields.y_bytes
 
 
@@ -225,8 +231,8 @@ def check_model(file: DhpFile, model_id: bytes) -> None:
         )
 
 
-def _read_header(data: bytes, max_pixels: int) -> _Header:
-    """Magic, version, length and CRC of the header, then its fields, then the picture's size."""
+def _read_header(data: bytes) -> _Header:
+    """Magic, version, length and CRC of the header, then its fields."""
     if bytes(data[:3]) != MAGIC[: len(data)] or not data:
         raise BitstreamError(
             f"not a .dhp file: {_looks_like(bytes(data[:16]))}: make one with `dhp compress`"
@@ -251,6 +257,11 @@ def _read_header(data: bytes, max_pixels: int) -> _Header:
         raise BitstreamError(
             f"invalid header: {problem}; update dhp-lab, or write the file again with `dhp compress`"
         )
+    return header
+
+
+def _check_pixels(header: _Header, max_pixels: int) -> None:
+    """Refuse a picture that is larger than the caller wants."""
     pixels = header.height * header.width
     if pixels > max_pixels:
         raise BitstreamError(
@@ -258,7 +269,6 @@ def _read_header(data: bytes, max_pixels: int) -> _Header:
             f"{max_pixels} (bytes 6-13): if you trust the file, raise the limit "
             f"(--max_megapixels {-(-pixels // 1_000_000)})"
         )
-    return header
 
 
 def _problem(header: _Header) -> str | None:

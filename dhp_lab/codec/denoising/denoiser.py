@@ -45,6 +45,8 @@ from dhp_lab.codec.denoising.decoder_state import SIGMA_Q, DecoderState, truncat
 from dhp_lab.codec.networks.layers import ResidualBlock, scaled_log2_delta, zero_init
 from dhp_lab.core.precision import autocast
 
+CORRECTED = 320  # channels of y that the network corrects
+
 
 def quantised_share(sigma: Tensor, decoder_state: DecoderState) -> Tensor:
     """rho, (B, 1, h, w): the weight of the symbol in the state at level sigma; 0 where it is not decoded."""
@@ -78,10 +80,16 @@ class Denoiser(nn.Module):
 
 
 class LatentDenoiser(Denoiser):
-    """D(u, sigma, decoder state): the posterior mean of the residual, and the squared error that is left."""
+    """D(u, sigma, decoder state): the posterior mean of the residual, and the squared error that is left.
+
+    The network sees and corrects the first 320 channels at most; of the others, which are seldom sent, the
+    single-latent posterior is all.
+    """
 
     def __init__(self, N: int, M: int, dead_zone: float = 0.0) -> None:
         super().__init__(M, dead_zone)
+        self.silent = max(0, M - CORRECTED)
+        M = self.corrected = M - self.silent
         width = max(4, 4 * round(N * 5 / 16))
         self.near = nn.Conv2d(2 * M, 2 * M, 5, padding=2, groups=2 * M)  # each channel's own neighbours first
         self.mix = nn.Conv2d(6 * M + 4, width, 1)
@@ -108,8 +116,13 @@ class LatentDenoiser(Denoiser):
             h = torch.cat([pair, near, context, planes], 1)
             h = F.leaky_relu(self.body(self.mix(h)), 0.1)
             shift, log_excess = self.exit(h), self.log_variance_head(h.detach())
-        mean = base + variance.sqrt() * shift.float().clamp(-4, 4)
-        return mean, self._error_variance(log_excess.float(), sigma, decoder_state, variance.detach())
+        shift, log_excess = (self._with_silent(t.float()) for t in (shift, log_excess))
+        mean = base + variance.sqrt() * shift.clamp(-4, 4)
+        return mean, self._error_variance(log_excess, sigma, decoder_state, variance.detach())
+
+    def _with_silent(self, corrected: Tensor) -> Tensor:
+        """Zeros for the channels that the network does not correct: (B, M, h, w)."""
+        return F.pad(corrected, (0, 0, 0, 0, 0, self.silent))
 
     def _inputs(
         self, u: Tensor, sigma: Tensor, state: DecoderState, base: Tensor, variance: Tensor
@@ -117,12 +130,15 @@ class LatentDenoiser(Denoiser):
         """What the network sees: (B, 2 M, h, w) for the depthwise layer, (B, 2 M, h, w) and (B, 4, h, w)
         beside it.
         """
-        scale = state.scale.clamp(0.02, 50)
-        symbol = (state.symbols / scale).clamp(-5, 5)
+        u, base, variance, symbols, mean, scale = (
+            t[:, : self.corrected] for t in (u, base, variance, state.symbols, state.mean, state.scale)
+        )
+        scale = scale.clamp(0.02, 50)
+        symbol = (symbols / scale).clamp(-5, 5)
         surprise = (u - base) / (sigma.square() + variance).sqrt().clamp(min=1e-3)
         pair = torch.cat([symbol, surprise.clamp(-5, 5)], 1).contiguous(memory_format=torch.channels_last)
-        spread = state.std.view(-1, 1, 1) / state.delta  # in quantiser steps
-        level = (state.mean + base) / (1 + spread)
+        spread = state.std[: self.corrected].view(-1, 1, 1) / state.delta  # in quantiser steps
+        level = (mean + base) / (1 + spread)
         step = scaled_log2_delta(state.log2_delta).view(-1, 1, 1, 1).expand_as(sigma)
         noise = sigma.clamp(1e-3, 1e3).log2() / 4
         planes = torch.cat([step, noise, state.decoded, (sigma / SIGMA_Q).clamp(max=1)], 1)

@@ -12,10 +12,12 @@ places; Minnen & Singh 2020, "Channel-wise autoregressive entropy models", acros
 | 1      | all of them                                                                                |
 | 2      | the black places of a checkerboard; the white ones                                         |
 | 4      | the first channels, of largest variance, at black places, at white ones; the others alike  |
+| 14     | seven groups of channels, likewise                                                         |
 
 A decoded latent is seen as r = (y/Delta - mean)/scale, limited to 5. Encoder and decoder must agree on the
 scale to the last bit, so the network is evaluated in fixed point (``exact``), and so is r, with a table of
-1/scale.
+1/scale. With 14 passes a network is evaluated only at places where h_s predicts for one of the pass's
+channels a scale within an octave of those that are coded: elsewhere nothing will be.
 """
 
 from __future__ import annotations
@@ -29,14 +31,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dhp_lab.codec.bits.scales import LOG2_SCALES, SCALES, scale_indexes
+from dhp_lab.codec.bits.scales import LOG2_SCALE_MIN, LOG2_SCALES, SCALES, scale_indexes
 from dhp_lab.codec.networks.exact import ACTIVATION_BITS, ExactNetwork, exact_sum, to_fixed_point
 from dhp_lab.codec.networks.layers import scaled_log2_delta, widths, zero_init
 
-LOUD_SHARE = 0.15  # of the channels are coded first where there are four passes
+GROUP_ENDS = {
+    1: (1.0,),
+    2: (1.0,),
+    4: (0.15, 1.0),
+    14: (0.01, 0.03, 0.07, 0.17, 0.33, 0.58, 1.0),
+}  # of channels
+ALL_SCALES = (
+    4  # up to so many passes a network sees the scales of all channels, else those up to its group's end
+)
+ACTIVE = LOG2_SCALE_MIN - 1.0  # log2 of the scale that makes a place worth evaluating
 LIMIT = 5.0  # of |r|
 SHIFT_LIMIT, CHANGE_LIMIT = 8.0, 4.0  # of the corrections, in scales and in octaves
-AT_ONCE = 2048  # places that are evaluated together: float64 takes twice the memory
+AT_ONCE = 2048  # places whose surroundings are looked at together: float64 takes twice the memory
 UNIT = 2**ACTIVATION_BITS
 # of the table's scales
 INVERSE = torch.tensor([round(UNIT / scale) for scale in SCALES], dtype=torch.float64)
@@ -65,7 +76,7 @@ class LatentGroup:
 
     def gather(self, whole: Tensor) -> Tensor:
         """Those of (B, M, h, w): a list of places, (B, n, C)."""
-        return _at_places(whole, self.places)[:, :, self.channels]
+        return _at_places(whole[:, self.channels], self.places)
 
     def scatter(self, whole: Tensor, values: Tensor) -> None:
         """Write (B, n, C) to their places in (B, M, h, w), which lies in channels_last order."""
@@ -83,7 +94,7 @@ def coding_order(passes: int, M: int, rows: int, cols: int) -> list[LatentGroup]
     """What each pass codes of latents (M, rows, cols); every latent is in exactly one group.
 
     Args:
-        passes: 1, 2 or 4. M: channels, at least 2 for four passes.
+        passes: as in ``CodecConfig``. M: channels, at least one for each group.
     """
     if passes == 1:
         return [LatentGroup(0, slice(0, M), torch.arange(rows * cols))]
@@ -95,10 +106,12 @@ def coding_order(passes: int, M: int, rows: int, cols: int) -> list[LatentGroup]
 
 def channel_groups(passes: int, M: int) -> list[slice]:
     """The channels that are coded together, a pair of passes for each group."""
-    if passes <= 2:
-        return [slice(0, M)]
-    loud = max(1, round(LOUD_SHARE * M))
-    return [slice(0, loud), slice(loud, M)]
+    groups, start = [], 0
+    for share in GROUP_ENDS[passes]:
+        stop = max(start + 1, round(share * M))
+        groups.append(slice(start, stop))
+        start = stop
+    return groups
 
 
 def normalised_symbols(symbols: Tensor, indexes: Tensor) -> Tensor:
@@ -130,9 +143,10 @@ class ContextNetwork(ExactNetwork):
         at_white_places = number % 2 == 1
         # channels of which something is decoded: at white places those of the group itself, at the black ones
         self.decoded = self.channels.stop if at_white_places else self.channels.start
+        self.scales = M if passes <= ALL_SCALES else self.channels.stop
         width, count, seen = widths(N)[1], self.channels.stop - self.channels.start, 2 * self.decoded
         self.near = nn.Conv2d(seen, seen, 3, padding=1, groups=seen)
-        self.mix = nn.Conv2d(2 * seen + M + 1, width, 1)
+        self.mix = nn.Conv2d(2 * seen + self.scales + 1, width, 1)
         self.hidden = nn.Conv2d(width, width, 1)
         self.exit = zero_init(nn.Conv2d(width, 2 * count, 1))
         # a short way from a channel's own neighbours to its correction
@@ -154,7 +168,7 @@ class ContextNetwork(ExactNetwork):
         decoded = r[:, : self.decoded]
         both = torch.cat([decoded, decoded.abs()], 1)  # (B, 2 D, h, w)
         near = _at_places(self.near(both), group.places)  # (B, n, 2 D)
-        scales = _at_places(log2_scale, group.places) / 4
+        scales = _at_places(log2_scale[:, : self.scales], group.places) / 4
         h = torch.cat([_at_places(both, group.places), near, scales, _plane(log2_delta, scales)], 2)
         h = F.relu(_linear(h, self.mix))
         h = F.relu(_linear(h, self.hidden))
@@ -173,7 +187,9 @@ class ContextNetwork(ExactNetwork):
         Returns:
             float64 multiples of 2^-10, (B, n, C) each.
         """
-        few = [LatentGroup(group.number, group.channels, places) for places in group.places.split(AT_ONCE)]
+        few = [
+            LatentGroup(group.number, group.channels, places) for places in _strips(group.places, r.shape[-1])
+        ]
         parts = [self._exact_part(r, log2_scale, log2_delta, part) for part in few]
         return Gaussian(*(torch.cat(values, 1) / UNIT for values in zip(*parts, strict=True)))
 
@@ -183,7 +199,7 @@ class ContextNetwork(ExactNetwork):
         window = _windows(r[:, : self.decoded], group.places)
         taps = (window(row, col) for row, col in product(range(3), range(3)))
         near = exact_sum(taps, self.exact_weights(self.near))  # (B, n, 2 D)
-        scales = _at_places(log2_scale, group.places) / 4
+        scales = _at_places(log2_scale[:, : self.scales], group.places) / 4
         plane = to_fixed_point(_plane(log2_delta, scales))
         h = torch.cat([window(1, 1), near, to_fixed_point(scales), plane], 2)
         h = F.relu(exact_sum([h], self.exact_weights(self.mix)))
@@ -211,7 +227,7 @@ class ContextModel(nn.Module):
             context.observe(group, first, seen, symbols, shift)
 
     Args:
-        N, M: as for ``ContextNetwork``. count: number of passes, 1, 2 or 4.
+        N, M: as for ``ContextNetwork``. count: number of passes, as in ``CodecConfig``.
     """
 
     def __init__(self, N: int, M: int, count: int) -> None:
@@ -252,13 +268,31 @@ class ContextModel(nn.Module):
         mean, log2_scale = group.gather(first.mean), group.gather(first.log2_scale)
         if group.number == 0:
             return Gaussian(mean, log2_scale), torch.zeros_like(mean)
-        network = self.networks[group.number - 1]
-        evaluate = network.exact if exact else network
-        shift, change = evaluate(seen, first.log2_scale, log2_delta, group)
+        shift, change = self._corrections(group, first, seen, log2_delta, exact)
         shift = shift.to(mean.dtype).clamp(-SHIFT_LIMIT, SHIFT_LIMIT)
         change = change.to(mean.dtype).clamp(-CHANGE_LIMIT, CHANGE_LIMIT)
         scale = log2_scale.double().clamp(*LOG2_SCALES).exp2().to(mean.dtype)
         return Gaussian(mean + shift * scale, log2_scale + change), shift
+
+    def _corrections(
+        self, group: LatentGroup, first: Gaussian, seen: Tensor, log2_delta: Tensor, exact: bool
+    ) -> Gaussian:
+        """What the pass's network makes of the places that are worth it, and zeros: (B, n, C) each."""
+        network = self.networks[group.number - 1]
+        evaluate = network.exact if exact else network
+        if self.count <= ALL_SCALES:
+            return evaluate(seen, first.log2_scale, log2_delta, group)
+        active = group.gather(first.log2_scale.detach()).amax(2, keepdim=True) >= ACTIVE  # (B, n, 1)
+        rows = active.any(0).squeeze(1).nonzero().squeeze(1)  # of some picture of the batch
+        if not len(rows):
+            nothing = torch.zeros_like(group.gather(first.mean))
+            return Gaussian(nothing, nothing)
+        few = LatentGroup(group.number, group.channels, group.places[rows])
+        parts = evaluate(seen, first.log2_scale, log2_delta, few)
+        shape = (*active.shape[:2], parts.mean.shape[2])
+        return Gaussian(
+            *(part.new_zeros(shape).index_copy(1, rows, part * active[:, rows]) for part in parts)
+        )
 
     def observe(
         self, group: LatentGroup, first: Gaussian, seen: Tensor, symbols: Tensor, shift: Tensor
@@ -272,6 +306,12 @@ class ContextModel(nn.Module):
 def _at_places(whole: Tensor, places: Tensor) -> Tensor:
     """(B, C, h, w) -> (B, n, C)."""
     return whole.permute(0, 2, 3, 1).flatten(1, 2).index_select(1, places)
+
+
+def _strips(places: Tensor, cols: int) -> tuple[Tensor, ...]:
+    """The places in parts that lie within as many rows as have AT_ONCE places, or within a single one."""
+    strip = places // (max(1, AT_ONCE // cols) * cols)
+    return places.split(strip.unique_consecutive(return_counts=True)[1].tolist())
 
 
 def _plane(log2_delta: Tensor, like: Tensor) -> Tensor:

@@ -2,9 +2,9 @@ r"""lambda -> Delta -> sigma_q -> t*: how the trade-off on the slider becomes a 
 
 The loss is MSE + lambda * bpp (MSE of pictures in [0, 1]). A uniform quantiser of step Delta makes an error
 of variance Delta^2/12, so in an orthonormal latent space d(MSE)/d(bpp) = -lambda is solved by Delta ~
-sqrt(lambda): the curve starts at Delta = 5.1 sqrt(lambda) (Gish & Pierce 1968) and is learnt from there, as
-one scalar gain for each lambda (Cui et al. 2021, "Asymmetric gained deep image compression"). The error's
-standard deviation is a noise level:
+sqrt(lambda): the curve starts at Delta = 5.1 sqrt(lambda) (Gish & Pierce 1968), one scalar gain for each
+lambda (Cui et al. 2021, "Asymmetric gained deep image compression"). Training measures which steps are the
+best and moves the curve there (``training.calibration``). The error's standard deviation is a noise level:
 
     sigma_q = Delta / sqrt(12),          t* = schedule.time_of(sigma_q / latent_scale)
 
@@ -23,6 +23,8 @@ decoder derives from it is computed in whole numbers: log2(Delta) is interpolate
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +47,7 @@ def quantisation_sigma(delta: float | Tensor) -> float | Tensor:
 
 
 class GainCurve(nn.Module):
-    """log2(Delta) as a function of lambda: learnt knots two octaves of lambda apart, linear between."""
+    """log2(Delta) as a function of lambda: knots two octaves of lambda apart, linear between."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,3 +72,14 @@ class GainCurve(nn.Module):
         knots = self.knots[low : low + 2].detach().double().tolist()
         left, right = (round(knot * 2**FRACTION_BITS) for knot in knots)
         return left + (right - left) * part // KNOT_CODES
+
+    @contextmanager
+    def held_at(self, log2_delta: float) -> Iterator[None]:
+        """One step for every lambda, inside the block: to measure a codec at steps that no lambda has yet."""
+        knots = self.knots.detach()
+        before = knots.clone()
+        try:
+            knots.fill_(log2_delta)
+            yield
+        finally:
+            knots.copy_(before)

@@ -15,14 +15,22 @@ from dhp_lab.codec.networks.layers import delta_plane, zero_init
 from dhp_lab.core.precision import autocast
 
 HYPER = 4  # one hyper-latent position for 4 x 4 latents
+APART = 320  # channels of y that h_a sees one by one
+SHARES = 8  # of the others
 
 
 class HyperAnalysis(nn.Module):
-    """h_a: latents in quantiser steps (B, M, h, w), h and w multiples of 4 -> z (B, N, h/4, w/4)."""
+    """h_a: latents in quantiser steps (B, M, h, w), h and w multiples of 4 -> z (B, N, h/4, w/4).
+
+    Of more than 320 channels it sees the others, seldom above zero, as eight planes: mean sizes of equal
+    shares.
+    """
 
     def __init__(self, N: int, M: int, width: int) -> None:
         super().__init__()
-        self.entry = nn.Conv2d(M + 1, width, 3, padding=1)
+        self.apart = min(M, APART)
+        self.shares = min(M - self.apart, SHARES)
+        self.entry = nn.Conv2d(self.apart + self.shares + 1, width, 3, padding=1)
         self.down = nn.Conv2d(width, width, 4, stride=2, padding=1)
         self.exit = nn.Conv2d(width, N, 4, stride=2, padding=1)
 
@@ -30,9 +38,16 @@ class HyperAnalysis(nn.Module):
         """log2_delta: (B,)."""
         steps = torch.asinh(y_steps)
         with autocast(y_steps.device):
-            h = self.entry(torch.cat([steps, delta_plane(log2_delta, steps)], 1))
+            h = self.entry(self._planes(steps, log2_delta))
             h = self.exit(F.leaky_relu(self.down(F.leaky_relu(h, 0.1)), 0.1))
         return h.float()
+
+    def _planes(self, steps: Tensor, log2_delta: Tensor) -> Tensor:
+        """What the network sees, (B, C, h, w)."""
+        apart, others = steps[:, : self.apart], steps[:, self.apart :]
+        shares = others.abs().tensor_split(self.shares, 1) if self.shares else ()
+        sizes = [share.mean(1, keepdim=True) for share in shares]
+        return torch.cat([apart, *sizes, delta_plane(log2_delta, steps)], 1)
 
 
 class HyperSynthesis(ExactNetwork):

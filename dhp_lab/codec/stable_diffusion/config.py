@@ -89,4 +89,4 @@ class StableDiffusionConfig(CodecConfig):
         near = folder / named
         exists_in_part = "/" in named and near.parent.is_dir()
         is_local = near.is_dir() or named.startswith(".") or exists_in_part
-        return cls(**{**values, "bk_sdm_path": str(near.resolve()) if is_local else named})
+        return cls(**{"revision": 1, **values, "bk_sdm_path": str(near.resolve()) if is_local else named})
