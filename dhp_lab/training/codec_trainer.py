@@ -29,6 +29,7 @@ from tqdm import tqdm
 
 from dhp_lab.codec.checkpoint import save_model
 from dhp_lab.codec.model import DiffusionHyperprior
+from dhp_lab.core.memory import raise_if_of_the_machine
 from dhp_lab.core.settings import choose_device
 from dhp_lab.core.weights import CheckpointError
 from dhp_lab.data.crops import PhotoCrops, prefetching
@@ -330,6 +331,7 @@ class Trainer:
             self.model.load_state_dict(dict(state.model))
             self.ema.average.load_state_dict(dict(state.average))
         except RuntimeError as error:
+            raise_if_of_the_machine(error)
             raise CheckpointError(f"{path} is of another model: {error}") from None
         self.step, self.best, self.ema.steps = state.step, state.best, state.average_steps
         if self.step < self.total:
