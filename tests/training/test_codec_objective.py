@@ -21,6 +21,7 @@ from dhp_lab.training.codec_objective import (
     CodecObjective,
     rate_distortion,
 )
+from dhp_lab.training.picture_draws import PictureDraws, uniform_noise
 
 STAGES = ("codec", "denoiser", "joint")
 
@@ -65,10 +66,11 @@ def test_the_codec_stage_decodes_with_k_of_zero():
     losses = seeded(CodecObjective(model, 1e-3), x, "codec")
 
     def by_hand():
-        latents = model.training_latents(x, torch.full((2,), 1e-3))
+        draws = PictureDraws(0, torch.device("cpu"))
+        latents = model.training_latents(x, torch.full((2,), 1e-3), lambda z: uniform_noise(z, draws))
         y_hat = (latents.symbols + latents.mean) * latents.log2_delta.exp2().view(-1, 1, 1, 1)
         x_hat = model.synthesise(y_hat, latents.log2_delta, (64, 64))
-        noise = objective.uniform_noise(latents.y, torch.Generator().manual_seed(0))
+        noise = uniform_noise(latents.y, draws)
         return rate_distortion(x_hat, x, model.likelihoods(latents, noise), torch.full((2,), 1e-3))
 
     expected = seeded(by_hand)
@@ -311,6 +313,39 @@ def test_the_encoder_feels_the_denoisers_picture_through_the_rounding():
         bool(p.grad.any())
         for p in (model.g_a.linear.correction, model.g_a.exit.weight, model.denoiser.exit.weight)
     )
+
+
+# what is drawn
+
+
+@pytest.mark.parametrize("transmit", ["z+y", "z"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_pictures_draw_the_same_whatever_batch_they_are_in(in_float32, stage, transmit):
+    """Four pictures at once, or two and two, in any order: the loss of four is the mean of the two halves.
+
+    Up to rounding to float32, 2^-24, of some hundred numbers that are added up in another order.
+    """
+    task, x = CodecObjective(woken(transmit=transmit).train(), None, seed=3), picture(64, 64, count=4)
+    whole = task(x, stage, first=8)
+    second, first = task(x[2:], stage, first=10), task(x[:2], stage, first=8)
+    for name in whole.keys() - {"gain in dB"}:  # a logarithm of the mean
+        expected = (first[name] + second[name]).item() / 2
+        assert whole[name].item() == pytest.approx(expected, rel=1e-5, abs=1e-6), name
+    assert first["objective"].item() != task(x[:2], stage, first=10)["objective"].item()
+
+
+def test_batches_without_numbers_follow_each_other():
+    task, x = CodecObjective(woken().train(), None), picture(64, 64, count=2)
+    found = [task(x, "codec")["objective"].item() for _ in range(3)]
+    assert found == [task(x, "codec", first=first)["objective"].item() for first in (0, 2, 4)]
+    assert len(set(found)) == 3
+
+
+def test_what_is_drawn_leaves_torchs_own_generator_alone():
+    task, before = CodecObjective(woken().train(), None), torch.get_rng_state()
+    for stage in STAGES:
+        task(picture(64, 64, count=2), stage)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 # lambdas and validation
