@@ -70,11 +70,11 @@ def batches_ahead(read: Read, numbers: range, workers: int = 0) -> Iterator[Iter
         collate_fn=_unchanged,
         worker_init_fn=_begin_worker,
     )
-    batches = _by_processes(loader)
+    reader = iter(loader)
     try:
-        yield batches
+        yield _by_processes(reader)
     finally:
-        batches.close()
+        _end(reader)
 
 
 def _by_thread(read: Read, numbers: range, executor: ThreadPoolExecutor) -> Iterator[Tensor]:
@@ -84,12 +84,11 @@ def _by_thread(read: Read, numbers: range, executor: ThreadPoolExecutor) -> Iter
         yield x
 
 
-def _by_processes(loader: DataLoader) -> Iterator[Tensor]:
+def _by_processes(reader: Iterator) -> Iterator[Tensor]:
     log, said = logging.getLogger(__name__), set()
-    batches = iter(loader)
     while True:
         try:
-            x, lines = next(batches)
+            x, lines = next(reader)
         except StopIteration:
             return
         except RuntimeError as error:
@@ -105,6 +104,14 @@ def _by_processes(loader: DataLoader) -> Iterator[Tensor]:
         if isinstance(x, Exception):
             raise x
         yield torch.from_numpy(x)
+
+
+def _end(reader: Iterator) -> None:
+    """End the processes of a DataLoader's iterator: the traceback of an error would keep it for longer."""
+    reader._shutdown_workers()
+    for worker in reader._workers:
+        if worker.is_alive():  # it waits for a disk, and ignores SIGTERM
+            worker.kill()
 
 
 class _Reads(Dataset):

@@ -12,7 +12,7 @@ from dhp_lab.core.weights import CONFIG, WEIGHTS
 STATE = "last.safetensors"
 BEST, FINAL = "best_checkpoint", "final_checkpoint"
 SAMPLES, BOARD, LOG, PHOTOS = "samples", "tensorboard", "training.log", "photos.list"
-MADE = (STATE, PHOTOS, *(f"{name}/{file}" for name in (BEST, FINAL) for file in (WEIGHTS, CONFIG)))
+MADE = (STATE, *(f"{name}/{file}" for name in (BEST, FINAL) for file in (WEIGHTS, CONFIG)))
 
 
 def prepare_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
@@ -29,11 +29,18 @@ def prepare_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
             (folder / name for name in MADE),
             "go on with it (--resume), take another --output_dir, or replace it (--overwrite)",
         )
+    _remove_parts(folder)
     for name in MADE:
-        for part in (folder / name).parent.glob(f".{Path(name).name}.*.part"):
-            part.unlink(missing_ok=True)  # of a run that was killed while it wrote
         check_writable(folder / name)
     (folder / SAMPLES).mkdir(parents=True, exist_ok=True)
+
+
+def _remove_parts(folder: Path) -> None:
+    """Remove what a run that was killed left half written."""
+    places = [folder / name for name in (*MADE, PHOTOS)] + [folder / SAMPLES / "step_*.png"]
+    for place in places:
+        for part in place.parent.glob(f".{place.name}.*.part"):
+            part.unlink(missing_ok=True)
 
 
 def clear_folder(folder: Path) -> None:
@@ -41,7 +48,7 @@ def clear_folder(folder: Path) -> None:
 
     Other files stay.
     """
-    old = [folder / name for name in MADE]
+    old = [folder / name for name in (*MADE, PHOTOS)]
     old += (folder / SAMPLES).glob("step_*.png")
     old += (folder / BOARD).glob("events.out.tfevents.*")
     for path in old:

@@ -233,7 +233,8 @@ def test_a_second_signal_within_an_update_saves_nothing_half_done(photos, tmp_pa
 
 
 def test_what_a_killed_run_left_half_written_is_removed(photos, finished):
-    parts = [finished / ".last.safetensors.123.part", finished / "best_checkpoint" / ".config.json.9.part"]
+    names = (".last.safetensors.123", ".photos.list.7", "best_checkpoint/.config.json.9")
+    parts = [finished / f"{name}.part" for name in (*names, "samples/.step_0000005.png.22509")]
     for part in parts:
         part.write_bytes(b"half")
     (finished / ".mine.part").write_bytes(b"kept")

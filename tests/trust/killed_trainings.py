@@ -201,7 +201,7 @@ def vanished(lab: Lab, kills: int, epochs: int) -> dict:
     from recorded_training import read_losses
 
     photos, out = lab.photos("vanishing"), lab.folder / "vanished"
-    files = sorted(photos.iterdir())
+    files = sorted(photos.iterdir())[1:]  # the first one is held out
     lab.rng.shuffle(files)
     segments = [(lab.folder / "reference0", lab.folder / "segment0.losses")]
     settings = {"epochs": epochs, "cache_gb": 0.0}
@@ -234,7 +234,7 @@ def vanished(lab: Lab, kills: int, epochs: int) -> dict:
     if not skipped or any(not line.endswith(": no such file") for line in skipped):
         raise Fault(f"photos were gone, and the log says: {skipped}")
     _clean(lab, out)
-    return {"kills": kills, "photos_gone": PHOTOS - len(files), "of_photos": PHOTOS, "steps_made": made}
+    return {"kills": kills, "photos_gone": PHOTOS - 1 - len(files), "of_photos": PHOTOS, "steps_made": made}
 
 
 def _log(out: Path) -> list[str]:
