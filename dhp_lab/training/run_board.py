@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
+import threading
 from pathlib import Path
 
 import torch
+from tensorboard.summary.writer.event_file_writer import _AsyncWriterThread
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
@@ -27,7 +28,14 @@ class RunBoard:
 
     def __init__(self, folder: Path, step: int) -> None:
         self.folder = folder
-        self.writer = SummaryWriter(folder / BOARD, purge_step=step or None)
+        self.writer = SummaryWriter(folder / BOARD, purge_step=step + 1 if step else None)
+        self.hook = threading.excepthook
+        threading.excepthook = self._without_disk_errors
+
+    def _without_disk_errors(self, arguments: threading.ExceptHookArgs) -> None:
+        """Print no traceback of a full disk from TensorBoard's thread: the next curve raises the error."""
+        if type(arguments.thread) is not _AsyncWriterThread or not isinstance(arguments.exc_value, OSError):
+            self.hook(arguments)
 
     def report(self, step: int, values: dict[str, float], lr: float) -> None:
         """Add the losses of a training step, and its learning rate."""
@@ -54,8 +62,10 @@ class RunBoard:
         Raises:
             OSError: the disk's own trouble, in a run that went well.
         """
-        if not failed:
+        try:
             self.writer.close()
-            return
-        with suppress(OSError):
-            self.writer.close()
+        except OSError:
+            if not failed:
+                raise
+        finally:
+            threading.excepthook = self.hook

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from models import picture, woken
 from scipy.stats import kstest
 
+from dhp_lab.training.codec_objective import STAGES, CodecObjective
 from dhp_lab.training.picture_draws import PictureDraws, normal_noise, uniform_noise
 
 CPU = torch.device("cpu")
@@ -43,3 +45,36 @@ def test_noise_has_its_distribution_within_a_picture_and_across_pictures(noise, 
     many = noise(torch.empty(4000, 1), PictureDraws(1, CPU))[:, 0]
     for values in (one, many):
         assert kstest(values.double().numpy(), name, arguments).pvalue > 1e-3
+
+
+# what the losses draw
+
+
+@pytest.mark.parametrize("transmit", ["z+y", "z"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_pictures_draw_the_same_whatever_batch_they_are_in(in_float32, stage, transmit):
+    """Four pictures at once, or two and two, in any order: the loss of four is the mean of the two halves.
+
+    Up to rounding to float32, 2^-24, of some hundred numbers that are added up in another order.
+    """
+    task, x = CodecObjective(woken(transmit=transmit).train(), None, seed=3), picture(64, 64, count=4)
+    whole = task(x, stage, first=8)
+    second, first = task(x[2:], stage, first=10), task(x[:2], stage, first=8)
+    for name in whole.keys() - {"gain in dB"}:  # a logarithm of the mean
+        expected = (first[name] + second[name]).item() / 2
+        assert whole[name].item() == pytest.approx(expected, rel=1e-5, abs=1e-6), name
+    assert first["objective"].item() != task(x[:2], stage, first=10)["objective"].item()
+
+
+def test_batches_without_numbers_follow_each_other():
+    task, x = CodecObjective(woken().train(), None), picture(64, 64, count=2)
+    found = [task(x, "codec")["objective"].item() for _ in range(3)]
+    assert found == [task(x, "codec", first=first)["objective"].item() for first in (0, 2, 4)]
+    assert len(set(found)) == 3
+
+
+def test_what_is_drawn_leaves_torchs_own_generator_alone():
+    task, before = CodecObjective(woken().train(), None), torch.get_rng_state()
+    for stage in STAGES:
+        task(picture(64, 64, count=2), stage)
+    assert torch.equal(torch.get_rng_state(), before)

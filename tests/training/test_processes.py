@@ -23,7 +23,7 @@ SCRIPT = Path(__file__).resolve().parents[1] / "recorded_training.py"
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch"]
 PATIENCE = 300  # seconds; a test that waits for so long has found a hang
-TOLERANCE = 2e-3  # relative, see the test that uses it
+TOLERANCE = 2e-4  # relative; measured: 2e-7 for losses, 3e-5 for gradient norms. See the first test
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +67,10 @@ def one(photos, tmp_path_factory) -> tuple[Path, dict]:
 def test_two_processes_repeat_one_and_the_end_of_one_ends_both(photos, tmp_path, one):
     """Two processes with batches of two; the second one is killed at step 5, and --resume goes on.
 
-    Losses agree with those of one process with batches of four, as far as float32 allows: gradients are added
-    up in another order, and Adam's first steps divide each by its own size, so that weights differ by about
-    2^-24 of a learning rate for each unit of rounding; a latent near the edge of its bin may be rounded to
-    the other side, which changes one symbol of a few hundred. Wrong noise or crops change losses by a tenth.
+    Losses are those of one process with batches of four, as far as float32 allows: gradients are added up in
+    another order, which changes weights by 2^-24 of their size or, where a gradient is all but rounding, by
+    up to a learning rate. Other crops or other noise change losses by a tenth and more. One process with
+    batches of two would make twice as many steps.
     """
     out, losses = tmp_path / "run", tmp_path / "losses"
     launch = [*TORCHRUN, "--nproc_per_node", "2", "--master_port", str(free_port())]
@@ -87,7 +87,6 @@ def test_two_processes_repeat_one_and_the_end_of_one_ends_both(photos, tmp_path,
     for step, [(stage, *values)] in found.items():
         [(same_stage, *wanted)] = expected[step]
         assert stage == same_stage and values == pytest.approx(wanted, rel=TOLERANCE), step
-    assert any(found[step] != expected[step] for step in found), "two processes, and not one"
 
     log = (out / "training.log").read_text()
     assert log.count("stage 'codec' from step 0") == log.count("resumed at step 5") == 1

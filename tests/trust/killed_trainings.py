@@ -40,7 +40,7 @@ STEPS_AHEAD = 4  # at most, that a training makes before it is killed
 LINE = 50  # bytes of a step's losses, about
 PATIENCE = 900.0  # seconds, for a step
 EVERY = 2  # kills, between two photos that vanish
-DISK = 4_000_000  # bytes; a state takes about one
+DISK = 32_000_000  # bytes
 
 
 class Fault(Exception):
