@@ -2,7 +2,7 @@
 
     python tests/recorded_training.py LOSSES KILL CONFIG          or torchrun in the place of python
 
-LOSSES is a file that lines are added to: step, stage, objective and gradient norm, exact. KILL is
+LOSSES is a file that lines are added to: step, stage, loss and gradient norm, exact. KILL is
 "process:step", where that process kills itself before that step, or "". CONFIG is JSON, of `TrainingConfig`.
 Convolutions are in float32 on every machine.
 """
@@ -33,7 +33,7 @@ SMALL = {
     "minutes_between_saves": 60.0,
 }
 Losses = dict[int, list[tuple[str, float, float]]]
-"""By step: stage, objective and gradient norm, once for each time that the step was made."""
+"""By step: stage, loss and gradient norm, once for each time that the step was made."""
 
 
 def record(losses: Path, kill: str = "") -> None:
@@ -45,7 +45,7 @@ def record(losses: Path, kill: str = "") -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         number, report = self.step, step(self, x)
         if self.processes.is_main:
-            values = (float(report[name]).hex() for name in ("objective", "gradient norm"))
+            values = (float(report[name]).hex() for name in ("loss", "gradient norm"))
             with open(losses, "a") as file:
                 file.write(" ".join((str(number), self.stage, *values)) + "\n")
         return report

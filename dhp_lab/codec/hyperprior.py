@@ -143,11 +143,10 @@ class Hyperprior(StaysFloat32, CompressionModel):
             mean = mean.float() * self._log2_spread_in_steps(log2_delta.float()).exp2()
             pairs = zip(log2_scale.split(1), fixed, strict=True)
             predicted = [log2_scale_in_steps(one, self.log2_spread, delta) for one, delta in pairs]
-            return torch.cat([mean, torch.cat(predicted).float()], 1)
+            both = torch.cat([mean, torch.cat(predicted).float()], 1)
+            return both.contiguous(memory_format=torch.channels_last)  # it is read place by place
 
-        whole = tiled(part, *size, 1, min(self.tile, EXACT_TILE))
-        pair = (half.contiguous(memory_format=torch.channels_last) for half in whole.chunk(2, 1))
-        return Gaussian(*pair)  # read place by place
+        return Gaussian(*tiled(part, *size, 1, min(self.tile, EXACT_TILE)).chunk(2, 1))
 
     def predict_in_floats(self, z_symbols: Tensor, log2_delta: Tensor, size: tuple[int, int]) -> Gaussian:
         """``predict`` with gradients, and equal to it but for rounding; log2_delta: (B,)."""

@@ -103,6 +103,19 @@ def test_the_curve_learns_only_the_knots_around_lambda():
     assert weights[math.floor(place) + 1].item() == pytest.approx(place % 1, abs=1e-5)
 
 
+def test_a_curve_that_is_held_has_one_step_for_every_lambda(curve):
+    """To the last bit, in both arithmetics; and it is as it was whatever happens inside the block."""
+    before = curve.knots.detach().clone()
+    for step in (-3.25, 0.1, -7.649):
+        with curve.held_at(step):
+            assert {curve.fixed_point(code) for code in SOME_CODES} == {round(step * 2**16)}
+            assert curve(torch.tensor([1e-6, 3e-4, 0.1])).tolist() == pytest.approx([step] * 3)
+        assert torch.equal(curve.knots, before) and curve.knots.requires_grad
+    with pytest.raises(KeyError), curve.held_at(1.0):
+        raise KeyError
+    assert torch.equal(curve.knots, before)
+
+
 def test_quantisation_sigma_is_the_measured_spread_of_rounding_errors():
     """10^6 draws: the standard error of the ratio is 0.05 %."""
     y = 20 * torch.randn(1_000_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

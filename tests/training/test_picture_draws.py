@@ -63,13 +63,13 @@ def test_pictures_draw_the_same_whatever_batch_they_are_in(in_float32, stage, tr
     for name in whole.keys() - {"gain in dB"}:  # a logarithm of the mean
         expected = (first[name] + second[name]).item() / 2
         assert whole[name].item() == pytest.approx(expected, rel=1e-5, abs=1e-6), name
-    assert first["objective"].item() != task(x[:2], stage, first=10)["objective"].item()
+    assert first["loss"].item() != task(x[:2], stage, first=10)["loss"].item()
 
 
 def test_batches_without_numbers_follow_each_other():
     task, x = CodecObjective(woken().train(), None), picture(64, 64, count=2)
-    found = [task(x, "codec")["objective"].item() for _ in range(3)]
-    assert found == [task(x, "codec", first=first)["objective"].item() for first in (0, 2, 4)]
+    found = [task(x, "codec")["loss"].item() for _ in range(3)]
+    assert found == [task(x, "codec", first=first)["loss"].item() for first in (0, 2, 4)]
     assert len(set(found)) == 3
 
 

@@ -83,9 +83,7 @@ class LatentSampler:
         if steps == 0:
             return (state.symbols + state.mean) * state.delta
         levels = self.noise_levels(state, steps)
-        u = torch.where(
-            state.decoded > 0, state.symbols, levels[0] * _Noise(state, seed ^ START_STREAM).draw()
-        )
+        u = self._start(state, levels[0], seed)
         noise = _Noise(state, seed)
         if steps > 1:
             state = state.with_moments(self.tile)  # for all steps at once
@@ -95,7 +93,17 @@ class LatentSampler:
             posterior_mean = clean if posterior_mean is None else posterior_mean
             if k + 1 < steps:
                 u = posterior_step(u, clean, variance, sigma, levels[k + 1], noise.draw())
-        return (torch.lerp(clean, posterior_mean, gamma) + state.mean) * state.delta
+        if steps > 1:
+            clean = torch.lerp(clean, posterior_mean, gamma)
+        return (clean + state.mean) * state.delta
+
+    def _start(self, state: DecoderState, sigma: Tensor, seed: int) -> Tensor:
+        """The chain's first state: the symbols where they are decoded, noise of level sigma elsewhere."""
+        if bool(state.decoded.all()):  # a large picture's noise would take a gigabyte
+            return state.symbols
+        return torch.where(
+            state.decoded > 0, state.symbols, sigma * _Noise(state, seed ^ START_STREAM).draw()
+        )
 
     def denoise(self, u: Tensor, sigma: Tensor, state: DecoderState) -> tuple[Tensor, Tensor]:
         """One evaluation of the denoiser, in tiles; arguments and results as ``LatentDenoiser.forward``."""

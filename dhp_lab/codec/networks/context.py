@@ -47,7 +47,7 @@ ALL_SCALES = (
 ACTIVE = LOG2_SCALE_MIN - 1.0  # log2 of the scale that makes a place worth evaluating
 LIMIT = 5.0  # of |r|
 SHIFT_LIMIT, CHANGE_LIMIT = 8.0, 4.0  # of the corrections, in scales and in octaves
-AT_ONCE = 2048  # places that are evaluated together: float64 takes twice the memory
+AT_ONCE = 2048  # places whose surroundings are looked at together: float64 takes twice the memory
 UNIT = 2**ACTIVATION_BITS
 # of the table's scales
 INVERSE = torch.tensor([round(UNIT / scale) for scale in SCALES], dtype=torch.float64)
@@ -187,7 +187,9 @@ class ContextNetwork(ExactNetwork):
         Returns:
             float64 multiples of 2^-10, (B, n, C) each.
         """
-        few = [LatentGroup(group.number, group.channels, places) for places in group.places.split(AT_ONCE)]
+        few = [
+            LatentGroup(group.number, group.channels, places) for places in _strips(group.places, r.shape[-1])
+        ]
         parts = [self._exact_part(r, log2_scale, log2_delta, part) for part in few]
         return Gaussian(*(torch.cat(values, 1) / UNIT for values in zip(*parts, strict=True)))
 
@@ -304,6 +306,12 @@ class ContextModel(nn.Module):
 def _at_places(whole: Tensor, places: Tensor) -> Tensor:
     """(B, C, h, w) -> (B, n, C)."""
     return whole.permute(0, 2, 3, 1).flatten(1, 2).index_select(1, places)
+
+
+def _strips(places: Tensor, cols: int) -> tuple[Tensor, ...]:
+    """The places in parts that lie within as many rows as have AT_ONCE places, or within a single one."""
+    strip = places // (max(1, AT_ONCE // cols) * cols)
+    return places.split(strip.unique_consecutive(return_counts=True)[1].tolist())
 
 
 def _plane(log2_delta: Tensor, like: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 TILE = 128  # largest side of a tile in latents: 2048 pixels
@@ -38,11 +39,19 @@ def tiled(
         for inner_c, outer_c in _spans(cols, tile):
             part = network(outer_r, outer_c)
             if whole is None:
-                whole = part.new_empty(*part.shape[:-2], scale * rows, scale * cols)
+                whole = _empty_like(part, scale * rows, scale * cols)
             keep_r = _scaled(inner_r, scale, outer_r.start)
             keep_c = _scaled(inner_c, scale, outer_c.start)
             whole[..., _scaled(inner_r, scale), _scaled(inner_c, scale)] = part[..., keep_r, keep_c]
     return whole
+
+
+def _empty_like(part: Tensor, height: int, width: int) -> Tensor:
+    """Room for (..., height, width), in the order of memory that a part has."""
+    by_place = part.ndim == 4 and part.is_contiguous(memory_format=torch.channels_last)
+    order = torch.channels_last if by_place else torch.contiguous_format
+    shape = (*part.shape[:-2], height, width)
+    return torch.empty(shape, dtype=part.dtype, device=part.device, memory_format=order)
 
 
 def _spans(length: int, tile: int) -> list[tuple[slice, slice]]:
