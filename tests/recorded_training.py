@@ -3,7 +3,8 @@
     python tests/recorded_training.py LOSSES KILL CONFIG          or torchrun in the place of python
 
 LOSSES is a file that lines are added to: step, stage, loss and gradient norm, exact. KILL is
-"process:step", where that process kills itself before that step, or "". CONFIG is JSON, of `TrainingConfig`.
+"process:step", where that process kills itself before that step, "process:step:SIGTERM" or the like, or "".
+CONFIG is JSON, of `TrainingConfig`.
 Convolutions are in float32 on every machine.
 """
 
@@ -41,8 +42,9 @@ def record(losses: Path, kill: str = "") -> None:
     step = Trainer._train_step
 
     def recorded(self: Trainer, x):
-        if kill == f"{self.processes.index}:{self.step}":
-            os.kill(os.getpid(), signal.SIGKILL)
+        place, _, name = kill.partition(":SIG")
+        if place == f"{self.processes.index}:{self.step}":
+            os.kill(os.getpid(), signal.Signals[f"SIG{name or 'KILL'}"])
         number, report = self.step, step(self, x)
         if self.processes.is_main:
             values = (float(report[name]).hex() for name in ("loss", "gradient norm"))

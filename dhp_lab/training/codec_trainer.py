@@ -164,23 +164,24 @@ class Trainer:
 
     def _run(self, board: RunBoard | None) -> None:
         """All steps and the final checkpoint; where a signal or Ctrl-C stops them, the state is saved."""
-        try:
-            with stop_requests() as stop:
+        with stop_requests() as stop:  # around the saving too: a launcher stops all when one has ended
+            try:
                 self._loop(board, stop)
-        except KeyboardInterrupt:
-            self._save_and_raise("stopped")
-        except (ImageError, ReaderError) as error:
-            self._save_and_raise(f"photos cannot be read: {error}; stopped")
-        except RuntimeError as error:
-            if not is_loss(error):
-                raise
-            self._save_and_raise(f"{LOSS}; stopped")
+            except KeyboardInterrupt:
+                self._save_and_raise("stopped", by_all=True)
+            except (ImageError, ReaderError) as error:
+                self._save_and_raise(f"photos cannot be read: {error}; stopped")
+            except RuntimeError as error:
+                if not is_loss(error):
+                    raise
+                stop.stays = True
+                self._save_and_raise(f"{LOSS}; stopped")
         if self.processes.is_main:
             save_model(self.out / FINAL, self.model.config, self._averaged())
 
-    def _save_and_raise(self, reason: str) -> None:
+    def _save_and_raise(self, reason: str, *, by_all: bool = False) -> None:
         """End the run, and save the state of its last step unless the next one's update has begun."""
-        if not (self.is_whole and self.optimizer and self.processes.is_main):
+        if not (self.is_whole and self.optimizer and (by_all or self.processes.is_main)):
             raise TrainingError(f"{reason} at step {self.step}; {self._last_state('You can')}") from None
         self._save()
         raise TrainingError(f"{reason} at step {self.step}; go on with --resume") from None
@@ -287,8 +288,7 @@ class Trainer:
         board.report(self.step, values, self.optimizer.param_groups[0]["lr"])
         bar.set_postfix(stage=self.stage, **{name: f"{value:.4g}" for name, value in values.items()})
         if self.step % (LOG_EVERY * REPORT_EVERY) == 0:
-            line = " ".join(f"{name} {value:.5g}" for name, value in values.items())
-            log.info("step %d %s", self.step, line)
+            log.info("step %d %s", self.step, " ".join(f"{name} {v:.5g}" for name, v in values.items()))
 
     @torch.no_grad()
     def _validate(self, board: RunBoard | None) -> None:

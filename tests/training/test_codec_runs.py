@@ -164,6 +164,19 @@ def test_a_second_signal_does_not_wait():
             signal.raise_signal(signal.SIGTERM)
 
 
+def test_a_program_that_ends_may_go_on_noting():
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with stop_requests() as stop:
+            stop.stays = True
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.name == "SIGTERM"
+    finally:
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            signal.signal(getattr(signal, name), before if name == "SIGTERM" else signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def test_nohup_stays_in_force_and_a_thread_has_no_handlers():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

@@ -17,6 +17,7 @@ from PIL import Image
 from recorded_training import SMALL, read_losses
 
 from dhp_lab.codec.model import DiffusionHyperprior
+from dhp_lab.training.codec_state import TrainingState
 from dhp_lab.training.processes import Processes, is_loss
 
 SCRIPT = Path(__file__).resolve().parents[1] / "recorded_training.py"
@@ -75,8 +76,8 @@ def test_two_processes_repeat_one_and_the_end_of_one_ends_both(photos, tmp_path,
     out, losses = tmp_path / "run", tmp_path / "losses"
     launch = [*TORCHRUN, "--nproc_per_node", "2", "--master_port", str(free_port())]
     killed = run([*launch, *words(out, photos, losses, kill="1:5")])
-    said = [line for line in killed.stderr.splitlines() if line.startswith("dhp: ")]
-    message = "dhp: another process of this training has ended; stopped at step 5; go on with --resume"
+    said = [line.rpartition("dhp: ")[2] for line in killed.stderr.splitlines() if "dhp: " in line]
+    message = "another process of this training has ended; stopped at step 5; go on with --resume"
     assert killed.returncode != 0 and said == [message], killed.stderr
     assert sorted(read_losses(losses)) == [0, 1, 2, 3, 4]
 
@@ -95,6 +96,19 @@ def test_two_processes_repeat_one_and_the_end_of_one_ends_both(photos, tmp_path,
     ours, theirs = (DiffusionHyperprior.from_pretrained(o / "final_checkpoint") for o in (out, one[0]))
     for (name, a), b in zip(ours.named_parameters(), theirs.parameters(), strict=True):
         assert (a - b).abs().max() < 20 * SMALL["lr"], name
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_stops_both_at_the_same_step(photos, tmp_path):
+    """The first process alone is told to stop; both say when, and the state of that step is saved."""
+    losses, port = tmp_path / "losses", str(free_port())
+    launch = [*TORCHRUN, "--nproc_per_node", "2", "--master_port", port]
+    command = [*launch, *words(tmp_path / "run", photos, losses, kill="0:3:SIGTERM", epochs=500)]
+    done = run(command)
+    said = [line.rpartition("dhp: ")[2] for line in done.stderr.splitlines() if "dhp: " in line]
+    assert done.returncode != 0 and said == 2 * ["stopped at step 4; go on with --resume"], done.stderr
+    assert sorted(read_losses(losses)) == [0, 1, 2, 3]
+    assert TrainingState.load(tmp_path / "run" / "last.safetensors").step == 4
 
 
 @pytest.mark.slow
