@@ -18,7 +18,7 @@ class StopRequest:
     KeyboardInterrupt at once.
 
     Attributes:
-        name: of the signal. stays: whether signals are noted after the block too, because the program ends and
+        name: of the signal. stays: whether signals are noted after the block too, as the program ends and
             has a line to say first.
     """
 
