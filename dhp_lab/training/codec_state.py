@@ -6,6 +6,7 @@ And its log.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,8 @@ from dhp_lab.core.weights import CheckpointError
 from dhp_lab.training.codec_config import TrainingError
 from dhp_lab.training.codec_objective import STAGES
 from dhp_lab.training.processes import Processes
+
+log = logging.getLogger(__name__)
 
 FACTS = ("step", "best", "stage", "lengths", "average_steps")
 
@@ -67,14 +70,23 @@ class TrainingState:
 
     def check_lengths(self, lengths: list[int], path: Path) -> None:
         """Check that a run can go on with stages of other lengths: those before the current one must be as
-        they were, and the current one must not end before the step that is reached.
+        they were, and the current one must not end before the step that is reached. The log has the change.
 
         Raises:
             CheckpointError: it cannot; the message names ``path`` and what to do.
         """
         current = STAGES.index(self.stage) if self.stage else 0
         ends = sum(lengths[: current + 1])
+        if lengths == self.lengths:
+            return
         if lengths[:current] == self.lengths[:current] and self.step <= ends:
+            log.info(
+                "the run was planned with stages of %s steps and goes on with %s: "
+                "the learning rate follows the new plan from step %d on",
+                self.lengths,
+                lengths,
+                self.step,
+            )
             return
         raise CheckpointError(
             f"{path} is of a run with stages of {self.lengths} steps, at step {self.step} in the stage "

@@ -328,15 +328,7 @@ class Trainer:
 
     def _resume(self, state: TrainingState) -> None:
         path = self.out / STATE
-        if state.lengths != self.lengths:
-            state.check_lengths(self.lengths, path)
-            log.info(
-                "the run was planned with stages of %s steps and goes on with %s: "
-                "the learning rate follows the new plan from step %d on",
-                state.lengths,
-                self.lengths,
-                state.step,
-            )
+        state.check_lengths(self.lengths, path)
         try:
             self.model.load_state_dict(dict(state.model))
             self.ema.average.load_state_dict(dict(state.average))
