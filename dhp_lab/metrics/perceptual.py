@@ -1,9 +1,9 @@
 """LPIPS and DISTS: how unlike a pair of pictures looks, by the layers of a network trained on photos.
 
-| class   | trunk             | a layer counts by                                   | source                     |
-|---------|-------------------|-----------------------------------------------------|----------------------------|
-| `LPIPS` | AlexNet or VGG-16 | squared difference at each place, channels weighted | Zhang et al. 2018, eq. 1   |
-| `DISTS` | VGG-16            | means, variances and covariance of each channel     | Ding et al. 2020, eq. 4..6 |
+| class   | trunk             | compares of each channel              | source                     |
+|---------|-------------------|---------------------------------------|----------------------------|
+| `LPIPS` | AlexNet or VGG-16 | squared difference at each place      | Zhang et al. 2018, eq. 1   |
+| `DISTS` | VGG-16            | means, variances and their covariance | Ding et al. 2020, eq. 4..6 |
 
 Both are differentiable modules of pictures in [0, 1], and take any size of at least `smallest_side`. LPIPS is
 version 0.1 of the package `lpips`, DISTS that of `dists-pytorch`, to the last digits: tests compare both.
