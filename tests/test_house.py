@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import house_rules_pickles  # noqa: F401 (adds its rule to RULES)
 import nbformat
 import pytest
 import torch
@@ -59,6 +60,7 @@ HOUSE = {
     "dhp_lab/_torchvision_ops.py": TEXT,
     "dhp_lab/core/settings.py": TEXT + "from dhp_lab import __version__\nimport torch",
     "dhp_lab/core/hub.py": TEXT + "import urllib.request",
+    "dhp_lab/core/pickled_arrays.py": TEXT + "import pickle\ntorch.load('x.pt', weights_only=True)",
     "dhp_lab/codec/__init__.py": TEXT
     + "from importlib import import_module\nimport_module('dhp_lab.codec.model')",
     "dhp_lab/codec/bits/lambdas.py": TEXT + "import numpy",
@@ -102,7 +104,7 @@ CIRCLE = (
     | add("dhp_lab/core/a.py", "def _later():\n    import dhp_lab.core.b")
     | add("dhp_lab/core/b.py", "if TYPE_CHECKING:\n    from dhp_lab.core.hub import find")
 )
-UP = "no_import_of_a_higher_storey"
+UP, PICKLES = "no_import_of_a_higher_storey", "pickles_have_one_reader"
 BREAKS = [
     (UP, add("dhp_lab/core/hub.py", "from dhp_lab.notebook.sliders import Slider")),
     (UP, add("dhp_lab/core/hub.py", "from dhp_lab.notebook import sliders")),
@@ -129,8 +131,11 @@ BREAKS = [
     ("configurations_are_plain", add("dhp_lab/core/hub.py", config("object.__setattr__(self, 'n', 1)"))),
     ("doors_are_few", add("dhp_lab/core/settings.py", "from urllib.request import urlopen")),
     ("doors_are_few", add("dhp_lab/lessons/ddim/figures.py", "import ipywidgets as widgets")),
-    ("doors_are_few", add("dhp_lab/core/settings.py", "import pickle")),
-    ("doors_are_few", add("dhp_lab/core/settings.py", "torch.load('x.pt')")),
+    (PICKLES, add("dhp_lab/core/settings.py", "import pickle")),
+    (PICKLES, add("dhp_lab/core/settings.py", "torch.load('x.pt')")),
+    (PICKLES, add("dhp_lab/core/settings.py", "torch.load('x.pt', weights_only=True)")),
+    (PICKLES, add("dhp_lab/core/pickled_arrays.py", "torch.load('x.pt')")),
+    (PICKLES, add("dhp_lab/core/pickled_arrays.py", "pickle.loads(data)")),
     ("doors_are_few", add("dhp_lab/core/settings.py", "print('hello')")),
     ("doors_are_few", add("dhp_lab/core/settings.py", "from . import hub")),
     ("doors_are_few", add("dhp_lab/core/settings.py", "importlib.import_module(f'dhp_lab.{room}.x')")),

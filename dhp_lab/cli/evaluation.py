@@ -83,6 +83,6 @@ def download(
 
         if name not in DATASETS:
             names = ", ".join([*DATASETS, "metric-networks"])
-            raise ValueError(f"there is no {name!r} to download; choose one of {names}")
+            raise ValueError(f"no data set {name!r}; choose one of {names}")
         folder = fetch(name, report=typer.echo)
     typer.echo(f"{name}: complete in {folder}")

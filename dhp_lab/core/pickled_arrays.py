@@ -106,7 +106,9 @@ def read_tensors(source: bytes | Path) -> dict[str, Tensor]:
         found = torch.load(stream, map_location="cpu", weights_only=True)
     except FAILURES as error:
         raise PickleError(f"it cannot be read as tensors: {str(error).partition(chr(10))[0]}") from None
-    for name, value in found.items() if isinstance(found, dict) else [("its top", found)]:
+    if not isinstance(found, dict):
+        raise PickleError(f"it holds more than tensors by name: {type(found).__name__} at its top")
+    for name, value in found.items():
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
             raise PickleError(f"it holds more than tensors: {type(value).__name__} at {name}")
     return found

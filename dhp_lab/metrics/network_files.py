@@ -156,6 +156,11 @@ def path_of(name: str, root: Path | None = None) -> Path:
     return (root or data_dir()) / NAME / f"{name}.safetensors"
 
 
+def is_there(name: str) -> bool:
+    """Return whether the file of a network in FILES lies in its place."""
+    return path_of(name).is_file()
+
+
 def load(name: str) -> Tensors:
     """Return the tensors of a network in FILES.
 
@@ -276,6 +281,11 @@ USUAL_TRUNKS = {  # torchvision's files, in torch's folder of weights
 }
 
 
+def usual_path(name: str) -> Path:
+    """Return where torchvision keeps its file for lpips-alexnet or lpips-vgg16."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / USUAL_TRUNKS[name][0]
+
+
 def usual_trunk(name: str) -> Tensors | None:
     """Return the convolutions of torchvision's AlexNet or VGG-16 where its file lies, else None.
 
@@ -285,8 +295,7 @@ def usual_trunk(name: str) -> Tensors | None:
     Raises:
         DownloadError: a file of that name is not torchvision's.
     """
-    file, expected = USUAL_TRUNKS[name]
-    path = Path(torch.hub.get_dir()) / "checkpoints" / file
+    path, expected = usual_path(name), USUAL_TRUNKS[name][1]
     if not path.is_file():
         return None
     with open(path, "rb") as stream:
