@@ -39,7 +39,7 @@ from dhp_lab.evaluation.config import (
     DEFAULT_METRICS,
     EvaluationConfig,
 )
-from dhp_lab.evaluation.judges import Judges, choose_metrics
+from dhp_lab.evaluation.judges import Judges, choose_metrics, without_folders
 from dhp_lab.evaluation.measurements import Measurement
 from dhp_lab.evaluation.report import EvaluationReport, make_report
 from dhp_lab.evaluation.samples import SampleFiles
@@ -191,7 +191,7 @@ def evaluate(
     chosen, notes = choose(codecs)
     found, lines = choose_metrics(metrics)
     judges = Judges(found, device=device, seed=seed)
-    notes += lines
+    notes += map(without_folders, lines)
     if not (chosen if model is None else steps and lambda_rates):
         reasons = [
             "nothing to measure: give a model with lambda_rates and steps, or classical codecs",

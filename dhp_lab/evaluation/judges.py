@@ -22,11 +22,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from dhp_lab.core.download import DownloadError
+from dhp_lab.core.paths import data_dir
 from dhp_lab.evaluation import rival_metrics
 from dhp_lab.evaluation.config import DEFAULT_METRICS
 from dhp_lab.evaluation.measurements import PIXEL_METRICS, Measurement, Metric, Point, measure
@@ -97,6 +99,11 @@ def choose_metrics(names: Sequence[str]) -> tuple[list[str], list[str]]:
         except (DownloadError, rival_metrics.MissingPackage) as error:
             lines.append(f"{name} is left out: {error}")
     return found, lines
+
+
+def without_folders(line: str) -> str:
+    """Return a line of `choose_metrics` for a report, which names no folder of the machine."""
+    return line.replace(str(data_dir()), "DHP_DATA").replace(str(Path(torch.hub.get_dir())), "TORCH_HOME/hub")
 
 
 class Judges:

@@ -63,7 +63,10 @@ def test_without_networks_the_others_are_measured(empty):
         FakeModel(), [("a", photo())], lambda_rates=(1e-3,), steps=(0,), codecs=(), metrics=("psnr", "lpips")
     )
     assert result.metrics == ("psnr",) and result.points[0].psnr > 20 and result.points[0].lpips is None
-    assert [note.partition(":")[0] for note in result.notes] == ["lpips is left out"]
+    place = "DHP_DATA/metric-networks/lpips-alexnet.safetensors"
+    assert result.notes == [
+        f"lpips is left out: {place} is missing: `dhp download metric-networks` brings it"
+    ]
     assert "PSNR" in result.table() and "LPIPS" not in result.table().partition("\n")[0]
 
 

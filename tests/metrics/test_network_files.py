@@ -85,15 +85,13 @@ def index(tmp_path, monkeypatch):
     def fill(members):
         grouped = {}
         for name, data in members.items():
-            grouped.setdefault(FILES[name].archive.file, {})[FILES[name].member] = data
-        for name, file in list(FILES.items()):
-            if name in members:
-                data = archive_of(
-                    file.archive.file, grouped[file.archive.file] | {"setup.py": b"raise SystemExit"}
-                )
-                archive = file.archive._replace(sha256=hashlib.sha256(data).hexdigest())
-                held[archive.file] = data
-                monkeypatch.setitem(FILES, name, replace(file, archive=archive))
+            inside = grouped.setdefault(FILES[name].archive.file, {"setup.py": b"raise SystemExit"})
+            inside[FILES[name].member] = data
+        held.update({file: archive_of(file, inside) for file, inside in grouped.items()})
+        for name in members:
+            old = FILES[name].archive
+            new = old._replace(sha256=hashlib.sha256(held[old.file]).hexdigest())
+            monkeypatch.setitem(FILES, name, replace(FILES[name], archive=new))
         return held
 
     def fetch(archive):
