@@ -9,7 +9,7 @@ from oracles import largest, seeded
 from photos import photo
 
 from dhp_lab.core.download import DownloadError
-from dhp_lab.metrics import feature_networks, network_files, perceptual
+from dhp_lab.metrics import network_files
 from dhp_lab.metrics.generative import lpips
 from dhp_lab.metrics.network_files import MissingNetwork
 from dhp_lab.metrics.perceptual import DISTS, LPIPS, dists_network, lpips_network
@@ -158,7 +158,6 @@ def test_networks_are_those_of_the_files(folders):
 @pytest.fixture
 def usual(folders, monkeypatch):
     """Lay torchvision's files, with weights of no worth, where torchvision keeps them."""
-    monkeypatch.setattr(feature_networks, "_mismatch", lambda *args: None)
     (folders / "hub/checkpoints").mkdir(parents=True)
     for trunk in ("alexnet", "vgg16"):
         name = f"lpips-{trunk}"
@@ -218,7 +217,8 @@ def real(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_real_networks_hear_noise_before_a_shift(name):
     """A photo moved by a pixel looks as it did; white noise does not."""
-    perceptual.lpips_network.cache_clear()
+    lpips_network.cache_clear()
+    dists_network.cache_clear()
     network, x = real(name), photo(128, 160)
     moved = photo(128, 160, shift=1)
     noisy = (x + 0.1 * torch.randn(x.shape, generator=seeded())).clamp(0, 1)
