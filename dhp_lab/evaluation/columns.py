@@ -32,7 +32,7 @@ def _number(field: str, form: str, scale: Callable[[float], float] = lambda valu
 def _interval(point: Point) -> str:
     if point.patch_kid_low is None:
         return NOTHING
-    return f"{1000 * point.patch_kid_low:.2f}..{1000 * point.patch_kid_high:.2f}"
+    return f"{point.patch_kid_low:.3f}..{point.patch_kid_high:.3f}"
 
 
 FIRST = (
@@ -55,7 +55,7 @@ OF_METRIC = {
     "lpips-vgg": (Column("LPIPS-VGG", 10, _number("lpips_vgg", ".3f")),),
     "dists": (Column("DISTS", 6, _number("dists", ".3f")),),
     "patch-kid": (
-        Column("1000 patch-KID", 15, _number("patch_kid", ".2f", lambda value: 1000 * value)),
+        Column("patch-KID", 10, _number("patch_kid", ".3f")),
         Column("95 %", 14, _interval),
     ),
     "ssimulacra2": (Column("SSIMULACRA2", 12, _number("ssimulacra2", ".1f")),),

@@ -10,8 +10,9 @@ original must stay out. The unbiased estimate that does so (Gretton et al. 2012,
     mean over i != j of   k(x_i, x_j) + k(y_i, y_j) - k(x_i, y_j) - k(y_i, x_j)
 
 It is exactly 0 for equal sets, and may be negative by chance. The interval is that of a bootstrap over
-pictures (not patches: those of one picture are alike). There, pairs within a picture count as often as it was
-drawn; a picture's copies are never paired with each other.
+pictures (not patches: those of one picture are alike). A resample is the mean over pairs of patches of two
+different pictures, each pair as often as both were drawn, and the mean within pictures, each as often as it
+was drawn, in the shares that both kinds of pairs have in the estimate. With few pictures it is rough.
 """
 
 from __future__ import annotations
@@ -88,8 +89,8 @@ def paired_kernel_distance(
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randint(len(real), (resamples, len(real)), generator=generator)
     times = torch.nn.functional.one_hot(drawn, len(real)).sum(1).double()  # (R, P) how often each was drawn
-    found = _weighted(sums, times) / _weighted(counts, times)
-    found = found[found.isfinite()]  # one picture of a single patch, drawn alone, has no pair
+    found = _resampled(sums, counts, times)
+    found = found[found.isfinite()]  # a single picture, drawn alone, has no pair of two
     tail = (1 - COVERED) / 2
     low, high = found.quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
     return Interval(value, low, high)
@@ -112,7 +113,16 @@ def _sums_by_picture(real: list[Tensor], fake: list[Tensor]) -> tuple[Tensor, Te
     return sums, counts
 
 
-def _weighted(values: Tensor, times: Tensor) -> Tensor:
-    """(R,) sums over pairs of pictures drawn so often; a picture's pairs with its own copies are left out."""
-    own = values.diagonal()
-    return torch.einsum("rp,pq,rq->r", times, values - torch.diag(own), times) + times @ own
+def _resampled(sums: Tensor, counts: Tensor, times: Tensor) -> Tensor:
+    """(R,) estimates from pictures drawn so often; not a number where all are one picture."""
+    own, own_counts = sums.diagonal(), counts.diagonal()
+    within = times @ own / (times @ own_counts)
+    between = _of_two(sums, times) / _of_two(counts, times)
+    share = (own_counts.sum() / counts.sum()).item()
+    return between if share == 0 else share * within + (1 - share) * between
+
+
+def _of_two(values: Tensor, times: Tensor) -> Tensor:
+    """(R,) sums over pairs of different pictures, each as often as both were drawn."""
+    off_diagonal = values - torch.diag(values.diagonal())
+    return torch.einsum("rp,pq,rq->r", times, off_diagonal, times)

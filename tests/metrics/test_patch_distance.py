@@ -65,7 +65,7 @@ def test_equal_sets_are_at_no_distance():
 
 
 def test_the_interval_resamples_pictures():
-    """Each resample is the estimate of the drawn pictures, copies of one never paired with each other."""
+    """Each resample by its definition: lists of pairs of patches, within pictures and of two."""
     real, fake = pictures((3, 2, 4)), pictures((3, 2, 4), seed=9, shift=0.5)
     drawn = torch.randint(3, (50, 3), generator=seeded(4)).tolist()
     owner = [number for number, part in enumerate(real) for _ in range(len(part))]
@@ -75,17 +75,21 @@ def test_the_interval_resamples_pictures():
     values = []
     for one in drawn:
         copies = [(copy, i) for copy, number in enumerate(one) for i in range(9) if owner[i] == number]
-        pairs = [
-            terms[i, j]
-            for copy, i in copies
-            for other, j in copies
-            if i != j and (copy == other or owner[i] != owner[j])
-        ]
-        values.append(sum(pairs) / len(pairs))
+        pairs = [(a, i, b, j) for a, i in copies for b, j in copies if i != j]
+        within = [terms[i, j] for a, i, b, j in pairs if a == b]
+        between = [terms[i, j] for a, i, b, j in pairs if owner[i] != owner[j]]
+        if between:  # 3 * 2 + 2 * 1 + 4 * 3 = 20 of the 72 pairs are within a picture
+            values.append(20 / 72 * sum(within) / len(within) + 52 / 72 * sum(between) / len(between))
+    assert 25 < len(values) < 50
     ends = torch.stack(values).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64))
     found = paired_kernel_distance(real, fake, resamples=50, seed=4)
     assert (found.low, found.high) == pytest.approx(ends.tolist(), rel=1e-5)
     assert found.low <= found.value <= found.high
+
+
+def test_pictures_of_one_patch_have_an_interval():
+    found = paired_kernel_distance(pictures((1,) * 20), pictures((1,) * 20, seed=40, shift=1.0))
+    assert found.low < found.value < found.high
 
 
 def test_one_picture_has_no_interval():
