@@ -21,8 +21,13 @@ from dhp_lab.codec.bits.bitstream import BitstreamError, DhpFile
 from dhp_lab.codec.bits.lambdas import CODE_MAX, lambda_code, lambda_of
 from dhp_lab.codec.effort import Report, compress
 from dhp_lab.codec.model import DiffusionHyperprior
+from dhp_lab.core.memory import check_memory
 from dhp_lab.core.search import largest_within
 from dhp_lab.data.images import from_pil
+
+# Tensors as large as y, and as the picture, that are held at once (benchmarks/codec_speed.py has the peaks).
+ENCODING, OPTIMISING, DECODING = 10, 22, 12
+PICTURES = 3
 
 
 def encode(
@@ -45,7 +50,7 @@ def encode(
 
     Raises:
         ValueError: a value out of range, more than one picture, or an effort with a model that sends z alone.
-        OutOfMemory: the effort needs more memory than there is.
+        OutOfMemory: picture and effort need more memory than there is.
     """
     x = x if isinstance(x, Tensor) else from_pil(x)
     if len(x) != 1:
@@ -62,6 +67,7 @@ def encode_batch(
     report: Report | None = None,
 ) -> list[bytes]:
     """Encode pictures (B, 3, H, W) to a file each. Arguments and errors as for ``encode``."""
+    _check_memory(model, len(x), x.shape[-2:], "encoding", ENCODING if effort == 0 else OPTIMISING)
     coded = compress(model, x.to(model.log2_spread.device), lambda_rate, effort, report)
     streams = zip(*coded["strings"], strict=True)  # B times (y, z, side)
     return [
@@ -120,7 +126,8 @@ def decode(
 
     Raises:
         BitstreamError: foreign, damaged or cut off; written by another model; a header that contradicts its
-            model or its streams. ValueError: steps or gamma out of range.
+            model or its streams. ValueError: steps or gamma out of range. OutOfMemory: the picture needs more
+            memory than there is.
     """
     file = data if isinstance(data, DhpFile) else bitstream.read(data, allow_truncated=preview)
     return decode_batch(model, [file], steps=steps, gamma=gamma, seed=seed, preview=preview)
@@ -145,9 +152,26 @@ def decode_batch(
         check_header(model, file)
         if file.y is None and not preview:
             raise BitstreamError("y was cut off: copy the file again, or see a preview")
+    _check_memory(model, len(parsed), parsed[0].shape, "decoding", DECODING)
     y = [None if preview else file.y for file in parsed]
     strings = [y, [file.z for file in parsed], [file.side for file in parsed]]
     return model.decompress(strings, parsed[0].shape, steps=steps, gamma=gamma, seed=seed)["x_hat"]
+
+
+def _check_memory(
+    model: DiffusionHyperprior, count: int, size: tuple[int, int], job: str, copies: int
+) -> None:
+    """Pass pictures of (height, width) that fit into the memory; CUDA's own errors are clear.
+
+    Raises:
+        OutOfMemory: they do not.
+    """
+    if model.log2_spread.device.type != "cpu":
+        return
+    pixels = count * size[0] * size[1]
+    needed = 4 * pixels * (3 * PICTURES + copies * model.M / model.block**2)
+    what = f"{job} {pixels / 1e6:.0f} megapixels"
+    check_memory(needed, what, "shrink the picture, or cut it into parts")
 
 
 def check_header(model: DiffusionHyperprior, file: DhpFile) -> None:

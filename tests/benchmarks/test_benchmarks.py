@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from models import picture, untrained
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS, RESULTS = ROOT / "benchmarks", ROOT / "data" / "results"
@@ -138,6 +139,20 @@ def test_the_curves_of_the_denoiser_are_compared_again(script, tmp_path, capsys)
     script("denoiser_worth").main(["--output", str(output)])
     assert json.loads(output.read_text()) == json.loads((RESULTS / "denoiser.json").read_text())
     assert capsys.readouterr().out == (RESULTS / "denoiser.md").read_text("utf-8")
+
+
+def test_an_orthonormal_transform_has_no_cap(script, tmp_path, monkeypatch, capsys):
+    """All 768 channels, nothing learnt: without rounding each picture comes back."""
+    module, output = script("quality_cap"), tmp_path / "quality_cap.json"
+    monkeypatch.setattr(module, "load_codec", lambda _: untrained(M=768))
+    chosen = [("photo", "a", picture(32, 48)), ("drawing", "b", picture(16, 16, seed=1))]
+    monkeypatch.setattr(module, "pictures", lambda: iter(chosen))
+    module.main(["--lambda_rates", "1e-2,1e-4", "--output", str(output)])
+    found = json.loads(output.read_text())
+    coarse, fine = (at for at in found["rows"][0]["measured"])
+    assert coarse["unrounded"] == fine["unrounded"] == found["mean_unrounded_of_photos"]["0.01"]
+    assert coarse["unrounded"] > 55 and coarse["psnr"] < fine["psnr"] and coarse["bytes"] < fine["bytes"]
+    assert capsys.readouterr().out == output.with_suffix(".md").read_text("utf-8")
 
 
 @pytest.mark.slow

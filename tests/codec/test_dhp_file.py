@@ -13,6 +13,7 @@ from dhp_lab.codec import dhp_file
 from dhp_lab.codec.bits import bitstream
 from dhp_lab.codec.bits.bitstream import HEADER_BYTES, BitstreamError
 from dhp_lab.codec.bits.lambdas import CODE_MAX, lambda_code, lambda_of
+from dhp_lab.core.memory import OutOfMemory
 from dhp_lab.data.images import load_image, to_pixels, to_tensor
 
 KINDS = {"one pass": {}, "four passes": {"passes": 4}, "z alone": {"transmit": "z"}}
@@ -231,3 +232,20 @@ def test_the_largest_file_within_a_number_of_bytes():
     for limit in (sizes[0] - 1, sizes[3], sizes[7] + 1, 10**6):
         found = len(dhp_file.encode_within(codec, x, limit, least_lambda=1e-4, code_step=512))
         assert found == max([size for size in sizes if size <= limit], default=sizes[0])
+
+
+def test_a_picture_that_the_memory_does_not_suffice_for_is_refused_before_it_is_coded(
+    model, data, monkeypatch
+):
+    """Rather than ended by the system: with the sizes of both, and what to do."""
+    free = type("Memory", (), {"available": 2e6})
+    monkeypatch.setattr("psutil.virtual_memory", lambda: free)
+    small, large = picture(64, 64), picture(64, 1024)
+    dhp_file.encode(model, small)
+    message = "encoding 0 megapixels needs about 0.0 GB of memory, 0.0 are free: shrink the picture, or cut"
+    with pytest.raises(OutOfMemory, match=message):
+        dhp_file.encode(model, large)
+    free.available = 0
+    for work in (lambda: dhp_file.encode(model, small, effort=1), lambda: dhp_file.decode(model, data)):
+        with pytest.raises(OutOfMemory, match="are free: shrink the picture, or cut it into parts"):
+            work()

@@ -11,7 +11,7 @@ What is learnt must not cap the quality of fine quantisation, where the lapped t
 exactly:
 
     linear part      fixed filters + f * learnt corrections of the first 320,  f = 1 / (1 + (2^-5 / Delta)^2)
-    non-linear part  L tanh(h / L),  L = 4 Delta: it moves a latent or a pixel by a few steps at most
+    non-linear part  L tanh(h / L),  L = 2 Delta f: it moves a latent or a pixel by two steps at most
 
 Codecs of the first revision have ``LearntFilters`` and no limit.
 """
@@ -27,8 +27,8 @@ from dhp_lab.codec.networks.layers import delta_plane, residual_blocks, widths, 
 from dhp_lab.core.precision import autocast
 
 CORRECTED = 320  # channels whose filters are corrected: those that coarse quantisation leaves
-FADE = 2.0**-5  # the step at which half of a correction is left
-LIMIT = 4.0  # of the non-linear parts, in quantiser steps
+FADE = 2.0**-5  # the step at which half of what is learnt is left
+LIMIT = 2.0  # of the non-linear parts, in quantiser steps
 
 
 class LearntFilters(nn.Module):
@@ -70,26 +70,26 @@ class CorrectedFilters(nn.Module):
         y = self.fixed.analyse(x)
         with autocast(x.device):
             learnt = filter_blocks(x, self.correction)
-        learnt = correction_share(log2_delta) * learnt.float()
+        learnt = learnt_share(log2_delta) * learnt.float()
         return torch.cat([y[:, : self.count] + learnt, y[:, self.count :]], 1)
 
     def synthesise(self, y: Tensor, log2_delta: Tensor) -> Tensor:
         """As ``LearntFilters.synthesise``; log2_delta: (B,)."""
-        faded = correction_share(log2_delta) * y[:, : self.count]
+        faded = learnt_share(log2_delta) * y[:, : self.count]
         parity = (self.fixed.parity_h[: self.count], self.fixed.parity_w[: self.count])
         with autocast(y.device):
             learnt = overlap_blocks(faded, self.correction, *parity)
         return self.fixed.synthesise(y) + learnt.float()
 
 
-def correction_share(log2_delta: Tensor) -> Tensor:
-    """f(Delta), (B, 1, 1, 1) in 0 .. 1, for log2_delta (B,): how much of a correction counts."""
+def learnt_share(log2_delta: Tensor) -> Tensor:
+    """f(Delta), (B, 1, 1, 1) in 0 .. 1, for log2_delta (B,): how much of what is learnt counts."""
     return 1 / (1 + (FADE / log2_delta.exp2().view(-1, 1, 1, 1)).square())
 
 
 def limited(h: Tensor, log2_delta: Tensor) -> Tensor:
-    """L tanh(h / L) for (B, C, h, w): values within L = 4 Delta; log2_delta: (B,)."""
-    limit = LIMIT * log2_delta.exp2().view(-1, 1, 1, 1)
+    """L tanh(h / L) for (B, C, h, w): values within L = 2 Delta f(Delta); log2_delta: (B,)."""
+    limit = LIMIT * log2_delta.exp2().view(-1, 1, 1, 1) * learnt_share(log2_delta)
     return limit * torch.tanh(h / limit)
 
 
