@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import re
 
-from house_rules import package, python, rule, tree
+from house_rules import package, python, rule, tree, uses
 
 REVIEWED_LOADER = (
     "dhp_lab/core/compressai_imports.py"  # runs a module of an installed package without its parent
@@ -24,6 +24,9 @@ LOADS_CODE = {
 UNSAFE = {("weights_only", False), ("allow_pickle", True), ("trust_remote_code", True), ("shell", True)}
 HOLDS_NO_WEIGHTS = re.compile(r"(Processor|Tokenizer|TokenizerFast)$")
 OWN = "DiffusionHyperprior"  # reads safetensors and nothing else
+PICKLES = {"pickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve"}
+READER_OF_PICKLES = "dhp_lab/core/pickled_arrays.py"  # knows numpy's constructors and torch's tensors alone
+WHY = "reading one runs its code; use safetensors"
 NOQA = re.compile(r"#\s*(ruff:\s*)?noqa\b(?P<rest>.*)", re.IGNORECASE)
 REASON = re.compile(r": [A-Z]+\d+(, ?[A-Z]+\d+)*\s+\(.{4,}\)")
 CODE = re.compile(r'"[A-Z]+\d+"')
@@ -54,6 +57,37 @@ def _dangers(call: ast.Call, path: str) -> list[str]:
     if weighty and given.get("use_safetensors") != "True":
         found.append(f"{name} without use_safetensors=True")
     return found
+
+
+@rule
+def pickles_have_one_reader(files):
+    """Only core/pickled_arrays.py reads pickles, and of those arrays and tensors alone."""
+    offenders = uses(files, PICKLES, but=(READER_OF_PICKLES,), why=WHY)
+    for path, source in package(files).items():
+        for node in ast.walk(tree(source)):
+            if (
+                path != READER_OF_PICKLES
+                and isinstance(node, ast.Attribute)
+                and ast.unparse(node) == "torch.load"
+            ):
+                offenders.append(f"{path}:{node.lineno} torch.load: {WHY}")
+            if path == READER_OF_PICKLES and isinstance(node, ast.Call) and _runs_code(node):
+                offenders.append(f"{path}:{node.lineno} would run what the pickle holds")
+    return offenders
+
+
+def _runs_code(call: ast.Call) -> bool:
+    """Whether a call would load more than arrays and tensors."""
+    name = ast.unparse(call.func)
+    given = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+    unrestricted = name == "torch.load" and given.get("weights_only") != "True"
+    return unrestricted or name in {
+        "pickle.load",
+        "pickle.loads",
+        "pickle.Unpickler",
+        "numpy.load",
+        "np.load",
+    }
 
 
 @rule

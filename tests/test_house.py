@@ -64,6 +64,7 @@ HOUSE = {
     + "qa: S310 (checked)",
     "dhp_lab/core/compressai_imports.py": TEXT + "exec(code)",
     "dhp_lab/latent/folder.py": TEXT + "UNet2DModel.from_pretrained(folder, use_safetensors=True)",
+    "dhp_lab/core/pickled_arrays.py": TEXT + "import pickle\ntorch.load('x.pt', weights_only=True)",
     "dhp_lab/codec/__init__.py": TEXT
     + "from importlib import import_module\nimport_module('dhp_lab.codec.model')",
     "dhp_lab/codec/bits/lambdas.py": TEXT + "import numpy",
@@ -108,6 +109,7 @@ CIRCLE = (
     | add("dhp_lab/core/b.py", "if TYPE_CHECKING:\n    from dhp_lab.core.hub import find")
 )
 UP, SUPPLY = "no_import_of_a_higher_storey", "data_is_never_run"
+PICKLES = "pickles_have_one_reader"
 BREAKS = [
     (UP, add("dhp_lab/core/hub.py", "from dhp_lab.notebook.sliders import Slider")),
     (UP, add("dhp_lab/core/hub.py", "from dhp_lab.notebook import sliders")),
@@ -134,8 +136,11 @@ BREAKS = [
     ("configurations_are_plain", add("dhp_lab/core/hub.py", config("object.__setattr__(self, 'n', 1)"))),
     ("doors_are_few", add("dhp_lab/core/settings.py", "from urllib.request import urlopen")),
     ("doors_are_few", add("dhp_lab/lessons/ddim/figures.py", "import ipywidgets as widgets")),
-    ("doors_are_few", add("dhp_lab/core/settings.py", "import pickle")),
-    ("doors_are_few", add("dhp_lab/core/settings.py", "torch.load('x.pt')")),
+    (PICKLES, add("dhp_lab/core/settings.py", "import pickle")),
+    (PICKLES, add("dhp_lab/core/settings.py", "torch.load('x.pt')")),
+    (PICKLES, add("dhp_lab/core/settings.py", "torch.load('x.pt', weights_only=True)")),
+    (PICKLES, add("dhp_lab/core/pickled_arrays.py", "torch.load('x.pt')")),
+    (PICKLES, add("dhp_lab/core/pickled_arrays.py", "pickle.loads(data)")),
     ("doors_are_few", add("dhp_lab/core/settings.py", "print('hello')")),
     ("doors_are_few", add("dhp_lab/core/settings.py", "from . import hub")),
     ("doors_are_few", add("dhp_lab/core/settings.py", "importlib.import_module(f'dhp_lab.{room}.x')")),

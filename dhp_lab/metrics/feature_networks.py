@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from dhp_lab.core.download import DownloadError, fetch, sha256_of
 from dhp_lab.core.paths import data_dir
+from dhp_lab.metrics import network_files, perceptual
 from dhp_lab.metrics.pixels import round_to_8_bits
 
 TRUE_VALUES = ("1", "true", "yes", "on")  # of HF_HUB_OFFLINE, as huggingface_hub reads it
@@ -165,6 +166,8 @@ def _alexnet() -> nn.Module:
 def alexnet_lpips(a: Tensor, b: Tensor) -> Tensor:
     """LPIPS of each pair, version 0.1 on AlexNet, by torchmetrics (Zhang et al. 2018, eq. 1).
 
+    Where torchvision's file is missing and `dhp download metric-networks` was called, by `perceptual.LPIPS`.
+
     Args:
         a, b: (B, 3, H, W) pictures in [0, 1], H and W at least 31.
 
@@ -180,7 +183,13 @@ def alexnet_lpips(a: Tensor, b: Tensor) -> Tensor:
             f"LPIPS on AlexNet needs pictures of at least {SMALLEST_SIDE} x {SMALLEST_SIDE} pixels, got "
             f"{a.shape[-2]} x {a.shape[-1]}; enlarge both alike, or give a network of your own"
         )
-    return _alexnet().to(a.device)(a.float(), b.float(), normalize=True).flatten()  # (B, 1, 1, 1) -> (B,)
+    if network_files.is_there("lpips-alexnet") and not network_files.usual_path("lpips-alexnet").exists():
+        return perceptual.lpips_network("alexnet").to(a.device)(a.float(), b.float())
+    try:
+        network = _alexnet().to(a.device)
+    except DownloadError as error:
+        raise DownloadError(f"{error}; or run `{network_files.COMMAND}`") from None
+    return network(a.float(), b.float(), normalize=True).flatten()  # (B, 1, 1, 1) -> (B,)
 
 
 @lru_cache(maxsize=1)
