@@ -38,6 +38,7 @@ SMALL = ({}, {"passes": 4}, {"transmit": "z"})  # settings of codecs with 4 chan
 ORDER = (3, 4, 5) * 7 + (0, 1, 2)  # a codec's number by the first byte of an input
 SIZES = ((16, 16), (40, 33), (316, 316))  # of the files beside the golden ones, (H, W) in pixels
 SECONDS, MEGABYTES = 1.0, 1000  # at most
+AT_ONCE = 50_000  # inputs of a process: what atheris itself keeps grows with their number
 TRIES = 3  # of an input that took longer: a processor shared with others counts more seconds
 CONTAINER, EVERYTHING = 128, 240  # the treatment byte from which these checksums are mended
 LARGE = 20_000  # pixels from which a picture is seldom changed further
@@ -216,27 +217,45 @@ def main(arguments: list[str] | None = None) -> None:
     if options.child:
         return fuzz(options)
     options.faults.mkdir(parents=True, exist_ok=True)
+    starts = range(0, options.inputs, AT_ONCE)
+    parts = [
+        _run_process(options, min(AT_ONCE, options.inputs - start), options.seed + number)
+        for number, start in enumerate(starts)
+    ]
+    command = f"python tests/trust/hostile_files.py --inputs {options.inputs} --seed {options.seed}"
+    trust_results.save(__file__, {"command": command, **together(parts)}, options.output)
+    return None
+
+
+def _run_process(options: argparse.Namespace, inputs: int, seed: int) -> dict:
+    """What one process counted."""
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "answer.json"
-        words = [
-            "--inputs",
-            options.inputs,
-            "--seed",
-            options.seed,
-            "--faults",
-            options.faults,
-            "--child",
-            answer,
-        ]
+        words = ["--inputs", inputs, "--seed", seed, "--faults", options.faults, "--child", answer]
         # torch keeps a program for each shape of a convolution, 1024 of them: here every file has another
         alone = {"OMP_NUM_THREADS": "1", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "16"}
         done = subprocess.run([sys.executable, __file__, *map(str, words)], env=os.environ | alone)
         if done.returncode or not answer.exists():
             sys.exit(f"a fault was found (or the run was stopped); the input lies in {options.faults}")
-        found = json.loads(answer.read_text())
-    command = f"python tests/trust/hostile_files.py --inputs {options.inputs} --seed {options.seed}"
-    trust_results.save(__file__, {"command": command, **found}, options.output)
-    return None
+        return json.loads(answer.read_text())
+
+
+def together(parts: list[dict]) -> dict:
+    """The counts of several processes as those of one, with the largest of their times and memories."""
+    first, *_ = parts
+    peak = max(part["environment"]["peak_memory_mb"] for part in parts)
+    sums = {
+        name: dict(sorted(sum((Counter(part[name]) for part in parts), Counter()).items()))
+        for name in ("checksums_mended", "outcomes")
+    }
+    return {
+        "environment": first["environment"] | {"peak_memory_mb": peak},
+        "processes": len(parts),
+        "inputs": sum(part["inputs"] for part in parts),
+        **sums,
+        "slowest_cpu_seconds": max(part["slowest_cpu_seconds"] for part in parts),
+        "seconds": sum(part["seconds"] for part in parts),
+    }
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import random
 import struct
 import zlib
 
+import hostile_files
 import pytest
 import torch
 from hostile import Codec, Fault, Outcome, forged, judge, mended, mutate
@@ -174,3 +175,26 @@ def test_extreme_symbols_still_make_a_picture(codec):
         data = codec.files[1]
         extreme = data[:22] + struct.pack(">H", lambda_code(1e-1)) + data[24:48] + fill * (len(data) - 48)
         assert judge(codec, forged(codec, extreme)) is Outcome.ALL_FORGED
+
+
+def test_the_counts_of_several_processes_are_added():
+    first = {
+        "environment": {"peak_memory_mb": 700.0, "threads": 1},
+        "inputs": 5,
+        "checksums_mended": {"none": 3, "container": 2},
+        "outcomes": {"same": 1, "container": 4},
+        "slowest_cpu_seconds": 0.2,
+        "seconds": 7,
+    }
+    second = first | {
+        "environment": {"peak_memory_mb": 800.0, "threads": 1},
+        "inputs": 2,
+        "outcomes": {"symbols": 2},
+        "slowest_cpu_seconds": 0.1,
+    }
+    found = hostile_files.together([first, second])
+    assert (found["inputs"], found["processes"], found["seconds"]) == (7, 2, 14)
+    assert found["outcomes"] == {"container": 4, "same": 1, "symbols": 2}
+    assert found["checksums_mended"] == {"none": 6, "container": 4}
+    assert found["environment"] == {"peak_memory_mb": 800.0, "threads": 1}
+    assert found["slowest_cpu_seconds"] == 0.2
