@@ -30,8 +30,9 @@ from dhp_lab.data.images import Picture, batches
 from dhp_lab.evaluation.evaluate import evaluate
 from dhp_lab.evaluation.measurements import Measurement, Point, average, measure
 from dhp_lab.training.codec_config import TrainingConfig
-from dhp_lab.training.codec_objective import CodecObjective, Noise, normal_noise, uniform_noise
+from dhp_lab.training.codec_objective import CodecObjective
 from dhp_lab.training.codec_trainer import Trainer
+from dhp_lab.training.picture_draws import Noise, PictureDraws, normal_noise, uniform_noise
 
 BASE, DENOISER = "mean-scale", "denoiser"
 SPREADS = [2.0**octave for octave in range(-6, 4)]  # scales of the mixture, in spreads of the channel
@@ -103,15 +104,15 @@ def without_first_half(gradient: Tensor) -> Tensor:
 # --------------------------------------------------------------------------------------------------- noises
 
 
-def unit_uniform_noise(like: Tensor, generator: torch.Generator) -> Tensor:
-    """Uniform noise of mean 0 and variance 1 in the shape of a tensor."""
-    return uniform_noise(like, generator) / SIGMA_Q
+def unit_uniform_noise(like: Tensor, draws: PictureDraws) -> Tensor:
+    """Uniform noise of mean 0 and variance 1 in the shape of a batch."""
+    return uniform_noise(like, draws) / SIGMA_Q
 
 
-def noisy_residual(latents: Latents, generator: torch.Generator, noise: Noise) -> Tensor:
+def noisy_residual(latents: Latents, draws: PictureDraws, noise: Noise) -> Tensor:
     """The residual plus noise of a rounding error's variance: what D is trained on in place of symbols."""
     residual = latents.residual
-    return residual + SIGMA_Q * noise(residual, generator)
+    return residual + SIGMA_Q * noise(residual, draws)
 
 
 # ------------------------------------------------------------------------------------------------- variants

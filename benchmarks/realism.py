@@ -85,6 +85,9 @@ WEIGHTS = {
     "dists": "https://download.pytorch.org/models/vgg16-397923af.pth",
     "fid": f"{RELEASES}/weights-inception-2015-12-05-6726825d.pth",
 }
+VGG = feature_networks.Original(
+    "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0", 554_000_000
+)
 COLUMNS = {  # title and decimals
     "bpp": ("bpp", 3),
     "psnr": ("PSNR", 2),
@@ -105,7 +108,7 @@ def dists_network() -> nn.Module:
     from torchmetrics.functional.image.dists import DISTSNetwork
 
     folder = Path(torch.hub.get_dir()) / "checkpoints"
-    feature_networks.obtain(WEIGHTS["dists"], folder)
+    feature_networks.obtain(WEIGHTS["dists"], folder, VGG)
     torch.hub.load_state_dict_from_url(WEIGHTS["dists"], str(folder), map_location="cpu", weights_only=True)
     return DISTSNetwork()
 

@@ -24,6 +24,7 @@ class FakeModel:
 
     model_id, config, sends_y = b"fake-mdl", FakeConfig(), True
     log2_spread = torch.zeros(())  # on the model's device
+    M, block = 3, 1
 
     def __init__(self):
         self.calls = []

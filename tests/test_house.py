@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import house_rules_supply  # noqa: F401 (adds its rules to RULES)
 import nbformat
 import pytest
 import torch
@@ -58,7 +59,12 @@ HOUSE = {
     "dhp_lab/__init__.py": TEXT + "__version__ = '1'\nfrom dhp_lab import _torchvision_ops",
     "dhp_lab/_torchvision_ops.py": TEXT,
     "dhp_lab/core/settings.py": TEXT + "from dhp_lab import __version__\nimport torch",
-    "dhp_lab/core/hub.py": TEXT + "import urllib.request",
+    "dhp_lab/core/hub.py": TEXT
+    + "import urllib.request\nurllib.request.urlopen(URL)  # no"
+    + "qa: S310 (checked)",
+    "dhp_lab/core/compressai_imports.py": TEXT + "exec(code)",
+    "dhp_lab/latent/folder.py": TEXT + "UNet2DModel.from_pretrained(folder, use_safetensors=True)",
+    "dhp_lab/core/pickled_arrays.py": TEXT + "import pickle\ntorch.load('x.pt', weights_only=True)",
     "dhp_lab/codec/__init__.py": TEXT
     + "from importlib import import_module\nimport_module('dhp_lab.codec.model')",
     "dhp_lab/codec/bits/lambdas.py": TEXT + "import numpy",
@@ -102,7 +108,8 @@ CIRCLE = (
     | add("dhp_lab/core/a.py", "def _later():\n    import dhp_lab.core.b")
     | add("dhp_lab/core/b.py", "if TYPE_CHECKING:\n    from dhp_lab.core.hub import find")
 )
-UP = "no_import_of_a_higher_storey"
+UP, SUPPLY = "no_import_of_a_higher_storey", "data_is_never_run"
+PICKLES = "pickles_have_one_reader"
 BREAKS = [
     (UP, add("dhp_lab/core/hub.py", "from dhp_lab.notebook.sliders import Slider")),
     (UP, add("dhp_lab/core/hub.py", "from dhp_lab.notebook import sliders")),
@@ -129,11 +136,28 @@ BREAKS = [
     ("configurations_are_plain", add("dhp_lab/core/hub.py", config("object.__setattr__(self, 'n', 1)"))),
     ("doors_are_few", add("dhp_lab/core/settings.py", "from urllib.request import urlopen")),
     ("doors_are_few", add("dhp_lab/lessons/ddim/figures.py", "import ipywidgets as widgets")),
-    ("doors_are_few", add("dhp_lab/core/settings.py", "import pickle")),
-    ("doors_are_few", add("dhp_lab/core/settings.py", "torch.load('x.pt')")),
+    (PICKLES, add("dhp_lab/core/settings.py", "import pickle")),
+    (PICKLES, add("dhp_lab/core/settings.py", "torch.load('x.pt')")),
+    (PICKLES, add("dhp_lab/core/settings.py", "torch.load('x.pt', weights_only=True)")),
+    (PICKLES, add("dhp_lab/core/pickled_arrays.py", "torch.load('x.pt')")),
+    (PICKLES, add("dhp_lab/core/pickled_arrays.py", "pickle.loads(data)")),
     ("doors_are_few", add("dhp_lab/core/settings.py", "print('hello')")),
     ("doors_are_few", add("dhp_lab/core/settings.py", "from . import hub")),
     ("doors_are_few", add("dhp_lab/core/settings.py", "importlib.import_module(f'dhp_lab.{room}.x')")),
+    (SUPPLY, add("dhp_lab/core/settings.py", "eval('1')")),
+    (SUPPLY, add("dhp_lab/core/settings.py", "builtins.exec(text, {})")),
+    (SUPPLY, add("dhp_lab/core/settings.py", "torch.hub.load('owner/name', 'model')")),
+    (SUPPLY, add("dhp_lab/core/settings.py", "read('x.pt', weights_only=False)")),
+    (SUPPLY, add("dhp_lab/core/settings.py", "numpy.load('x.npy', allow_pickle=True)")),
+    (SUPPLY, add("dhp_lab/core/settings.py", "UNet2DModel.from_pretrained(folder)")),
+    (SUPPLY, add("dhp_lab/core/settings.py", "kind.from_pretrained(folder, use_safetensors=False)")),
+    (SUPPLY, add("dhp_lab/core/settings.py", "URL = 'http://example.com'")),
+    ("exemptions_have_a_reason", add("benchmarks/speed.py", "x = 1  # no" + "qa")),
+    ("exemptions_have_a_reason", add("benchmarks/speed.py", "x = 1  # no" + "qa: S101")),
+    (
+        "exemptions_have_a_reason",
+        {"pyproject.toml": PROJECT + '[tool.ruff.lint]\nselect = ["S"]\nignore = ["S101"]'},
+    ),
     ("the_container_needs_no_torch", add("dhp_lab/codec/bits/bitstream.py", "import torch")),
     (
         "the_container_needs_no_torch",

@@ -1,4 +1,4 @@
-"""``dhp evaluate``, and ``download``, which fetches the pictures to evaluate on."""
+"""``dhp evaluate``, and ``download``, which fetches the pictures and networks to evaluate with."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ import typer
 
 from dhp_lab.cli.app import DEVICE, LOW_MEMORY, MODEL_PATH, app
 from dhp_lab.cli.options import options_from
-from dhp_lab.evaluation.config import CLASSICAL_CODECS, MORE_CODECS, EvaluationConfig
+from dhp_lab.evaluation.config import (
+    CLASSICAL_CODECS,
+    DEFAULT_METRICS,
+    MORE_CODECS,
+    MORE_METRICS,
+    EvaluationConfig,
+)
 
 EVALUATION_OPTIONS = {
     "data_path": "Folder of pictures, folders below included; `offline`: seven photos that packages bring.",
@@ -28,6 +34,13 @@ EVALUATION_OPTIONS = {
         metavar="NAMES",
         help=f"Some of {','.join(CLASSICAL_CODECS + MORE_CODECS)}, or none; "
         f"{','.join(CLASSICAL_CODECS)} if not given. jxl, hevc and vvc need the extra [rivals].",
+        show_default=False,
+    ),
+    "metrics": typer.Option(
+        "--metrics",
+        metavar="NAMES",
+        help=f"Some of {','.join(DEFAULT_METRICS + MORE_METRICS)}, or none; {','.join(DEFAULT_METRICS)} if "
+        "not given. lpips to patch-kid need `dhp download metric-networks`, the last two the extra [rivals].",
         show_default=False,
     ),
     "device": DEVICE,
@@ -51,10 +64,25 @@ def evaluate(config: EvaluationConfig) -> None:
 
 @app.command()
 def download(
-    name: Annotated[str, typer.Argument(metavar="kodak|fashion-mnist", help="The data set.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="kodak|fashion-mnist|metric-networks",
+            help="A data set, or the networks of LPIPS, DISTS and patch-KID.",
+        ),
+    ],
 ) -> None:
-    """Fetch a data set to the folder DHP_DATA, resumed and checked."""
-    from dhp_lab.data.downloads import download as fetch
+    """Fetch a data set, or networks to measure with, to the folder DHP_DATA, checked; what is there stays."""
+    if name == "metric-networks":
+        from dhp_lab.metrics.network_files import download as fetch_networks
 
-    folder = fetch(name, report=typer.echo)
+        folder = fetch_networks(report=typer.echo)
+    else:
+        from dhp_lab.data.downloads import DATASETS
+        from dhp_lab.data.downloads import download as fetch
+
+        if name not in DATASETS:
+            names = ", ".join([*DATASETS, "metric-networks"])
+            raise ValueError(f"no data set {name!r}; choose one of {names}")
+        folder = fetch(name, report=typer.echo)
     typer.echo(f"{name}: complete in {folder}")

@@ -29,7 +29,7 @@ from dhp_lab.codec.bits.rans import CoderTables, coder_tables
 from dhp_lab.codec.bits.scales import SCALES, bin_width, is_coded, log2_scale_in_steps
 from dhp_lab.codec.config import CodecConfig
 from dhp_lab.codec.denoising.decoder_state import DecoderState
-from dhp_lab.codec.latents import Latents, in_steps, scale_from_log2
+from dhp_lab.codec.latents import Latents, in_steps, probability, scale_from_log2
 from dhp_lab.codec.networks.context import ContextModel, Gaussian
 from dhp_lab.codec.networks.exact import ACTIVATION_BITS, ExactNetwork
 from dhp_lab.codec.networks.gain import GainCurve
@@ -202,9 +202,11 @@ class Hyperprior(StaysFloat32, CompressionModel):
             group.scatter_all((mean, log2_scale, symbols), (*gaussian, coded))
         return self._latents(y, z, z_symbols, symbols, first, Gaussian(mean, log2_scale), log2_delta)
 
-    def training_latents(self, x: Tensor, lambda_rate: Tensor) -> Latents:
+    def training_latents(
+        self, x: Tensor, lambda_rate: Tensor, z_noise: Callable[[Tensor], Tensor] | None = None
+    ) -> Latents:
         """Encode pictures with a trade-off each, (B,): differentiable, rounding with the straight-through
-        gradient.
+        gradient. z_noise: as for ``probability``, of z.
         """
         self._tables_stale = True
         log2_delta = self.gain(lambda_rate)
@@ -224,7 +226,7 @@ class Hyperprior(StaysFloat32, CompressionModel):
             self.context.observe(group, first, seen, rounded, shift)
             coded = residual + (rounded - residual).detach()
             group.scatter_all((mean, log2_scale, symbols), (*gaussian, coded))
-        return self._latents(y, z, z_symbols, symbols, first, Gaussian(mean, log2_scale), log2_delta)
+        return self._latents(y, z, z_symbols, symbols, first, Gaussian(mean, log2_scale), log2_delta, z_noise)
 
     def _latents(
         self,
@@ -235,6 +237,7 @@ class Hyperprior(StaysFloat32, CompressionModel):
         first: Gaussian,
         coded_with: Gaussian,
         log2_delta: Tensor,
+        z_noise: Callable[[Tensor], Tensor] | None = None,
     ) -> Latents:
         return Latents(
             y=y,
@@ -246,7 +249,7 @@ class Hyperprior(StaysFloat32, CompressionModel):
             log2_scale=coded_with.log2_scale,
             log2_delta=log2_delta,
             std=self.log2_spread.exp2(),
-            z_likelihood=self.entropy_bottleneck(z)[1],
+            z_likelihood=probability(self.entropy_bottleneck, z, z_noise),
         )
 
     def likelihoods(self, latents: Latents, noise: Tensor | None = None) -> dict[str, Tensor]:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from dhp_lab.codec.networks.context import Gaussian
+
+if TYPE_CHECKING:
+    from dhp_lab.core.compressai_imports import EntropyBottleneck
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,22 @@ def scale_from_log2(log2_scale: Tensor) -> Tensor:
 def in_steps(y: Tensor, log2_delta: Tensor) -> Tensor:
     """y / Delta: latents (B, M, h, w) in quantiser steps, for log2_delta (B,)."""
     return y / log2_delta.exp2().view(-1, 1, 1, 1)
+
+
+def probability(
+    bottleneck: EntropyBottleneck, z: Tensor, noise: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
+    """The probability of each z (B, N, h, w): rounded, or in train mode with noise in the place of rounding.
+
+    Args:
+        noise: makes uniform noise in [-1/2, 1/2] in the shape of z, for training (Ballé et al. 2018, eq. 6);
+            None draws it from torch's own generator, as CompressAI does.
+    """
+    if noise is None or not bottleneck.training:
+        return bottleneck(z)[1]
+    values = (z + noise(z)).transpose(0, 1)  # (N, B, h, w)
+    likelihood = bottleneck._likelihood(values.reshape(len(values), 1, -1))[0]
+    return bottleneck.likelihood_lower_bound(likelihood).reshape(values.shape).transpose(0, 1)
 
 
 def check_pictures(x: Tensor) -> None:

@@ -30,6 +30,7 @@ from dhp_lab.codec.latents import check_pictures, check_sampling
 from dhp_lab.codec.networks.tiling import SMALL_TILE
 from dhp_lab.codec.parts import CodecParts, native_parts
 from dhp_lab.core.hub import upload_checkpoint
+from dhp_lab.core.memory import raise_if_of_the_machine
 from dhp_lab.core.precision import float32_by_default
 
 
@@ -203,6 +204,7 @@ class DiffusionHyperprior(Hyperprior):
             model = cls(config, parts)
             model.load_state_dict(tensors)
         except (TypeError, ValueError, KeyError, RuntimeError) as error:
+            raise_if_of_the_machine(error)
             raise misfit(folder, error) from None
         model.model_id = identity
         return model.to(memory_format=torch.channels_last).eval()

@@ -185,13 +185,13 @@ if "compressai" not in sys.modules:
     _import_base_classes()
 
 from compressai import ans  # noqa: E402  (these find what lies ready)
-from compressai.entropy_models import (  # noqa: E402
+from compressai.entropy_models import (  # noqa: E402 (after the stand-ins)
     EntropyBottleneck,
     EntropyModel,
     GaussianConditional,
 )
-from compressai.entropy_models.entropy_models import pmf_to_quantized_cdf  # noqa: E402
-from compressai.models import CompressionModel  # noqa: E402
+from compressai.entropy_models.entropy_models import pmf_to_quantized_cdf  # noqa: E402 (after the stand-ins)
+from compressai.models import CompressionModel  # noqa: E402 (after the stand-ins)
 
 __all__ = [
     "CompressionModel",

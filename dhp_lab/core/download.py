@@ -1,14 +1,16 @@
-"""Fetch one file over HTTP: resumed where it stopped, bounded in size, never left half-written under its own
-name.
+"""Fetch one file over HTTPS: resumed where it stopped, bounded in size, never left half-written under its own
+name. Whoever fetches compares its sha256 before it gets that name.
 """
 
 from __future__ import annotations
 
+import hashlib
 import urllib.error
 import urllib.request
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 
+SCHEME = "https://"  # of every address, also of those that a site sends on to
 CHUNK = 1 << 18  # bytes read from the network at once
 TIMEOUT = 30  # seconds without a byte
 
@@ -17,28 +19,46 @@ class DownloadError(OSError):
     """A file that could not be fetched, or is not the original; the message names address and remedy."""
 
 
+class _OnlySafe(urllib.request.HTTPRedirectHandler):
+    """Follows a site to another address only where that one is encrypted too."""
+
+    def redirect_request(self, request, stream, code, message, headers, address):
+        _check_address(address)
+        return super().redirect_request(request, stream, code, message, headers, address)
+
+
+def _check_address(url: str) -> None:
+    if not url.startswith(SCHEME):
+        raise DownloadError(f"{url} is not an address that starts with {SCHEME}")
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file's bytes, in hexadecimal digits."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def fetch(url: str, part: Path, *, limit: int) -> None:
     """Complete a file from an address, requesting only the bytes that are missing (RFC 9110, section 14).
 
     Args:
-        url: where it comes from, https:// or http://.
+        url: where it comes from, https://.
         part: where it is written, and where an earlier, interrupted download lies.
         limit: the most bytes that the whole file may have.
 
     Raises:
-        DownloadError: the address is of another kind, the site cannot be reached, sends nothing for
-            ``TIMEOUT`` seconds, breaks off, or sends more than the limit.
+        DownloadError: the address is of another kind, or the site sends on to such a one; the site cannot be
+            reached, sends nothing for ``TIMEOUT`` seconds, breaks off, or sends more than the limit.
         OSError: the disk's own trouble.
     """
-    if not url.startswith(("https://", "http://")):
-        raise DownloadError(f"{url} is not an address that starts with https:// or http://")
+    _check_address(url)
     have = part.stat().st_size if part.exists() else 0
     headers = {"User-Agent": "dhp-lab"}
     if have:
         headers["Range"] = f"bytes={have}-"
-    request = urllib.request.Request(url, headers=headers)  # noqa: S310 (http and https only: checked above)
+    request = urllib.request.Request(url, headers=headers)  # noqa: S310 (https only: checked above)
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as response:  # noqa: S310 (likewise)
+        with urllib.request.build_opener(_OnlySafe).open(request, timeout=TIMEOUT) as response:
             _append(response, part, have, limit)
     except urllib.error.HTTPError as error:
         if error.code == 416 and have:  # nothing is left to send, or the part is of something else

@@ -5,12 +5,15 @@ there.
 from __future__ import annotations
 
 import errno
+import io
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
+CHUNK = 1 << 20  # bytes that are asked for at once
 DISK_ERRORS = {
     errno.EACCES,
     errno.EDQUOT,
@@ -32,6 +35,18 @@ def is_disk_error(error: Exception) -> bool:
     Libraries raise OSError for damaged content too, then without a number or with that of a wrong argument.
     """
     return isinstance(error, OSError) and error.errno in DISK_ERRORS
+
+
+def read_at_most(stream: BinaryIO, limit: int) -> bytes:
+    """Read a binary stream to its end, or its first ``limit`` bytes: a pipe may never end.
+
+    Raises:
+        OSError: the system's own trouble.
+    """
+    data = io.BytesIO()  # grows as the bytes come, and gives them away without a copy
+    while chunk := stream.read(min(limit - data.tell(), CHUNK)):
+        data.write(chunk)
+    return data.getvalue()
 
 
 class OverwriteError(ValueError):

@@ -10,6 +10,8 @@ from functools import cache
 
 import psutil
 
+from dhp_lab.core.files import is_disk_error
+
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 MMAP_FROM = 128 << 20  # bytes of a buffer that gets pages of its own, and gives them back when freed
 KEPT = 512 << 20  # bytes of freed memory that the process keeps
@@ -27,6 +29,14 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, (RuntimeError, OSError)) and any(
         words in str(error).lower() for words in SHORTAGE
     )
+
+
+def raise_if_of_the_machine(error: Exception) -> None:
+    """Raise an error again that is of the machine and not of what it was reading: a file is not damaged
+    because memory or disk failed while it was read.
+    """
+    if is_out_of_memory(error) or is_disk_error(error):
+        raise error
 
 
 def check_memory(needed: float, what: str, remedy: str) -> None:

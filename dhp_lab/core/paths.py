@@ -10,6 +10,8 @@ from dhp_lab.core.weights import WEIGHTS, CheckpointError
 ROOT = Path(__file__).resolve().parents[2]  # the clone that the package lies in
 CHECKPOINTS = ROOT / "data" / "checkpoints"
 RESULTS = ROOT / "data" / "results"
+LESSONS = ROOT / "notebooks"  # as they were committed
+LESSON_COPIES = ROOT / "my-lessons"  # the reader's own; git ignores it
 ANCHORS = ROOT / "data" / "anchors" / "kodak_rd.json"
 DEFAULT = "diffusion-hyperprior"  # the checkpoint that programs load when none is named
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import copy
-import logging
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,59 +11,50 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dhp_lab.data.images import load_image, to_pixels, to_tensor
-from dhp_lab.data.listing import JPEG_SUFFIXES, ImageError
-
-log = logging.getLogger(__name__)
+from dhp_lab.data.images import to_tensor
+from dhp_lab.data.listing import ImageError
+from dhp_lab.data.photo_cache import CACHE_GB, Photo, PhotoCache
 
 SHRINK_PROBABILITY = 0.7  # of a crop to be taken larger than its size, and shrunk
 LARGEST_SHRINK = 1.5  # of photos without block artefacts
 LARGEST_JPEG_SHRINK = 2.0
 FLIP_PROBABILITY = 0.5
+MOST_TRIES = 100  # photos in a row that are unusable, before there is no crop
+ORDER = 2  # the last word of the seed of an epoch's order; crops have none, drawings 1
 
 
 class PhotoCrops:
-    """Random square crops of photos kept in memory as uint8; batch number s is always the same for one seed.
+    """Random square crops of photos, read when they are needed; crop n is always the same for one seed.
 
-    Most crops are shrunk by a random factor, of up to 2 for JPEG photos, which removes their block artefacts;
-    half of all are mirrored.
+    Each epoch takes one crop of each photo, in an order of its own. Most crops are shrunk by a random factor,
+    of up to 2 for JPEG photos, which removes their block artefacts; half of all are mirrored.
+
+    A photo that cannot be used (it is broken, gone, or smaller than the crop) is named in one warning, and
+    the next one in the epoch's order takes its place: which one depends on the files alone, so that a
+    resumed training repeats an unbroken one.
 
     Args:
-        files: picture files; broken ones and those smaller than the crop are skipped with a warning that
-            names them.
+        files: picture files; a ``PhotoList`` where there are very many.
         size: side of the crops in pixels.
         seed: of the crops' stream.
+        cache_gb: gigabytes of photos that are kept in memory, once read.
 
     Raises:
-        ImageError: no usable photo is left.
-        OSError: the disk's own trouble. OutOfMemory: the memory does not suffice.
+        ImageError: there are no files.
     """
 
-    def __init__(self, files: list[Path], size: int, seed: int) -> None:
+    def __init__(self, files: Sequence[Path], size: int, seed: int, *, cache_gb: float = CACHE_GB) -> None:
+        if not len(files):
+            raise ImageError(f"none of the 0 files is a photo of at least {size} x {size} pixels")
         self.size = size
         self.seed = seed
-        self.photos: list[np.ndarray] = []
-        self.is_jpeg: list[bool] = []
-        for path in files:
-            try:
-                x, notes = load_image(path)
-            except ImageError as error:
-                log.warning("skipped %s", error)
-                continue
-            for note in notes:
-                log.info("%s: %s", path, note)
-            pixels = to_pixels(x)
-            height, width = pixels.shape[:2]
-            if min(height, width) < size:
-                log.warning("skipped %s: %d x %d is smaller than the crop of %d", path, width, height, size)
-                continue
-            self.photos.append(pixels)
-            self.is_jpeg.append(path.suffix.lower() in JPEG_SUFFIXES)
-        if not self.photos:
-            raise ImageError(f"none of the {len(files)} files is a photo of at least {size} x {size} pixels")
+        self.places = np.arange(len(files))  # in the list, of the photos to draw from
+        self.cache = PhotoCache(files, size, cache_gb)
+        self._order: tuple[int, np.ndarray] = (-1, self.places)
 
     def __len__(self) -> int:
-        return len(self.photos)
+        """The number of photos, usable or not."""
+        return len(self.places)
 
     def hold_out(self, every: int) -> PhotoCrops:
         """Move photos 0, every, 2 every .. to a validation set of their own, whose seed is 0.
@@ -74,53 +62,60 @@ class PhotoCrops:
         A single photo stays in both.
         """
         held_out = copy.copy(self)
-        held_out.photos = self.photos[::every]
-        held_out.is_jpeg = self.is_jpeg[::every]
+        held_out.places = self.places[::every]
         held_out.seed = 0
         if len(self) > 1:
-            self.photos = [photo for i, photo in enumerate(self.photos) if i % every]
-            self.is_jpeg = [jpeg for i, jpeg in enumerate(self.is_jpeg) if i % every]
+            self.places = np.delete(self.places, slice(None, None, every))
+        for crops in (self, held_out):
+            crops._order = (-1, crops.places)
         return held_out
 
     def batch(self, number: int, count: int) -> Tensor:
-        """Batch ``number`` >= 0 of the stream: ``count`` crops.
+        """Batch ``number`` >= 0 of ``count`` crops each: crops number * count .. of the stream.
+
+        So `batch(s, 2 B)` is `batch(2 s, B)` and `batch(2 s + 1, B)`: several processes share a batch.
 
         Returns:
             (count, 3, size, size) float32 in [0, 1].
-        """
-        random = np.random.default_rng([self.seed, number])
-        return torch.cat([self._crop(random) for _ in range(count)])
 
-    def _crop(self, random: np.random.Generator) -> Tensor:
-        index = int(random.integers(len(self.photos)))
-        photo = self.photos[index]
-        height, width = photo.shape[:2]
-        largest = LARGEST_JPEG_SHRINK if self.is_jpeg[index] else LARGEST_SHRINK
+        Raises:
+            ImageError: MOST_TRIES photos in a row, or all of them, cannot be used.
+            OSError: the disk's own trouble. OutOfMemory: the memory does not suffice.
+        """
+        return torch.cat([self.crop(number * count + i) for i in range(count)])
+
+    def crop(self, number: int) -> Tensor:
+        """Crop ``number`` >= 0 of the stream, (1, 3, size, size). Errors as for ``batch``."""
+        random, photo = np.random.default_rng([self.seed, number]), self._photo(number)
+        height, width = photo.pixels.shape[:2]
+        largest = LARGEST_JPEG_SHRINK if photo.is_jpeg else LARGEST_SHRINK
         largest = min(largest, min(height, width) / self.size)
         side = self.size
         if random.random() < SHRINK_PROBABILITY:
             side = round(self.size * float(random.uniform(1, largest)))
         top = int(random.integers(height - side + 1))
         left = int(random.integers(width - side + 1))
-        crop = to_tensor(photo[top : top + side, left : left + side])
+        crop = to_tensor(photo.pixels[top : top + side, left : left + side])
         if side != self.size:
             crop = F.interpolate(crop, size=(self.size, self.size), mode="bicubic", antialias=True)
             crop = crop.clamp(0, 1)
         return crop.flip(-1) if random.random() < FLIP_PROBABILITY else crop
 
-
-@contextmanager
-def prefetching() -> Iterator[ThreadPoolExecutor]:
-    """One thread that prefetches the next batch on one core, while the caller trains on the others.
-
-    A second team of OpenMP's threads would spin beside the first: on two cores a step took a quarter longer.
-
-    Yields:
-        The executor of that thread.
-    """
-    threads = torch.get_num_threads()
-    try:
-        with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as executor:
-            yield executor
-    finally:
-        torch.set_num_threads(threads)  # for threads that begin later
+    def _photo(self, number: int) -> Photo:
+        """The photo of crop ``number``: the first usable one from its place in the epoch's order on."""
+        epoch, place = divmod(number, len(self))
+        if self._order[0] != epoch:
+            random = np.random.default_rng([self.seed, epoch, ORDER])
+            self._order = epoch, random.permutation(self.places)
+        order = self._order[1]
+        tries = min(MOST_TRIES, len(order))
+        for i in range(tries):
+            index = int(order[(place + i) % len(order)])
+            photo = self.cache.get(index)
+            if photo is not None:
+                return photo
+        all_or_some = f"the {tries} files" if tries == len(order) else f"{tries} files in a row"
+        raise ImageError(
+            f"none of {all_or_some} is a photo of at least {self.size} x {self.size} pixels, "
+            f"{self.cache.files[index]} the last of them"
+        )

@@ -20,6 +20,7 @@ import string
 from functools import lru_cache
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -35,6 +36,7 @@ UPRIGHT_SHARE = 0.5  # of bars and checkers: along the pixels' rows or columns
 SPLIT_SHARE = 0.3  # of the crops: two drawings side by side
 NOISY_SHARE = 0.25  # of the crops
 MOST_NOISE = 8.0  # standard deviation, in 8-bit levels
+DRAWING = 1  # the last word of the seed: numpy's generator of [a, b, 0] is that of [a, b], which photos use
 CHARACTERS = np.array(list(string.ascii_letters + string.digits + ".,:;!?-+()%&" + 8 * " "))
 
 Pixels = np.ndarray
@@ -68,7 +70,7 @@ def drawn_crop(size: int, seed: int | np.random.Generator) -> Tensor:
 
 
 class WithDrawings:
-    """A stream of crops of photos, some of them replaced by drawings; batch number s is always the same.
+    """A stream of crops of photos, some of them replaced by drawings; crop number n is always the same.
 
     Args:
         photos: the stream. share: the probability of each crop to be replaced, in [0, 1].
@@ -87,14 +89,16 @@ class WithDrawings:
         return len(self.photos)
 
     def batch(self, number: int, count: int) -> Tensor:
-        """Batch ``number`` >= 0 of the stream: (count, 3, size, size) float32 in [0, 1]."""
-        crops = self.photos.batch(number, count)
-        for i in range(count):
-            # i + 1, because numpy's generator of [a, b, 0] is that of [a, b], which the photos' crops use
-            random = np.random.default_rng([self.photos.seed, number, i + 1])
-            if random.random() < self.share:
-                crops[i] = drawn_crop(self.photos.size, random)
-        return crops
+        """Batch ``number`` >= 0 of ``count`` crops each: (count, 3, size, size) float32 in [0, 1]."""
+        crops = [self._crop(number * count + i) for i in range(count)]
+        return torch.cat(crops)
+
+    def _crop(self, number: int) -> Tensor:
+        """Crop ``number`` of the stream, (1, 3, size, size); no photo is read for a drawing."""
+        random = np.random.default_rng([self.photos.seed, number, DRAWING])
+        if random.random() < self.share:
+            return drawn_crop(self.photos.size, random)[None]
+        return self.photos.crop(number)
 
 
 # drawings, each (size, size, 3) uint8

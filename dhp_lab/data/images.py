@@ -10,13 +10,14 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
-from dhp_lab.core.files import write_atomic
+from dhp_lab.core.files import read_at_most, write_atomic
 from dhp_lab.core.memory import OutOfMemory, is_out_of_memory
 from dhp_lab.data import colour
 from dhp_lab.data.listing import SUFFIXES, ImageError, Log, list_images
@@ -35,6 +36,8 @@ __all__ = [
     "list_images",
     "load_image",
     "load_pictures",
+    "lossless_bytes",
+    "read_image",
     "save_image",
     "to_pixels",
     "to_tensor",
@@ -45,6 +48,7 @@ LOSSLESS = {".png": {}, ".webp": {"lossless": True}, ".bmp": {}, ".tif": {}, ".t
 
 MIN_SIDE = 16  # pixels
 MAX_MEGAPIXELS = 250.0  # phones write pictures of 200; as in `cli.files`, which starts without torch
+MAX_PIXEL_BYTES = 16  # uncompressed, four channels of 32 bits
 MAX_PROFILE = 64 << 20  # bytes of a colour profile or metadata in a PNG, unpacked
 DAMAGE = (  # what Pillow's decoders raise at bytes that are not what they should be
     ArithmeticError,
@@ -92,18 +96,55 @@ def load_image(path: str | Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> t
         raise ImageError(f"{path}: cannot be read ({error.strerror})") from None
     except OSError as error:  # of the disk; some of them name no file
         raise OSError(error.errno, error.strerror or str(error), str(path)) from None
-    with _naming_memory(path):
-        decoded, frames = _decode(path, data, max_megapixels)
+    return _picture_in(data, str(path), max_megapixels)
+
+
+def read_image(
+    stream: BinaryIO, name: str, *, max_megapixels: float = MAX_MEGAPIXELS
+) -> tuple[Tensor, list[str]]:
+    """Read a picture from a stream that cannot be rewound, such as a pipe.
+
+    Args:
+        stream: of a picture file's bytes; no more of it is read than a file of ``max_megapixels`` can have.
+        name: of the stream, for messages.
+        max_megapixels: larger pictures are refused before their pixels are read.
+
+    Returns:
+        x, notes: as ``load_image``.
+
+    Raises:
+        ImageError, OSError, OutOfMemory: as ``load_image``.
+    """
+    limit = int(max_megapixels * 1e6) * MAX_PIXEL_BYTES + MAX_PROFILE
+    with _naming_memory(name):
+        try:
+            data = read_at_most(stream, limit + 1)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror or str(error), name) from None
+    if len(data) > limit:
+        raise ImageError(
+            f"{name}: more than {limit} bytes, which no picture of {max_megapixels:g} megapixels needs; "
+            "shrink it, or allow more with max_megapixels"
+        )
+    return _picture_in(data, name, max_megapixels)
+
+
+def _picture_in(data: bytes, name: str, max_megapixels: float) -> tuple[Tensor, list[str]]:
+    """The picture (1, 3, H, W) in the bytes of a file, and what had to be converted."""
+    if not data:
+        raise ImageError(f"{name}: not a picture that Pillow can read: it is empty")
+    with _naming_memory(name):
+        decoded, frames = _decode(name, data, max_megapixels)
         try:
             rgb, notes = colour.to_rgb(decoded)
         except colour.PixelError as error:
-            raise ImageError(f"{path}: {error}") from None
+            raise ImageError(f"{name}: {error}") from None
         x = to_tensor(np.asarray(rgb))
     if frames > 1:
         notes.append(f"first of {frames} frames taken")
     height, width = x.shape[-2:]
     if min(height, width) < MIN_SIDE:
-        raise ImageError(f"{path}: {width} x {height} pixels; both sides must be at least {MIN_SIDE}")
+        raise ImageError(f"{name}: {width} x {height} pixels; both sides must be at least {MIN_SIDE}")
     return x, notes
 
 
@@ -112,7 +153,7 @@ def from_pil(image: Image.Image) -> Tensor:
     return to_tensor(np.asarray(colour.to_rgb(colour.decode(image))[0]))
 
 
-def _decode(path: Path, data: bytes, max_megapixels: float) -> tuple[colour.Decoded, int]:
+def _decode(name: str, data: bytes, max_megapixels: float) -> tuple[colour.Decoded, int]:
     """The picture in the bytes of a file, and how many frames the file has."""
     data = without_text(data)
     try:
@@ -122,24 +163,24 @@ def _decode(path: Path, data: bytes, max_megapixels: float) -> tuple[colour.Deco
             frames = getattr(image, "n_frames", 1)
             return colour.decode(image, again=Image.open(io.BytesIO(data))), frames
     except UnidentifiedImageError:
-        raise ImageError(f"{path}: not a picture that Pillow can read") from None
+        raise ImageError(f"{name}: not a picture that Pillow can read") from None
     except ImageError as error:
-        raise ImageError(f"{path}: {error}") from None
+        raise ImageError(f"{name}: {error}") from None
     except DAMAGE as error:
         if is_out_of_memory(error):  # decoders raise OSError or RuntimeError
             raise MemoryError(str(error)) from None
-        raise ImageError(f"{path}: cannot be read ({error})") from None
+        raise ImageError(f"{name}: cannot be read ({error})") from None
 
 
 @contextmanager
-def _naming_memory(path: Path) -> Iterator[None]:
+def _naming_memory(name: str) -> Iterator[None]:
     """Name the file in an error of a shortage of memory."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        raise OutOfMemory(f"{path}: not enough memory to read this picture; shrink it") from None
+        raise OutOfMemory(f"{name}: not enough memory to read this picture; shrink it") from None
 
 
 def _check_size(image: Image.Image, max_megapixels: float) -> None:
@@ -191,10 +232,20 @@ def save_image(x: Tensor, path: str | Path) -> None:
     suffix = path.suffix.lower()
     if suffix not in LOSSLESS:
         raise ImageError(f"{path}: cannot write '{suffix or 'no suffix'}'; use one of {', '.join(LOSSLESS)}")
+    write_atomic(path, lossless_bytes(x, suffix))
+
+
+def lossless_bytes(x: Tensor, suffix: str) -> bytes:
+    """The bytes of a lossless picture file, 8 bits a channel.
+
+    Args:
+        x: (1, 3, H, W) or (3, H, W) in [0, 1], clamped and rounded.
+        suffix: of the format, one of ``LOSSLESS``.
+    """
     stream = io.BytesIO()
     file_format = Image.registered_extensions()[suffix]
     Image.fromarray(to_pixels(x)).save(stream, format=file_format, **LOSSLESS[suffix])
-    write_atomic(path, stream.getvalue())
+    return stream.getvalue()
 
 
 def load_pictures(

@@ -5,7 +5,7 @@ dhp evaluate --codecs jpeg,hevc     ->  choose  ->  sweep each over its settings
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter
 
 from torch import Tensor
@@ -56,8 +56,13 @@ def choose(keys: Sequence[str]) -> tuple[list[Codec], list[str]]:
     return found, lines
 
 
-def sweep(codec: Codec, picture: str, x: Tensor) -> Iterator[Measurement]:
+def sweep(
+    codec: Codec, picture: str, x: Tensor, measured: Callable[..., Measurement] = measure
+) -> Iterator[Measurement]:
     """Measure a picture, (1, 3, H, W) in [0, 1] and called `picture`, at each setting of the codec.
+
+    Args:
+        measured: by what each decoded picture is measured: `measure`, or that of some `Judges`.
 
     Raises:
         CodecError: the codec's program failed.
@@ -68,7 +73,7 @@ def sweep(codec: Codec, picture: str, x: Tensor) -> Iterator[Measurement]:
         encoded = perf_counter()
         x_hat = codec.decode(data)
         decoded = perf_counter()
-        yield measure(
+        yield measured(
             x_hat,
             x,
             codec=codec.name,

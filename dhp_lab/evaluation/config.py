@@ -9,6 +9,9 @@ DEFAULT_LAMBDA_RATES = (2.3e-2, 1e-2, 4.4e-3, 1.9e-3, 8.3e-4, 3.6e-4, 1.6e-4, 6.
 CLASSICAL_CODECS = ("jpeg", "webp", "jpeg2000", "avif")  # keys of `codecs.CODECS`
 MORE_CODECS = ("avif420", "jxl", "hevc", "vvc")  # measured only if named
 
+DEFAULT_METRICS = ("psnr", "ms-ssim", "texture")  # names of `judges.METRICS`
+MORE_METRICS = ("lpips", "lpips-vgg", "dists", "patch-kid", "ssimulacra2", "cvvdp")  # only if named
+
 
 @dataclass(frozen=True)
 class EvaluationConfig:
@@ -26,6 +29,7 @@ class EvaluationConfig:
         gamma: weight of the posterior mean in a sample, 0 .. 1.
         seed: of the noise that K > 1 draws.
         codecs: the codecs that are measured beside ours; keys of `codecs.CODECS`.
+        metrics: what decoded pictures are measured by; names of `judges.METRICS`, and patch-kid.
         device: "cpu", "cuda", ...; None takes the fastest.
         low_memory: see `DiffusionHyperprior.low_memory`.
         overwrite: replace a report in output_dir.
@@ -42,6 +46,7 @@ class EvaluationConfig:
     gamma: float = 0.0
     seed: int = 0
     codecs: tuple[str, ...] = CLASSICAL_CODECS
+    metrics: tuple[str, ...] = DEFAULT_METRICS
     device: str | None = None
     low_memory: bool = False
     overwrite: bool = False

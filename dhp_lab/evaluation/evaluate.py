@@ -33,8 +33,14 @@ from dhp_lab.data.images import Log, Picture, batches, load_pictures
 from dhp_lab.data.photos import OFFLINE, offline_photos
 from dhp_lab.evaluation.classical import Codec, CodecError
 from dhp_lab.evaluation.codecs import choose, sweep
-from dhp_lab.evaluation.config import CLASSICAL_CODECS, DEFAULT_LAMBDA_RATES, EvaluationConfig
-from dhp_lab.evaluation.measurements import Measurement, measure
+from dhp_lab.evaluation.config import (
+    CLASSICAL_CODECS,
+    DEFAULT_LAMBDA_RATES,
+    DEFAULT_METRICS,
+    EvaluationConfig,
+)
+from dhp_lab.evaluation.judges import Judges, choose_metrics, without_folders
+from dhp_lab.evaluation.measurements import Measurement
 from dhp_lab.evaluation.report import EvaluationReport, make_report
 from dhp_lab.evaluation.samples import SampleFiles
 
@@ -68,7 +74,7 @@ def run(
 
     device = choose_device(config.device)
     config = replace(config, device=str(device), model_path=config.model_path or default_checkpoint())
-    warnings = choose(config.codecs)[1]
+    warnings = choose(config.codecs)[1] + choose_metrics(config.metrics)[1]
     path = config.output_dir / REPORT_NAME
     if not config.overwrite:
         refuse_to_overwrite([path], "take another --output_dir, or replace it (--overwrite)")
@@ -91,6 +97,7 @@ def run(
         batch_size=config.batch_size,
         device=device,
         codecs=config.codecs,
+        metrics=config.metrics,
         save_samples=config.output_dir / "samples" if config.save_samples else None,
     )
     origin = {"command": command_line(config), "pictures_from": config.data_path.resolve().name}
@@ -132,6 +139,7 @@ def command_line(config: EvaluationConfig) -> str:
         "batch_size": str(config.batch_size),
         "device": config.device,
         "codecs": ",".join(config.codecs) or "none",
+        "metrics": ",".join(config.metrics) or "none",
     }
     words = ["dhp", "evaluate"]
     for name, value in options.items():
@@ -154,6 +162,7 @@ def evaluate(
     batch_size: int = 4,
     device: torch.device | str = "cpu",
     codecs: Sequence[str] = CLASSICAL_CODECS,
+    metrics: Sequence[str] = DEFAULT_METRICS,
     save_samples: Path | None = None,
 ) -> EvaluationReport:
     """Measure a model, and the classical codecs beside it, on pictures that are loaded one batch at a time.
@@ -168,6 +177,7 @@ def evaluate(
             several K.
         batch_size: consecutive pictures of one size are coded together; times are divided by their number.
         codecs: keys of `codecs.CODECS`; one that is not installed, or that fails, is left out with a note.
+        metrics: names of `judges.METRICS`, and patch-kid; one that cannot be had is left out with a note.
         save_samples: a folder for the first pictures (at least four), see `SampleFiles`; None writes none.
 
     Returns:
@@ -175,10 +185,13 @@ def evaluate(
         24.
 
     Raises:
-        ValueError: no pictures, nothing to measure them with, an unknown codec, or an effort that the model
-            cannot spend.
+        ValueError: no pictures, nothing to measure them with, an unknown codec or metric, or an effort that
+            the model cannot spend.
     """
     chosen, notes = choose(codecs)
+    found, lines = choose_metrics(metrics)
+    judges = Judges(found, device=device, seed=seed)
+    notes += map(without_folders, lines)
     if not (chosen if model is None else steps and lambda_rates):
         reasons = [
             "nothing to measure: give a model with lambda_rates and steps, or classical codecs",
@@ -199,10 +212,10 @@ def evaluate(
                 code(names, x, lambda_rates[0], effort=min(effort, 1))
             shown = samples if done < SAMPLE_PICTURES else None
             for lambda_rate in lambda_rates:
-                ours += code(names, x, lambda_rate, effort=effort, samples=shown)
+                ours += code(names, x, lambda_rate, effort=effort, samples=shown, judges=judges)
         for name, picture in zip(names, x.split(1), strict=True):
             for codec in list(chosen):
-                classical += _swept(codec, name, picture, chosen, notes)
+                classical += _swept(codec, name, picture, chosen, notes, judges)
         done += len(names)
     if done == 0:
         raise ValueError("no picture could be read: nothing was measured")
@@ -216,14 +229,16 @@ def evaluate(
     if model is not None:
         about |= {"model_id": model.model_id.hex(), "config": asdict(model.config)}
     kept = {codec.name for codec in chosen}
-    report = make_report(about, ours, [one for one in classical if one.codec in kept])
+    report = make_report(about, ours, [one for one in classical if one.codec in kept], judges)
     return replace(report, notes=[*notes, *report.notes])
 
 
-def _swept(codec: Codec, name: str, x: Tensor, chosen: list[Codec], notes: list[str]) -> list[Measurement]:
+def _swept(
+    codec: Codec, name: str, x: Tensor, chosen: list[Codec], notes: list[str], judges: Judges
+) -> list[Measurement]:
     """Measurements of a picture; of a codec that fails none, and it is taken from the chosen ones."""
     try:
-        return list(sweep(codec, name, x))
+        return list(sweep(codec, name, x, judges.measure))
     except CodecError as error:
         chosen.remove(codec)
         notes.append(f"{codec.name} is left out, it failed at {name}: {error}")
@@ -241,6 +256,7 @@ def measure_batch(
     gamma: float,
     seed: int,
     samples: SampleFiles | None = None,
+    judges: Judges | None = None,
 ) -> list[Measurement]:
     """Encode pictures to files once, decode the files at each K, and measure each decoded picture.
 
@@ -250,10 +266,12 @@ def measure_batch(
         lambda_rate: 1e-6 .. 1e-1.
         steps, effort, gamma, seed: as for `evaluate`.
         samples: receives the originals and the decoded pictures; None writes none.
+        judges: by what they are measured; None is PSNR, MS-SSIM and texture.
 
     Returns:
         B * len(steps) figures; the times are the batch's, divided by B.
     """
+    judges = judges or Judges()
     start = perf_counter()
     files = dhp_file.encode_batch(model, x, lambda_rate=lambda_rate, effort=effort)
     encode_seconds = (perf_counter() - start) / len(files)
@@ -264,7 +282,7 @@ def measure_batch(
         decode_seconds = (perf_counter() - start) / len(files)
         for name, data, original, decoded in zip(names, files, x.split(1), x_hat.split(1), strict=True):
             found.append(
-                measure(
+                judges.measure(
                     decoded,
                     original,
                     codec=f"dhp K={k}",

@@ -22,15 +22,17 @@ from pathlib import Path
 
 from dhp_lab.core.files import write_atomic
 from dhp_lab.core.paths import ANCHORS
+from dhp_lab.evaluation.columns import points_table, without_others
+from dhp_lab.evaluation.config import DEFAULT_METRICS
+from dhp_lab.evaluation.judges import Judges
 from dhp_lab.evaluation.measurements import Measurement, Point, average
-from dhp_lab.metrics.pixels import MS_SSIM_MIN_SIDE, decibel
+from dhp_lab.metrics.pixels import decibel
 from dhp_lab.metrics.rd_curves import BDRate, Curve, bd_rate, smallest_gain
 
 METRICS = ("PSNR", "MS-SSIM")
 KODAK = {f"kodim{number:02d}" for number in range(1, 25)}
 KODAK_PIXELS = 768 * 512
 PUBLISHED = " (published)"
-POINT_HEADS = "codec       setting     bpp  ratio   PSNR  MS-SSIM     dB  texture  encode s  decode s"
 COMPARISON_HEADS = f"{'curve':<10} {'against':<33}" + "".join(
     f"{f'BD-rate by {metric} (common range, share)  gain':<50}" for metric in METRICS
 )
@@ -73,13 +75,14 @@ class Comparison:
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """All that was measured; fields as in the module's table."""
+    """All that was measured; fields as in the module's table, and the metrics that were chosen."""
 
     about: dict[str, object]
     notes: list[str]
     points: list[Point]
     comparisons: list[Comparison]
     measurements: list[Measurement]
+    metrics: tuple[str, ...] = DEFAULT_METRICS
 
     def save(self, path: Path) -> None:
         """Write the report as JSON, whole or not at all.
@@ -93,7 +96,7 @@ class EvaluationReport:
         """Return the averaged figures, the BD-rates, the notes and where it was measured, as aligned text."""
         machine = "{device}, threads: {threads}, peak memory {peak_memory_mb:.0f} MB".format_map(self.about)
         parts = [
-            points_table(self.points),
+            points_table(self.points, self.metrics),
             comparisons_table(self.comparisons),
             "\n".join(self.notes),
             f"mean of {self.points[0].pictures} pictures, median of their times; {machine}",
@@ -102,7 +105,10 @@ class EvaluationReport:
 
 
 def make_report(
-    about: dict[str, object], ours: list[Measurement], classical: list[Measurement]
+    about: dict[str, object],
+    ours: list[Measurement],
+    classical: list[Measurement],
+    judges: Judges | None = None,
 ) -> EvaluationReport:
     """Average the measurements and compare the curves.
 
@@ -113,9 +119,11 @@ def make_report(
         about: what the run depends on, for the JSON.
         ours: measurements of our codec, one for each picture, lambda and K.
         classical: those of the classical codecs on the same pictures.
+        judges: what measured them; None is PSNR, MS-SSIM and texture.
     """
+    judges = judges or Judges()
     everything = [*ours, *classical]
-    notes = _small_pictures(everything)
+    notes = judges.notes(everything)
     published = {}
     if is_kodak(everything):
         if ANCHORS.exists():
@@ -130,24 +138,19 @@ def make_report(
         comparisons = compare(own_curves, anchors)
     else:
         comparisons = compare(classical_curves, published)
-    return EvaluationReport(about, notes, average(everything), comparisons, ours)
-
-
-def _small_pictures(measurements: Sequence[Measurement]) -> list[str]:
-    """A note that names the pictures without MS-SSIM, if there are any."""
-    small = sorted({one.picture for one in measurements if one.ms_ssim is None})
-    if not small:
-        return []
-    return [f"no averages of MS-SSIM: a side is below {MS_SSIM_MIN_SIDE} pixels in {', '.join(small)}"]
+    points = judges.judge(average(everything))
+    return EvaluationReport(about, notes, points, comparisons, ours, judges.names)
 
 
 def curves_of(points: Sequence[Point]) -> dict[str, Curves]:
-    """Return the rate-distortion curves of each codec: PSNR and, where it was measured, MS-SSIM, in dB."""
+    """Return the rate-distortion curves of each codec: PSNR and MS-SSIM where they were measured, in dB."""
     curves = {}
     for codec in dict.fromkeys(point.codec for point in points):
         own = [point for point in points if point.codec == codec]
         bpp = [point.bpp for point in own]
-        curves[codec] = {"PSNR": (bpp, [point.psnr for point in own])}
+        curves[codec] = {}
+        if all(point.psnr is not None for point in own):
+            curves[codec]["PSNR"] = (bpp, [point.psnr for point in own])
         if all(point.ms_ssim is not None for point in own):
             curves[codec]["MS-SSIM"] = (bpp, [decibel(point.ms_ssim) for point in own])
     return curves
@@ -197,23 +200,6 @@ def _compare_one(test: str, anchor: str, metric: str, test_curve: Curve, anchor_
     return Comparison(test, anchor, metric, result, gain)
 
 
-def points_table(points: Sequence[Point]) -> str:
-    """Return one line per codec and setting, codecs together."""
-    order = list(dict.fromkeys(point.codec for point in points))
-    together = sorted(points, key=lambda point: order.index(point.codec))
-    return "\n".join([POINT_HEADS, *(_point_line(point) for point in together)])
-
-
-def _point_line(point: Point) -> str:
-    similarity = "-" if point.ms_ssim is None else f"{point.ms_ssim:.4f}"
-    similarity_db = "-" if point.ms_ssim is None else f"{decibel(point.ms_ssim):.2f}"
-    return (
-        f"{point.codec:<10} {point.setting:>8g} {point.bpp:>7.4f} {point.compression_ratio:>6.1f} "
-        f"{point.psnr:>6.2f} {similarity:>8} {similarity_db:>6} {point.texture:>8.3f} "
-        f"{point.encode_seconds:>9.3f} {point.decode_seconds:>9.3f}"
-    )
-
-
 def comparisons_table(comparisons: Sequence[Comparison]) -> str:
     """Return one line per pair of curves: BD-rate, the common range, its share of our curve, the least gain.
 
@@ -249,9 +235,11 @@ def to_json(report: EvaluationReport) -> str:
     sections = {
         "about": report.about,
         "notes": report.notes,
-        "points": [asdict(point) for point in report.points],
+        "points": [without_others(asdict(point), report.metrics) for point in report.points],
         "comparisons": [_comparison_entry(one) for one in report.comparisons],
-        "measurements": [asdict(one) | {"bpp": one.bpp} for one in report.measurements],
+        "measurements": [
+            without_others(asdict(one), report.metrics) | {"bpp": one.bpp} for one in report.measurements
+        ],
     }
     lines = [f"{json.dumps(name)}: {_section(value)}" for name, value in sections.items()]
     return "{\n" + ",\n".join(lines) + "\n}\n"

@@ -34,6 +34,7 @@ from diffusers.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 from torch import Tensor
 
 from dhp_lab.core.files import write_all_atomic
+from dhp_lab.core.memory import raise_if_of_the_machine
 from dhp_lab.core.weights import CheckpointError, weights_to_bytes
 from dhp_lab.diffusion.process import noise_like
 from dhp_lab.latent.weight_files import DIFFUSERS_STEM, weights_variant
@@ -292,6 +293,7 @@ def load_autoencoder(folder: str | Path, *, device: torch.device | str = "cpu") 
             output_loading_info=True,
         )
     except (AttributeError, OSError, RuntimeError, TypeError, ValueError) as error:
+        raise_if_of_the_machine(error)
         raise CheckpointError(f"the autoencoder at {folder} is damaged: {error}; fetch it again") from None
     wrong = [*report["missing_keys"], *report["unexpected_keys"], *report["mismatched_keys"]]
     if wrong:

@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers.utils import logging
 
+from dhp_lab.core.memory import raise_if_of_the_machine
 from dhp_lab.core.weights import CheckpointError
 from dhp_lab.diffusion.schedules import NoiseSchedule
 from dhp_lab.latent.autoencoders import load_autoencoder
@@ -86,6 +87,7 @@ def as_checkpoint_error(folder: Path) -> Iterator[None]:
     except CheckpointError:
         raise
     except (AttributeError, KeyError, OSError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
+        raise_if_of_the_machine(error)
         raise CheckpointError(
             f"the latent diffusion model at {folder} is damaged: {error}; fetch it again"
         ) from None

@@ -10,46 +10,71 @@ The files have 91 MiB, 233 MiB and 1.6 GiB. One that is not there is fetched fro
 resumed if need be: the first two to torch's folder of weights (``torch.hub.get_dir()``, TORCH_HOME moves it),
 CLIP's to the folder of data sets (DHP_DATA). With HF_HUB_OFFLINE set nothing is fetched. The networks are
 torch-fidelity's, torchmetrics' and transformers', each loaded once in a process and moved to the device of
-its input. CLIP's weights are safetensors; the other two files are used once their sha256 begins with the
-digits in their name, and torch has found that they hold tensors alone, no code.
+its input. A file is used once its sha256 is that of ``ORIGINALS``. CLIP's weights are safetensors; of the
+other two torch finds out first that they hold tensors alone, no code.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from dhp_lab.core.download import DownloadError, fetch
+from dhp_lab.core.download import DownloadError, fetch, sha256_of
 from dhp_lab.core.paths import data_dir
+from dhp_lab.metrics import network_files, perceptual
 from dhp_lab.metrics.pixels import round_to_8_bits
 
 TRUE_VALUES = ("1", "true", "yes", "on")  # of HF_HUB_OFFLINE, as huggingface_hub reads it
-MAX_BYTES = 1 << 31  # more than any of the files has
 SMALLEST_SIDE = 31  # below it AlexNet's second pooling has nothing left to pool
 CLIP_FOLDER = "clip-vit-large-patch14"
 CLIP_URL = f"https://huggingface.co/openai/{CLIP_FOLDER}/resolve/32bd64288804d66eefd0ccbe215aa642df71cc41/"
-CLIP_FILES = (
-    "config.json",
-    "preprocessor_config.json",
-    "tokenizer_config.json",
-    "tokenizer.json",
-    "model.safetensors",
-)
 
 
-def obtain(url: str, folder: Path, *, beside: Sequence[str] = ()) -> Path:
+class Original(NamedTuple):
+    """What a file must be: its sha256, and the most bytes that are fetched."""
+
+    sha256: str
+    limit: int
+
+
+ORIGINALS = {
+    "weights-inception-2015-12-05-6726825d.pth": Original(
+        "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2", 96_000_000
+    ),
+    "alexnet-owt-7be5be79.pth": Original(
+        "7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02", 245_000_000
+    ),
+    # CLIP's
+    "config.json": Original("8a09b467700c58138c29d53c605b34ebc69beaadd13274a8a2af8ad2c2f4032a", 100_000),
+    "preprocessor_config.json": Original(
+        "910e70b3956ac9879ebc90b22fb3bc8a75b6a0677814500101a4c072bd7857bd", 100_000
+    ),
+    "tokenizer_config.json": Original(
+        "deef455e52fa5e8151e339add0582e4235f066009601360999d3a9cda83b1129", 100_000
+    ),
+    "tokenizer.json": Original(
+        "a83e0809aa4c3af7208b2df632a7a69668c6d48775b3c3fe4e1b1199d1f8b8f4", 10_000_000
+    ),
+    "model.safetensors": Original(
+        "a2bf730a0c7debf160f7a6b50b3aaf3703e7e88ac73de7a314903141db026dcb", 1_711_000_000
+    ),
+}
+CLIP_FILES = tuple(ORIGINALS)[2:]
+
+
+def obtain(url: str, folder: Path, original: Original, *, beside: Sequence[str] = ()) -> Path:
     """Return the path of a file in a folder, fetched if it is not there.
 
     Args:
-        url: its address; eight hexadecimal digits at the end of its name are the first of its sha256.
+        url: its address.
         folder: where it lies, or will; made if need be.
+        original: what it must be.
         beside: names of other files of that site that are missing too, for the error message.
 
     Raises:
@@ -58,7 +83,7 @@ def obtain(url: str, folder: Path, *, beside: Sequence[str] = ()) -> Path:
     """
     path = folder / url.rpartition("/")[2]
     if path.exists():
-        wrong = _mismatch(path, path.name)
+        wrong = _mismatch(path, original)
         if wrong:
             raise DownloadError(f"{path} {wrong}; move it away, and it is fetched again")
         return path
@@ -67,8 +92,8 @@ def obtain(url: str, folder: Path, *, beside: Sequence[str] = ()) -> Path:
         if os.environ.get("HF_HUB_OFFLINE", "").lower() in TRUE_VALUES:
             raise DownloadError("HF_HUB_OFFLINE is set, nothing is fetched")
         folder.mkdir(parents=True, exist_ok=True)
-        fetch(url, part, limit=MAX_BYTES)
-        wrong = _mismatch(part, path.name)
+        fetch(url, part, limit=original.limit)
+        wrong = _mismatch(part, original)
         if wrong:
             part.unlink()
             raise DownloadError(f"what {url} sent {wrong}, and was removed")
@@ -81,22 +106,18 @@ def obtain(url: str, folder: Path, *, beside: Sequence[str] = ()) -> Path:
     return path
 
 
-def _mismatch(path: Path, name: str) -> str | None:
-    """What is wrong with a file whose name holds the start of its sha256, as in alexnet-owt-7be5be79.pth."""
-    expected = re.search(r"-([0-9a-f]{8})\.\w+$", name)
-    if expected is None:
+def _mismatch(path: Path, original: Original) -> str | None:
+    """What is wrong with a file that is not the original."""
+    found = sha256_of(path)
+    if found == original.sha256:
         return None
-    with open(path, "rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if found.startswith(expected[1]):
-        return None
-    return f"is not the original: its sha256 starts with {found[:8]}, not {expected[1]}"
+    return f"is not the original: its sha256 is {found}, not {original.sha256}"
 
 
 def _obtain_tensors(url: str) -> Path:
     """A file of weights in torch's folder that holds tensors and nothing else."""
     folder = Path(torch.hub.get_dir()) / "checkpoints"
-    path = obtain(url, folder)
+    path = obtain(url, folder, ORIGINALS[url.rpartition("/")[2]])
     # Raises if the file holds code; the libraries that open it later would run it.
     torch.hub.load_state_dict_from_url(url, str(folder), map_location="cpu", weights_only=True)
     return path
@@ -145,6 +166,8 @@ def _alexnet() -> nn.Module:
 def alexnet_lpips(a: Tensor, b: Tensor) -> Tensor:
     """LPIPS of each pair, version 0.1 on AlexNet, by torchmetrics (Zhang et al. 2018, eq. 1).
 
+    Where torchvision's file is missing and `dhp download metric-networks` was called, by `perceptual.LPIPS`.
+
     Args:
         a, b: (B, 3, H, W) pictures in [0, 1], H and W at least 31.
 
@@ -160,18 +183,25 @@ def alexnet_lpips(a: Tensor, b: Tensor) -> Tensor:
             f"LPIPS on AlexNet needs pictures of at least {SMALLEST_SIDE} x {SMALLEST_SIDE} pixels, got "
             f"{a.shape[-2]} x {a.shape[-1]}; enlarge both alike, or give a network of your own"
         )
-    return _alexnet().to(a.device)(a.float(), b.float(), normalize=True).flatten()  # (B, 1, 1, 1) -> (B,)
+    if network_files.is_there("lpips-alexnet") and not network_files.usual_path("lpips-alexnet").exists():
+        return perceptual.lpips_network("alexnet").to(a.device)(a.float(), b.float())
+    try:
+        network = _alexnet().to(a.device)
+    except DownloadError as error:
+        raise DownloadError(f"{error}; or run `{network_files.COMMAND}`") from None
+    return network(a.float(), b.float(), normalize=True).flatten()  # (B, 1, 1, 1) -> (B,)
 
 
 @lru_cache(maxsize=1)
 def _clip_parts() -> tuple:
     folder = data_dir() / CLIP_FOLDER
     missing = [name for name in CLIP_FILES if not (folder / name).exists()]
-    for number, name in enumerate(missing, 1):
-        obtain(CLIP_URL + name, folder, beside=missing[number:])
+    for name in CLIP_FILES:
+        later = missing[missing.index(name) + 1 :] if name in missing else ()
+        obtain(CLIP_URL + name, folder, ORIGINALS[name], beside=later)
     from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
-    model = CLIPModel.from_pretrained(folder, local_files_only=True).eval()
+    model = CLIPModel.from_pretrained(folder, local_files_only=True, use_safetensors=True).eval()
     processor = CLIPImageProcessor.from_pretrained(folder, local_files_only=True)
     tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
     return model, processor, tokenizer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from dhp_lab.codec.bits.lambdas import check_lambda
@@ -34,6 +35,8 @@ class TrainingConfig:
         minutes_between_saves: of last.safetensors. validate_every: steps between validations.
         calibrate_every: steps between calibrations of the gain curve (``training.calibration``), in the
             stages that train the codec; 0: at the end of the first and the last of them alone.
+        workers: processes that read photos ahead; 0: a thread, enough where most photos fit into memory.
+        cache_gb: gigabytes of photos that each process keeps in memory, once read.
         drawn_share: of the training crops that are drawings (``data.drawings``), in [0, 1).
     """
 
@@ -69,6 +72,8 @@ class TrainingConfig:
     validate_every: int = 1000
     calibrate_every: int = 0
     drawn_share: float = 0.0
+    workers: int = 0
+    cache_gb: float = 4.0
 
     def __post_init__(self) -> None:
         self._check_counts()
@@ -88,9 +93,11 @@ class TrainingConfig:
         for name in ("batch_size", "validate_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("epochs", "denoiser_epochs", "joint_epochs", "calibrate_every"):
+        for name in ("epochs", "denoiser_epochs", "joint_epochs", "calibrate_every", "workers"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        if not 0 <= self.cache_gb < math.inf:
+            raise ValueError(f"cache_gb must be at least 0, got {self.cache_gb}")
         if self.epochs + self.denoiser_epochs + self.joint_epochs == 0:
             raise ValueError("all stages have 0 epochs: nothing to train")
 

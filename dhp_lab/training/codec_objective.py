@@ -23,6 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +34,7 @@ from dhp_lab.codec.denoising.decoder_state import SIGMA_Q, DecoderState
 from dhp_lab.codec.denoising.sampling import bridge_sample
 from dhp_lab.codec.latents import Latents
 from dhp_lab.codec.model import DiffusionHyperprior
+from dhp_lab.training.picture_draws import Noise, PictureDraws, normal_noise, uniform_noise
 
 STAGES = ("codec", "denoiser", "joint")
 LAMBDA_OFTEN = 2e-4  # seven draws in ten lie above: files under about 1.3 bpp
@@ -53,18 +55,6 @@ FAR = 8.0  # scales beyond which such a latent counts linearly
 LEAST_SIGMA = 0.05  # steps: the lowest noise level of latents of which z alone is decoded
 LATENT_WEIGHT = 0.05  # of the denoiser's loss in the latents
 
-Noise = Callable[[Tensor, torch.Generator], Tensor]
-
-
-def normal_noise(like: Tensor, generator: torch.Generator) -> Tensor:
-    """Standard normal noise in the shape of a tensor."""
-    return torch.randn(like.shape, generator=generator, device=like.device)
-
-
-def uniform_noise(like: Tensor, generator: torch.Generator) -> Tensor:
-    """Noise uniform in [-1/2, 1/2] in the shape of a tensor: the proxy of rounding (Ballé et al. 2017)."""
-    return torch.rand(like.shape, generator=generator, device=like.device) - 0.5
-
 
 class CodecObjective(nn.Module):
     """The codec with its loss, as one module that Accelerate can wrap.
@@ -72,10 +62,10 @@ class CodecObjective(nn.Module):
     Args:
         model: the codec, on its device.
         lambda_rate: one trade-off to train for; None draws from ``CodecConfig.lambda_range``.
-        seed: of the generator that everything random here is drawn from.
+        seed: of ``PictureDraws``, which everything random here is drawn from.
         chain_noise: of the states below t*, standard normal unless an experiment says otherwise.
-        denoiser_symbols: what D sees in the place of the symbols, from the latents and the generator; None:
-            the symbols.
+        denoiser_symbols: what D sees in the place of the symbols, from the latents and the draws; None: the
+            symbols.
     """
 
     def __init__(
@@ -85,45 +75,48 @@ class CodecObjective(nn.Module):
         *,
         seed: int = 0,
         chain_noise: Noise = normal_noise,
-        denoiser_symbols: Callable[[Latents, torch.Generator], Tensor] | None = None,
+        denoiser_symbols: Callable[[Latents, PictureDraws], Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.model, self.lambda_rate = model, lambda_rate
         self.chain_noise, self.denoiser_symbols = chain_noise, denoiser_symbols
-        self.generator = torch.Generator(device=model.log2_spread.device).manual_seed(seed)
+        self.draws = PictureDraws(seed, model.log2_spread.device)
 
     def draw(self, count: int) -> Tensor:
         """(count, 1, 1, 1) uniform numbers in [0, 1)."""
-        return torch.rand(count, 1, 1, 1, generator=self.generator, device=self.generator.device)
+        return self.draws.rand((count, 1, 1, 1))
 
     def draw_lambdas(self, count: int) -> Tensor:
         """(count,) trade-offs: the one that was chosen, or log-uniform draws over the range."""
         if self.lambda_rate is not None:
-            return torch.full((count,), self.lambda_rate, device=self.generator.device)
+            return torch.full((count,), self.lambda_rate, device=self.draws.device)
         least, most = self.model.config.lambda_range
         often, place = self.draw(count).view(-1), self.draw(count).view(-1)
         low = torch.where(often < OFTEN_SHARE, math.log(max(LAMBDA_OFTEN, least)), math.log(least))
         return torch.exp(low + (math.log(most) - low) * place)
 
-    def forward(self, x: Tensor, stage: str) -> dict[str, Tensor]:
+    def forward(self, x: Tensor, stage: str, first: int | None = None) -> dict[str, Tensor]:
         """One batch's losses.
 
         Args:
             x: (B, 3, H, W) in [0, 1], sides multiples of 64.
             stage: one of ``STAGES``.
+            first: the number in the whole run of the first picture; None goes on after the last batch.
 
         Returns:
             scalars by name; "objective" is the one to minimise.
         """
+        self.draws.begin(first)
         lambda_rate = self.draw_lambdas(len(x))
+        z_noise = partial(uniform_noise, draws=self.draws)
         if stage == "denoiser":
             with torch.no_grad():
-                latents = self.model.training_latents(x, lambda_rate)
+                latents = self.model.training_latents(x, lambda_rate, z_noise)
             return self.denoiser_losses(x, latents)
-        latents = self.model.training_latents(x, lambda_rate)
+        latents = self.model.training_latents(x, lambda_rate, z_noise)
         state = self._with_denoiser_symbols(latents).detach().with_moments() if stage == "joint" else None
         x_hat = self.model.synthesise(self._decoded(latents, state), latents.log2_delta, x.shape[-2:])
-        noise = uniform_noise(latents.y, self.generator)
+        noise = uniform_noise(latents.y, self.draws)
         losses = rate_distortion(x_hat, x, self.model.likelihoods(latents, noise), lambda_rate)
         unsent = self.unsent_scale_loss(latents) if self.model.sends_y else self.unsent_rate_loss(latents)
         losses["objective"] = losses["objective"] + SCALE_WEIGHT * unsent
@@ -157,7 +150,7 @@ class CodecObjective(nn.Module):
         state = self.model.decoder_state(latents)
         if self.denoiser_symbols is None or not self.model.sends_y:
             return state
-        return replace(state, symbols=self.denoiser_symbols(latents, self.generator))
+        return replace(state, symbols=self.denoiser_symbols(latents, self.draws))
 
     # the denoiser
 
@@ -202,7 +195,7 @@ class CodecObjective(nn.Module):
         hidden = (self.draw(len(latents.y)) < UNKNOWN_SHARE) | (state.decoded[:, :, :1, :1] == 0)
         state, residual = self._partly_hidden(latents, state, hidden)
         sigma = self._noise_levels(hidden, state).expand_as(state.decoded)
-        u = bridge_sample(residual, sigma, state, self.chain_noise(residual, self.generator))
+        u = bridge_sample(residual, sigma, state, self.chain_noise(residual, self.draws))
         with torch.no_grad():
             base, variance = self.model.denoiser.single_latent_posterior(u, sigma, state)
         clean, predicted_variance = self.model.denoiser(u, sigma, state)
@@ -241,7 +234,7 @@ class CodecObjective(nn.Module):
         """Bits for each latent where z alone is sent: no file contains them, but h_s learns mean and scale
         from them.
         """
-        residual = latents.steps.detach() - latents.mean + uniform_noise(latents.residual, self.generator)
+        residual = latents.steps.detach() - latents.mean + uniform_noise(latents.residual, self.draws)
         likelihood = self.model.gaussian_conditional._likelihood(residual, latents.scale)
         return -self.model.gaussian_conditional.likelihood_lower_bound(likelihood).log2().mean()
 

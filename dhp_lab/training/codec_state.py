@@ -6,18 +6,23 @@ And its log.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from dhp_lab.core.files import write_atomic
 from dhp_lab.core.weights import CheckpointError
+from dhp_lab.training.codec_config import TrainingError
 from dhp_lab.training.codec_objective import STAGES
+from dhp_lab.training.processes import Processes
+
+log = logging.getLogger(__name__)
 
 FACTS = ("step", "best", "stage", "lengths", "average_steps")
 
@@ -33,6 +38,7 @@ class TrainingState:
         model, average: state dictionaries.
         optimizer: the optimiser's tensors by parameter number and name.
         random: states of the random generators by name.
+        pictures: those to validate on, "validation"; older files have none.
     """
 
     step: int
@@ -44,6 +50,7 @@ class TrainingState:
     average: Mapping[str, Tensor]
     optimizer: Mapping[int, Mapping[str, Tensor]]
     random: Mapping[str, Tensor]
+    pictures: Mapping[str, Tensor] = field(default_factory=dict)
 
     def save(self, path: str | Path) -> None:
         """Write the file, whole or not at all.
@@ -54,6 +61,7 @@ class TrainingState:
         tensors = {f"model.{name}": value for name, value in self.model.items()}
         tensors |= {f"average.{name}": value for name, value in self.average.items()}
         tensors |= {f"random.{name}": value for name, value in self.random.items()}
+        tensors |= {f"pictures.{name}": value for name, value in self.pictures.items()}
         for number, state in self.optimizer.items():
             tensors |= {f"optimizer.{number}.{name}": value for name, value in state.items()}
         copies = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
@@ -62,14 +70,23 @@ class TrainingState:
 
     def check_lengths(self, lengths: list[int], path: Path) -> None:
         """Check that a run can go on with stages of other lengths: those before the current one must be as
-        they were, and the current one must not end before the step that is reached.
+        they were, and the current one must not end before the step that is reached. The log has the change.
 
         Raises:
             CheckpointError: it cannot; the message names ``path`` and what to do.
         """
         current = STAGES.index(self.stage) if self.stage else 0
         ends = sum(lengths[: current + 1])
+        if lengths == self.lengths:
+            return
         if lengths[:current] == self.lengths[:current] and self.step <= ends:
+            log.info(
+                "the run was planned with stages of %s steps and goes on with %s: "
+                "the learning rate follows the new plan from step %d on",
+                self.lengths,
+                lengths,
+                self.step,
+            )
             return
         raise CheckpointError(
             f"{path} is of a run with stages of {self.lengths} steps, at step {self.step} in the stage "
@@ -91,25 +108,44 @@ class TrainingState:
         return ordered
 
     @classmethod
-    def load(cls, path: str | Path) -> TrainingState:
-        """Read the file back, on the CPU.
+    def from_bytes(cls, data: bytes, path: str | Path) -> TrainingState:
+        """Read the bytes of a file back, on the CPU; ``path``: where they come from, for messages.
 
         Raises:
-            CheckpointError: it is not a training state.
+            CheckpointError: they are no training state.
         """
         try:
-            with safe_open(path, "pt") as file:
-                facts = json.loads(file.metadata()["facts"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+            tensors = load(data)
+            header = int.from_bytes(data[:8], "little")  # of safetensors: its length, and JSON
+            facts = json.loads(json.loads(data[8 : 8 + header])["__metadata__"]["facts"])
             facts = {name: facts[name] for name in FACTS}
-        except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path} is not a training state: {error}") from None
         optimizer: dict[int, dict[str, Tensor]] = {}
         for name, value in _below(tensors, "optimizer").items():
             number, key = name.split(".")
             optimizer.setdefault(int(number), {})[key] = value
-        model, average, random = (_below(tensors, part) for part in ("model", "average", "random"))
-        return cls(**facts, model=model, average=average, optimizer=optimizer, random=random)
+        parts = {part: _below(tensors, part) for part in ("model", "average", "random", "pictures")}
+        return cls(**facts, **parts, optimizer=optimizer)
+
+    @classmethod
+    def load(cls, path: str | Path) -> TrainingState:
+        """Read a file back, on the CPU. Errors as for ``from_bytes``."""
+        return cls.from_bytes(Path(path).read_bytes(), path)
+
+
+def shared_state(path: Path, processes: Processes) -> TrainingState:
+    """The main process's state of a run, in all processes.
+
+    Raises:
+        TrainingError: there is none. CheckpointError: it is not a training state.
+    """
+    data = None
+    if processes.is_main:
+        if not path.is_file():
+            raise TrainingError(f"--resume: there is no {path}; start without --resume")
+        data = path.read_bytes()
+    return TrainingState.from_bytes(processes.share_bytes(data), path)
 
 
 def _below(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
@@ -118,18 +154,17 @@ def _below(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def random_states(objective: torch.Generator) -> dict[str, Tensor]:
-    """The states of torch's own generators and of the objective's."""
-    states = {"torch": torch.get_rng_state(), "objective": objective.get_state()}
+def random_states() -> dict[str, Tensor]:
+    """The states of torch's own generators, which an experiment's objective may use."""
+    states = {"torch": torch.get_rng_state()}
     if torch.cuda.is_available():
         states |= {f"cuda{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
     return states
 
 
-def restore_random_states(states: Mapping[str, Tensor], objective: torch.Generator) -> None:
+def restore_random_states(states: Mapping[str, Tensor]) -> None:
     """The inverse of ``random_states``; the states of GPUs that are not here are left out."""
     torch.set_rng_state(states["torch"])
-    objective.set_state(states["objective"])
     for i in range(torch.cuda.device_count()):
         if f"cuda{i}" in states:
             torch.cuda.set_rng_state(states[f"cuda{i}"], i)

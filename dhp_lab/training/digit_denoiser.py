@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from dhp_lab.core.files import check_writable, refuse_to_overwrite, write_all_atomic
+from dhp_lab.core.memory import raise_if_of_the_machine
 from dhp_lab.core.paths import CHECKPOINTS
 from dhp_lab.core.seeding import temporary_seed
 from dhp_lab.core.settings import PROFILES, choose_device
@@ -231,6 +232,7 @@ def load_denoiser(folder: str | Path, *, device: torch.device | str = "cpu") -> 
         network = UNet(config.network)
         network.load_state_dict(tensors)
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise_if_of_the_machine(error)
         raise CheckpointError(
             f"the checkpoint at {folder} does not fit this version of dhp_lab: {error}"
         ) from None

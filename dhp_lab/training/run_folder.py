@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 
 from dhp_lab.core.files import check_writable, refuse_to_overwrite
@@ -10,12 +11,14 @@ from dhp_lab.core.weights import CONFIG, WEIGHTS
 
 STATE = "last.safetensors"
 BEST, FINAL = "best_checkpoint", "final_checkpoint"
-SAMPLES, BOARD, LOG = "samples", "tensorboard", "training.log"
+SAMPLES, BOARD, LOG, PHOTOS = "samples", "tensorboard", "training.log", "photos.list"
 MADE = (STATE, *(f"{name}/{file}" for name in (BEST, FINAL) for file in (WEIGHTS, CONFIG)))
 
 
 def prepare_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
-    """Check that a training can write what it makes and overwrites nothing unasked; nothing is removed yet.
+    """Check that a training can write what it makes and overwrites nothing unasked.
+
+    Nothing is removed yet, but for what a killed run left half written.
 
     Raises:
         OverwriteError: the folder holds a training, and neither ``resume`` nor ``overwrite`` is set.
@@ -26,9 +29,18 @@ def prepare_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
             (folder / name for name in MADE),
             "go on with it (--resume), take another --output_dir, or replace it (--overwrite)",
         )
+    _remove_parts(folder)
     for name in MADE:
         check_writable(folder / name)
     (folder / SAMPLES).mkdir(parents=True, exist_ok=True)
+
+
+def _remove_parts(folder: Path) -> None:
+    """Remove what a run that was killed left half written."""
+    places = [folder / name for name in (*MADE, PHOTOS)] + [folder / SAMPLES / "step_*.png"]
+    for place in places:
+        for part in place.parent.glob(f".{place.name}.*.part"):
+            part.unlink(missing_ok=True)
 
 
 def clear_folder(folder: Path) -> None:
@@ -36,7 +48,7 @@ def clear_folder(folder: Path) -> None:
 
     Other files stay.
     """
-    old = [folder / name for name in MADE]
+    old = [folder / name for name in (*MADE, PHOTOS)]
     old += (folder / SAMPLES).glob("step_*.png")
     old += (folder / BOARD).glob("events.out.tfevents.*")
     for path in old:
@@ -50,6 +62,21 @@ def log_to_file(path: Path) -> None:
     for old in [handler for handler in root.handlers if isinstance(handler, logging.FileHandler)]:
         root.removeHandler(old)
         old.close()
-    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    handler = _LogFile(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     root.addHandler(handler)
+
+
+class _LogFile(logging.FileHandler):
+    """A file whose lines are lost while the disk is full; the training goes on, up to its next checkpoint."""
+
+    is_lost = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (logging's own name)
+        """Say it once on stderr, in one line, where logging prints a traceback for each line."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self.is_lost:
+            self.is_lost = True
+            sys.stderr.write(f"{self.baseFilename}: {error.strerror}; lines of the log are lost\n")

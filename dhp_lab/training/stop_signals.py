@@ -16,10 +16,14 @@ class StopRequest:
 
     The first signal is noted, for the loop to look at between two steps; a second one raises
     KeyboardInterrupt at once.
+
+    Attributes:
+        name: of the signal. stays: whether signals are noted after the block too, as the program ends and
+            has a line to say first.
     """
 
     def __init__(self) -> None:
-        self.name = ""
+        self.name, self.stays = "", False
 
     def __bool__(self) -> bool:
         return bool(self.name)
@@ -49,5 +53,5 @@ def stop_requests() -> Iterator[StopRequest]:
     try:
         yield request
     finally:
-        for number, handler in before.items():
+        for number, handler in before.items() if not request.stays else ():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)

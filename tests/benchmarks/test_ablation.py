@@ -18,6 +18,7 @@ from dhp_lab.data.images import save_image
 from dhp_lab.training.codec_config import TrainingError
 from dhp_lab.training.codec_objective import CodecObjective
 from dhp_lab.training.codec_trainer import Trainer
+from dhp_lab.training.picture_draws import PictureDraws
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 CODE = 20000  # a lambda of 8e-4
@@ -72,16 +73,15 @@ def test_the_mass_of_a_bin_is_the_difference_of_the_distribution(variants):
 def test_the_denoiser_is_trained_on_noise_of_a_rounding_errors_variance(variants, name):
     model = variants.DiffusionHyperprior(SMALL).eval()
     latents = model.encode(picture(256, 256), [CODE])
-    generator = torch.Generator().manual_seed(0)
-    error = variants.VARIANTS[name].denoiser_symbols(latents, generator) - latents.residual
+    draws = PictureDraws(0, torch.device("cpu"))
+    error = variants.VARIANTS[name].denoiser_symbols(latents, draws) - latents.residual
     assert error.var().item() == pytest.approx(1 / 12, rel=0.1) and abs(error.mean().item()) < 0.02
     assert (error.abs().max().item() <= 0.5) == (name == "uniform-rounding")
 
 
 def test_the_chains_uniform_noise_has_variance_one(variants):
-    noise = variants.VARIANTS["uniform-chain"].chain_noise(
-        torch.zeros(10**5), torch.Generator().manual_seed(0)
-    )
+    draws = PictureDraws(0, torch.device("cpu"))
+    noise = variants.VARIANTS["uniform-chain"].chain_noise(torch.zeros(1, 10**5), draws)
     assert noise.var().item() == pytest.approx(1, rel=0.02) and noise.abs().max() <= math.sqrt(3)
 
 

@@ -196,4 +196,15 @@ def test_advice_on_memory_fits_the_command(monkeypatch, tmp_path, arguments, fun
 
 
 def test_download_of_an_unknown_set():
-    assert "no data set 'imagenet'; choose one of kodak, fashion-mnist" in refused("download", "imagenet")
+    line = "no data set 'imagenet'; choose one of kodak, fashion-mnist, metric-networks"
+    assert line in refused("download", "imagenet")
+
+
+def test_download_of_networks_without_a_network(tmp_path, monkeypatch):
+    monkeypatch.setenv("DHP_DATA", str(tmp_path))
+    line = refused("download", "metric-networks")
+    assert line.startswith(
+        "dhp: HF_HUB_OFFLINE is set, nothing is fetched; run `dhp download metric-networks`"
+    )
+    assert f"into {tmp_path}/metric-networks by hand" in line
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -198,6 +198,15 @@ def test_help_and_info_do_not_load_torch(coded):
         "    assert result.exit_code == 0, result.output\n"
         "assert 'bpp' in result.stdout and not {'torch', 'numpy', 'compressai'} & set(sys.modules)"
     )
-    commands = ["compress", "decompress", "train", "train-lessons", "train-scenes", "draw-scenes", "evaluate"]
+    commands = [
+        "compress",
+        "decompress",
+        "train",
+        "train-lessons",
+        "train-scenes",
+        "draw-scenes",
+        "evaluate",
+        "lessons",
+    ]
     done = subprocess.run([sys.executable, "-c", script, coded, *commands], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

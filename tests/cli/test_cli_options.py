@@ -174,6 +174,7 @@ def test_the_reports_command_repeats_every_option(monkeypatch):
         gamma=0.25,
         seed=2**40,
         codecs=(),
+        metrics=("psnr", "dists"),
         device="cpu",
         low_memory=True,
         overwrite=True,

@@ -167,8 +167,12 @@ def test_random_fields_behind_a_right_crc():
         (22, "008b", r"lambda code 139 \(byte 22\), must be 140\.\.34157"),
         (22, "856e", r"lambda code 34158 \(byte 22\)"),
         (32, "00000000", r"z has 0 bytes \(byte 32\)"),
-        (32, "ffffffff", r"truncated file: 73 of 4294967358 bytes"),
-        (36, "ffffffff", r"truncated file: 73 of 4294967353 bytes"),
+        (32, "00010000", r"truncated file: 73 of 65599 bytes"),
+        (36, "00010000", r"truncated file: 73 of 65594 bytes"),
+        (32, "ffffffff", r"z has 4294967295 bytes \(byte 32\), 291 x 24 pixels take 1\.\.1971072"),
+        (36, "ffffffff", r"y has 4294967295 bytes \(byte 36\), 291 x 24 pixels take 0\.\.1971072"),
+        (32, "001e1381", r"z has 1971073 bytes"),
+        (32, "001e1380", r"truncated file: 73 of 1971135 bytes"),
         (36, "0000000e", r"unexpected bytes after the end \(byte 72\)"),
         (40, "00000000", r"damaged streams"),
     ],
@@ -190,6 +194,12 @@ def test_too_large_pictures_are_refused_before_anything_is_allocated():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 50_000  # bytes
+
+
+def test_a_header_alone_tells_a_picture_that_is_too_large():
+    with pytest.raises(BitstreamError, match=r"6984 pixels, the limit is 6983"):
+        announced_size(GOLDEN[:48], max_pixels=6983)
+    assert announced_size(GOLDEN[:48], max_pixels=6984) == 73
 
 
 def test_the_limit_can_be_moved():
@@ -216,6 +226,14 @@ def test_foreign_files(data, message):
         read(data)
     with pytest.raises(BitstreamError, match="not a .dhp file"):
         announced_size(data)
+
+
+def test_the_limit_of_pixels_needs_the_header_alone():
+    """So that nothing is read, be it from a pipe, of a file that would be refused."""
+    assert announced_size(GOLDEN[:48], max_pixels=24 * 291) == len(GOLDEN)
+    for refuse in (announced_size, read):
+        with pytest.raises(BitstreamError, match=r"picture too large: 291 x 24 = 6984 pixels.*is 6983 \("):
+            refuse(GOLDEN[:48], max_pixels=24 * 291 - 1)
 
 
 def test_wrong_model_names_both():

@@ -13,6 +13,7 @@ from compressai.utils.eval_model.__main__ import inference, inference_entropy_es
 from models import picture, untrained, woken
 
 import dhp_lab  # noqa: F401  (stands in line before compressai, which imports torchvision)
+from dhp_lab.codec.latents import probability
 
 
 def quantile_error(model) -> float:
@@ -107,3 +108,17 @@ def test_the_estimate_agrees_with_inference():
     estimate, real = inference_entropy_estimation(model, x), inference(model, x)
     assert estimate["psnr-rgb"] == real["psnr-rgb"] and estimate["ms-ssim-rgb"] == real["ms-ssim-rgb"]
     assert estimate["bpp"] == pytest.approx(real["bpp"], rel=0.06)
+
+
+def test_noise_of_ones_own_gives_the_probabilities_that_compressai_gives():
+    """CompressAI's noise is drawn in the order (channel, picture, place)."""
+    bottleneck = woken().train().entropy_bottleneck
+    z = torch.randn(3, bottleneck.channels, 2, 5, generator=torch.Generator().manual_seed(0))
+    with torch.random.fork_rng():
+        torch.manual_seed(4)
+        expected = bottleneck(z)[1]
+        torch.manual_seed(4)
+        noise = torch.empty(bottleneck.channels, 3, 2, 5).uniform_(-0.5, 0.5).transpose(0, 1)
+    assert (probability(bottleneck, z, lambda z: noise) - expected).abs().max() < 1e-6
+    bottleneck.eval()
+    assert torch.equal(probability(bottleneck, z, lambda z: noise), bottleneck(z)[1])

@@ -2,6 +2,7 @@
 level.
 """
 
+import hashlib
 import sys
 from pathlib import Path
 
@@ -51,8 +52,21 @@ def test_the_symbols_are_those_that_were_sent(name, models):
     assert symbol_crc(decoder_state.symbols) == CRC.get(name)
 
 
+@each_file
+def test_the_golden_files_never_change(name):
+    digest = hashlib.sha256()
+    for path in sorted(make.FOLDER.glob(f"{name}[._]*")):
+        digest.update(path.read_bytes())
+    assert digest.hexdigest()[:16] == SHA256.get(name)
+
+
 CRC = {
     "diffusion-hyperprior": 3617841069,
     "scenes-codec": 148319640,
     "z-only": 2177667915,
 }  # of all symbols of y, in the order of memory
+SHA256 = {
+    "diffusion-hyperprior": "006456b8eb3f96fb",
+    "scenes-codec": "ed3f4342758f1e7a",
+    "z-only": "0c736590a0f9b772",
+}  # of the file and its pictures, one after the other; the first 16 digits

@@ -113,6 +113,23 @@ def test_parts_that_were_moved_are_never_asked_of_the_hub(bk_sdm, tmp_path, monk
         DiffusionHyperprior.from_pretrained(tmp_path / "codec")
 
 
+def test_the_hub_is_asked_for_nothing_that_holds_code(monkeypatch, tmp_path):
+    """What huggingface_hub would fetch of a repository, by its own function."""
+    from huggingface_hub.utils import filter_repo_objects
+
+    asked = []
+    monkeypatch.setattr(
+        "huggingface_hub.snapshot_download",
+        lambda name, allow_patterns: asked.append(allow_patterns) or tmp_path,
+    )
+    assert parts.find_pipeline("owner/name") == tmp_path
+    taken = ["model_index.json", "unet/config.json", "vae/diffusion_pytorch_model.fp16.safetensors"]
+    taken += ["tokenizer/merges.txt", "tokenizer/vocab.json", "scheduler/scheduler_config.json"]
+    left = ["unet/diffusion_pytorch_model.bin", "vae/model.ckpt", "unet/code.py", "text_encoder/model.pt"]
+    left += ["tokenizer/tokenizer.pkl", "all.safetensors", "text_encoder/flax_model.msgpack"]
+    assert list(filter_repo_objects(taken + left, allow_patterns=asked[0])) == taken
+
+
 # variants of the weights
 
 

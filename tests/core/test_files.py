@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 
 import pytest
 
-from dhp_lab.core.files import check_writable, write_all_atomic, write_atomic
+from dhp_lab.core.files import CHUNK, check_writable, read_at_most, write_all_atomic, write_atomic
 
 
 def test_an_error_names_the_file_and_not_the_one_beside_it(tmp_path):
@@ -37,3 +38,11 @@ def test_a_folder_that_is_read_only_is_noticed(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(PermissionError, match=r"report\.json"):
         check_writable(tmp_path / "report.json")
+
+
+@pytest.mark.parametrize("size", [0, 1, 9, 10, 11, 3 * CHUNK + 5])
+@pytest.mark.parametrize("limit", [0, 10, 2 * CHUNK + 1])
+def test_a_stream_is_read_to_its_end_or_its_limit(size, limit):
+    data = os.urandom(size)
+    stream = io.BytesIO(data)
+    assert read_at_most(stream, limit) == data[:limit] and stream.tell() == min(size, limit)

@@ -1,10 +1,12 @@
-"""Reproducible crops of photos, and the thread that prefetches them."""
+"""Reproducible crops of photos: which ones, what of them, and how much memory they take."""
 
 from __future__ import annotations
 
+import errno
 import logging
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dhp_lab.data.crops import PhotoCrops, prefetching
+from dhp_lab.data.crops import PhotoCrops
 from dhp_lab.data.images import ImageError, to_tensor
 
 
@@ -80,22 +82,116 @@ def test_photos_are_shrunk_by_no_more_than_their_kind_allows(tmp_path, suffix, l
     assert 0.1 < (slopes < 1.02).float().mean() < 0.5, "three draws in ten keep the photo's own scale"
 
 
-def test_broken_and_small_photos_are_skipped_with_their_names(files, tmp_path, caplog):
+def test_an_epoch_takes_each_photo_once_in_an_order_of_its_own(files):
+    crops = PhotoCrops(files, 32, seed=0)
+    epochs = [tuple(numbers(crops.batch(number, 4))) for number in range(20)]
+    assert all(sorted(epoch) == [0, 1, 2, 3] for epoch in epochs) and len(set(epochs)) > 10
+
+
+def test_processes_share_a_batch(files):
+    """Two batches of two are one of four, and no photo is read by two of four processes in an epoch."""
+    crops, again = PhotoCrops(files, 48, seed=3), PhotoCrops(files, 48, seed=3)
+    for step in (5, 0):
+        shares = [again.batch(2 * step + rank, 2) for rank in range(2)]
+        assert torch.equal(crops.batch(step, 4), torch.cat(shares))
+
+
+@pytest.fixture
+def unusable(files, tmp_path) -> list[Path]:
+    """Two good photos, and after each of them one that is broken, too small, or gone."""
     (tmp_path / "broken.png").write_bytes(files[0].read_bytes()[:200])
     Image.fromarray(random_pixels(40, 300)).save(tmp_path / "low.png")
-    with caplog.at_level(logging.WARNING, "dhp_lab.data.crops"):
-        crops = PhotoCrops([files[0], tmp_path / "broken.png", tmp_path / "low.png", files[1]], 48, seed=0)
-    assert len(crops) == 2 and [record.levelname for record in caplog.records] == ["WARNING"] * 2
-    assert f"skipped {tmp_path / 'broken.png'}: " in caplog.messages[0]
-    assert caplog.messages[1] == f"skipped {tmp_path / 'low.png'}: 300 x 40 is smaller than the crop of 48"
+    return [files[0], tmp_path / "broken.png", tmp_path / "low.png", files[1], tmp_path / "gone.png"]
 
 
-def test_no_usable_photo_is_an_error(tmp_path):
-    (tmp_path / "broken.png").write_bytes(b"not a picture")
-    with pytest.raises(ImageError, match="none of the 1 files is a photo of at least 48 x 48 pixels"):
-        PhotoCrops([tmp_path / "broken.png"], 48, seed=0)
+def test_unusable_photos_are_named_once_and_others_take_their_place(unusable, tmp_path, caplog):
+    with caplog.at_level(logging.WARNING, "dhp_lab.data"):
+        crops = PhotoCrops(unusable, 48, seed=0)
+        batches = [crops.batch(number, 5) for number in range(6)]
+    assert set(numbers(torch.cat(batches))) == {0, 1}
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 3
+    low = f"skipped {tmp_path / 'low.png'}: 300 x 40 is smaller than the crop of 48"
+    assert low in caplog.messages and f"skipped {tmp_path / 'gone.png'}: no such file" in caplog.messages
+    assert any(line.startswith(f"skipped {tmp_path / 'broken.png'}: ") for line in caplog.messages)
+    again = PhotoCrops(unusable, 48, seed=0)  # as a resumed training: it has not seen the earlier batches
+    assert torch.equal(again.batch(5, 5), batches[5])
+
+
+def test_a_photo_without_permission_is_skipped_and_a_failing_disk_is_an_error(files, monkeypatch, caplog):
+    read = Path.read_bytes
+
+    def fail(number):
+        def failing(path):
+            if path == files[2]:
+                raise OSError(number, os.strerror(number), str(path))
+            return read(path)
+
+        monkeypatch.setattr(Path, "read_bytes", failing)
+
+    fail(errno.EACCES)
+    PhotoCrops(files, 48, seed=0).batch(0, 4)
+    assert caplog.messages == [f"skipped {files[2]}: Permission denied"]
+    fail(errno.EIO)
+    with pytest.raises(OSError, match="Input/output error"):
+        PhotoCrops(files, 48, seed=0).batch(0, 4)
+
+
+def test_no_usable_photo_is_an_error(tmp_path, monkeypatch, caplog):
+    names = [tmp_path / f"{number}.png" for number in range(5)]
+    with pytest.raises(ImageError, match="none of the 5 files is a photo of at least 48 x 48 pixels"):
+        PhotoCrops(names, 48, seed=0).batch(0, 1)
+    monkeypatch.setattr("dhp_lab.data.crops.MOST_TRIES", 3)
+    caplog.clear()
+    with pytest.raises(ImageError, match=r"none of 3 files in a row is a photo .*, .*/\d\.png the last"):
+        PhotoCrops(names, 48, seed=0).batch(0, 1)
+    assert len(caplog.messages) == 3
     with pytest.raises(ImageError, match="none of the 0 files"):
         PhotoCrops([], 48, seed=0)
+
+
+def test_photos_are_read_when_they_are_needed_and_kept_within_the_limit(files, monkeypatch):
+    """Photos of 80 .. 104 x 120 pixels take 29 .. 37 kB: two fit into 70 kB, in the order of reading."""
+    opened = []
+    read = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: (opened.append(path.name), read(path))[1])
+    crops = PhotoCrops(files, 32, seed=0, cache_gb=70e-6)
+    assert not opened
+    first = crops.batch(0, 4)
+    assert sorted(opened) == sorted(path.name for path in files)
+    kept = opened[:2]
+    crops.batch(1, 4)
+    assert sorted(opened[4:]) == sorted({path.name for path in files} - set(kept))
+    assert sum(photo.pixels.nbytes for photo in crops.cache.photos.values()) <= 70e3
+    assert torch.equal(PhotoCrops(files, 32, seed=0, cache_gb=0).batch(0, 4), first)
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_photos(tmp_path):
+    """Crops of 200 and of 1400 photos of 0.3 MB, 60 and 430 MB in all, in a process each, of which the cache
+    may keep 20 MB: what the peaks differ by is the allocator's.
+    """
+    Image.fromarray(random_pixels(300, 340)).save(tmp_path / "photo.jpg")
+    peaks = []
+    for count in (200, 1400):
+        (tmp_path / str(count)).mkdir()
+        for number in range(count):
+            os.link(tmp_path / "photo.jpg", tmp_path / str(count) / f"{number}.jpg")
+        command = [sys.executable, "-c", PEAK, str(tmp_path / str(count))]
+        peaks.append(float(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+    assert peaks[1] - peaks[0] < 60, peaks
+
+
+PEAK = """
+import resource, sys
+from pathlib import Path
+from dhp_lab.data.crops import PhotoCrops
+from dhp_lab.data.listing import list_names
+from dhp_lab.data.photo_list import PhotoList
+crops = PhotoCrops(PhotoList(sys.argv[1], list_names(sys.argv[1])), 64, seed=0, cache_gb=0.02)
+for number in range(len(crops) // 8):
+    crops.batch(number, 8)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
 
 
 def test_held_out_photos_are_not_drawn(files):
@@ -108,15 +204,3 @@ def test_held_out_photos_are_not_drawn(files):
 def test_a_single_photo_stays_in_both_sets(files):
     crops = PhotoCrops(files[:1], 32, seed=0)
     assert (len(crops.hold_out(8)), len(crops)) == (1, 1)
-
-
-def test_prefetching_takes_one_core_and_leaves_the_others_their_number(
-    request: pytest.FixtureRequest,
-) -> None:
-    request.addfinalizer(partial(torch.set_num_threads, torch.get_num_threads()))
-    before = 3
-    torch.set_num_threads(before)
-    with prefetching() as executor:
-        assert executor.submit(torch.get_num_threads).result() == 1 and torch.get_num_threads() == before
-    with ThreadPoolExecutor(1) as later:
-        assert later.submit(torch.get_num_threads).result() == torch.get_num_threads() == before

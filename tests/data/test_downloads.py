@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dhp_lab.core import download as fetching
 from dhp_lab.core.download import DownloadError
 from dhp_lab.data import downloads as data
 from dhp_lab.data.downloads import DATASETS, Dataset, download
@@ -24,6 +25,10 @@ class Site(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         server = self.server
         server.requests.append(self.headers.get("Range"))
+        if server.sends_on:
+            self.send_response(302)
+            self.send_header("Location", server.sends_on)
+            return self.end_headers()
         body = server.files.get(self.path.rsplit("/", 1)[1])
         if body is None:
             return self.send_error(404)
@@ -51,8 +56,10 @@ def site(monkeypatch):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Site)
     server.files = {"a.gz": gzip.compress(LABELS), "b.gz": gzip.compress(LABELS[::-1])}
     server.requests, server.ranges, server.lengths, server.cut = [], True, True, None
+    server.sends_on = None
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(fetching, "SCHEME", "http://")  # a site of this machine has no certificate
     files = {
         "a.gz": (len(LABELS), hashlib.sha256(LABELS).hexdigest()),
         "b.gz": (len(LABELS), hashlib.sha256(LABELS[::-1]).hexdigest()),
@@ -134,6 +141,22 @@ def test_a_wrong_file_at_the_place_is_left_to_its_owner(site, tmp_path):
     with pytest.raises(DownloadError, match="not the original.*move it away"):
         download("toy", root=tmp_path)
     assert site.requests == [] and gzip.decompress((tmp_path / "toy_set" / "a.gz").read_bytes()) == b"mine"
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:9/a.gz", "ftp://127.0.0.1/a.gz", "file:///etc/passwd"])
+def test_only_encrypted_addresses_are_fetched(tmp_path, address):
+    with pytest.raises(DownloadError, match=f"{address} is not an address that starts with https://"):
+        fetching.fetch(address, tmp_path / "a.part", limit=100)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("address", ["ftp://127.0.0.1/a.gz", "https://127.0.0.1:9/a.gz"])
+def test_a_site_that_sends_on_to_an_address_of_another_kind_is_not_followed(site, tmp_path, address):
+    """The other way round than in earnest, since the site here is not encrypted."""
+    site.sends_on = address
+    with pytest.raises(DownloadError, match=f"{address} is not an address that starts with http://"):
+        download("toy", root=tmp_path)
+    assert names(tmp_path / "toy_set") == []
 
 
 @pytest.mark.parametrize("lengths", [True, False])

@@ -12,7 +12,15 @@ from PIL import Image, ImageFile, PngImagePlugin
 
 from dhp_lab.core.memory import OutOfMemory
 from dhp_lab.data import colour, images
-from dhp_lab.data.images import ImageError, load_image, load_pictures, save_image, to_pixels, to_tensor
+from dhp_lab.data.images import (
+    ImageError,
+    load_image,
+    load_pictures,
+    lossless_bytes,
+    save_image,
+    to_pixels,
+    to_tensor,
+)
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 
@@ -290,6 +298,7 @@ def test_saving_is_lossless(tmp_path, suffix):
     path = tmp_path / f"out{suffix}"
     save_image(to_tensor(random_pixels()), path)
     assert np.array_equal(loaded(path)[0], random_pixels()) and os.listdir(tmp_path) == [path.name]
+    assert lossless_bytes(to_tensor(random_pixels()), suffix.lower()) == path.read_bytes()
 
 
 def test_saving_rounds_to_the_nearest_level_and_clamps(tmp_path):

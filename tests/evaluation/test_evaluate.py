@@ -175,7 +175,7 @@ def test_run_writes_one_json_with_everything(tmp_path, fake_checkpoint):
     assert stored["about"]["command"] == (
         "dhp evaluate --model_path model --data_path 'my photos' --output_dir out --steps 0,2 "
         "--lambda_rates 0.01,0.003,0.001,0.0006 --effort 0 --gamma 0.0 --seed 0 --batch_size 4 --device cpu "
-        "--codecs jpeg --save_samples"
+        "--codecs jpeg --metrics psnr,ms-ssim,texture --save_samples"
     )
     assert stored["about"]["pictures_from"] == "my photos"
     assert stored["about"]["model_id"] == b"fake-mdl".hex()

@@ -3,7 +3,10 @@ its menus.
 """
 
 import json
+import os
 import re
+import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -36,33 +39,64 @@ ERRORS = ".jp-OutputArea-output[data-mime-type*='error'], .jp-OutputArea-output[
 @contextmanager
 def jupyterlab(folder: Path, state: Path) -> Iterator[str]:
     """Serve the notebooks of `folder` and yield the server's address; settings and logs go to `state`."""
+    port = _prepare(state)
+    command = [sys.executable, "-m", "jupyterlab", "--allow-root", f"--ServerApp.root_dir={folder}"]
+    with _serving([*command, *_options(port, state)], port, state / "server.log") as address:
+        yield address
+
+
+@contextmanager
+def make_lab(clone: Path, state: Path) -> Iterator[str]:
+    """Run `make lab` in a clone, with this Python, and yield the server's address."""
+    port = _prepare(state)
+    command = make(clone, state, "lab", f"ARGS={shlex.join(_options(port, state))}")
+    with _serving(command, port, state / "server.log", env=make_environment(clone)) as address:
+        yield address
+
+
+def make(clone: Path, state: Path, *words: str) -> list[str]:
+    """The command `make ...` in a clone that needs no `.venv` of its own."""
+    ready = state / "ready"
+    ready.touch()
+    return ["make", f"--directory={clone}", f"PY={sys.executable}", f"READY={ready}", *words]
+
+
+def make_environment(clone: Path) -> dict[str, str]:
+    """What a shell has in which no `make` runs yet, with the package of the clone."""
+    inherited = ("MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS", "MAKELEVEL")
+    return {name: value for name, value in os.environ.items() if name not in inherited} | {
+        "PYTHONPATH": str(clone)
+    }
+
+
+def _prepare(state: Path) -> str:
+    """Write JupyterLab's settings, and return a free port."""
     for name, values in SETTINGS.items():
         file = state / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(values))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        address = f"http://127.0.0.1:{free.getsockname()[1]}"
-    command = [
-        sys.executable,
-        "-m",
-        "jupyterlab",
-        "--no-browser",
-        "--allow-root",
-        f"--port={address.rpartition(':')[2]}",
-    ]
-    command += ["--ServerApp.port_retries=0", f"--ServerApp.root_dir={folder}", "--IdentityProvider.token="]
-    command += [
-        f"--LabApp.user_settings_dir={state / 'settings'}",
-        f"--LabApp.workspaces_dir={state / 'workspaces'}",
-    ]
-    with open(state / "server.log", "w") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log)
+        return str(free.getsockname()[1])
+
+
+def _options(port: str, state: Path) -> list[str]:
+    server = ["--no-browser", f"--port={port}", "--ServerApp.port_retries=0", "--IdentityProvider.token="]
+    folders = {"user_settings_dir": state / "settings", "workspaces_dir": state / "workspaces"}
+    return [*server, *(f"--LabApp.{name}={folder}" for name, folder in folders.items())]
+
+
+@contextmanager
+def _serving(command: list[str], port: str, log: Path, env: dict[str, str] | None = None) -> Iterator[str]:
+    """Run a server's command, and end it and what it started."""
+    address = f"http://127.0.0.1:{port}"
+    with open(log, "w") as stream:
+        server = subprocess.Popen(command, stdout=stream, stderr=stream, env=env, start_new_session=True)
     try:
-        _wait_for(server, address, state / "server.log")
+        _wait_for(server, address, log)
         yield address
     finally:
-        server.terminate()
+        os.killpg(server.pid, signal.SIGTERM)
         server.wait(timeout=60)
 
 
@@ -83,15 +117,40 @@ def run_all(page: Page, address: str, notebook: Path, seconds: float = 240) -> l
     to_run = len(_code(notebook))
     # In a workspace of its own no other tab opens.
     page.goto(f"{address}/lab/workspaces/{notebook.stem}/tree/{notebook.name}")
+    _wait_for_kernel(page)
+    _choose(page, "Run", "Run All Cells")
+    _wait_for_cells(page, to_run, seconds)
+    return errors(page)
+
+
+def run_first(page: Page, count: int, notebook: Path, seconds: float = 120) -> list[str]:
+    """Run the first code cells of the notebook that is open, as a reader does: by Shift and Enter, after the
+    old outputs were cleared. Have it saved, and return errors and warnings.
+    """
+    cells = nbformat.read(notebook, as_version=4).cells
+    last = [number for number, cell in enumerate(cells) if cell.cell_type == "code"][count - 1]
+    _wait_for_kernel(page)
+    _choose(page, "Edit", "Clear Outputs of All Cells")
+    page.locator(".jp-Notebook .jp-Cell").first.locator(".jp-MarkdownOutput").click()
+    for _ in range(last + 1):
+        page.keyboard.press("Shift+Enter")
+    _wait_for_cells(page, count, seconds)
+    _save(page, notebook, count, seconds)
+    return errors(page)
+
+
+def _wait_for_kernel(page: Page) -> None:
     kernel_is_ready = re.compile(r"^(?!No Kernel).* \| Idle$")
     page.locator("#jp-main-statusbar").get_by_text(kernel_is_ready).wait_for(timeout=90_000)
-    _choose(page, "Run", "Run All Cells")
+
+
+def _wait_for_cells(page: Page, count: int, seconds: float) -> None:
+    """Wait until so many code cells have run, or one shows an error."""
     numbered = (
         "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].filter(e => /\\d/.test(e.innerText))"
     )
-    ended = f'{numbered}.length === {to_run} || document.querySelector("{ERRORS}")'
+    ended = f'{numbered}.length === {count} || document.querySelector("{ERRORS}")'
     page.wait_for_function(ended, timeout=1000 * seconds)
-    return errors(page)
 
 
 def errors(page: Page) -> list[str]:
@@ -101,10 +160,16 @@ def errors(page: Page) -> list[str]:
 
 def save(page: Page, notebook: Path, seconds: float = 20) -> nbformat.NotebookNode:
     """Save the open notebook, all of whose cells ran, and return what is then in its file."""
+    _save(page, notebook, len(_code(notebook)), seconds)
+    return nbformat.read(notebook, as_version=4)
+
+
+def _save(page: Page, notebook: Path, count: int, seconds: float) -> None:
+    """Save the open notebook, and wait until its file says that so many code cells ran."""
     page.keyboard.press("Control+s")
     for _ in range(int(seconds / 0.2)):
-        if all(cell.execution_count for cell in _code(notebook)):
-            return nbformat.read(notebook, as_version=4)
+        if sum(cell.execution_count is not None for cell in _code(notebook)) == count:
+            return
         time.sleep(0.2)
     raise RuntimeError(f"JupyterLab did not save {notebook.name}")
 

@@ -7,8 +7,6 @@ explorers stay unmoved. One JupyterLab and one browser serve all lessons of a wo
 from __future__ import annotations
 
 import copy
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,19 +14,14 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from chromium import CHROMIUM, needs_chromium
 from execute_notebooks import execute
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from notebook_rules import RULES
 
-try:
-    from lab import CHROMIUM_FLAGS, dead_controls, errors, jupyterlab, look, run_all, save, shut_down_kernel
-    from playwright.sync_api import Page, expect, sync_playwright
-except ImportError:
-    if os.environ.get("CI") == "true":  # there, playwright must be installed
-        raise
-    CHROMIUM = None
-else:
-    CHROMIUM = shutil.which("chromium")
+if CHROMIUM is not None:
+    from lab import dead_controls, errors, jupyterlab, look, run_all, save, shut_down_kernel
+    from playwright.sync_api import Page, expect
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 COMPARED = "nbval-check-output"
@@ -52,10 +45,6 @@ controls = [Slider("wired", "wired", 1, 9, 1, 9), Slider("forgotten", "forgotten
 Explorer(render, controls, size=(200, 100))
 """
 
-needs_chromium = pytest.mark.skipif(
-    CHROMIUM is None, reason="there is no chromium, or no playwright; on Debian: apt-get install chromium"
-)
-
 
 @dataclass
 class Lesson:
@@ -77,15 +66,6 @@ def address(folder, tmp_path_factory):
     """The address of the JupyterLab that serves the folder."""
     with jupyterlab(folder, tmp_path_factory.mktemp("jupyterlab")) as address:
         yield address
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Debian's Chromium."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
-        yield browser
-        browser.close()
 
 
 @contextmanager

@@ -144,7 +144,7 @@ def test_drawings_are_trained_on_and_never_validated_on(photos, tmp_path):
     mixed = Trainer(config(photos, tmp_path / "mixed", drawn_share=0.5))
     assert isinstance(plain.crops, PhotoCrops) and isinstance(mixed.crops, WithDrawings)
     assert torch.equal(plain.val, mixed.val) and plain.lengths == mixed.lengths
-    pairs = [(plain._batch(step), mixed._batch(step)) for step in range(40)]
+    pairs = [(plain.crops.batch(step, 2), mixed.crops.batch(step, 2)) for step in range(40)]
     kept = torch.stack([(a == b).all(3).all(2).all(1) for a, b in pairs])
     assert kept.float().mean().item() == pytest.approx(0.5, abs=5 * (0.25 / 80) ** 0.5)
-    assert torch.equal(mixed._batch(7), pairs[7][1])
+    assert torch.equal(mixed.crops.batch(7, 2), pairs[7][1])

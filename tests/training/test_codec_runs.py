@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,9 +20,10 @@ from PIL import Image
 from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.core.files import OverwriteError
 from dhp_lab.training.codec_config import TrainingConfig, TrainingError
+from dhp_lab.training.codec_state import TrainingState
 from dhp_lab.training.codec_trainer import Trainer
 from dhp_lab.training.optimisation import lr_factor
-from dhp_lab.training.run_folder import MADE
+from dhp_lab.training.run_folder import MADE, log_to_file
 from dhp_lab.training.stop_signals import stop_requests
 
 SMALL = {
@@ -160,6 +164,19 @@ def test_a_second_signal_does_not_wait():
             signal.raise_signal(signal.SIGTERM)
 
 
+def test_a_program_that_ends_may_go_on_noting():
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with stop_requests() as stop:
+            stop.stays = True
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.name == "SIGTERM"
+    finally:
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            signal.signal(getattr(signal, name), before if name == "SIGTERM" else signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def test_nohup_stays_in_force_and_a_thread_has_no_handlers():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
@@ -206,3 +223,115 @@ def test_a_run_in_the_background_is_saved_by_kill(photos, tmp_path, number):
         _, errors = run.communicate(timeout=60)
     assert run.returncode == 1 and "go on with --resume" in errors.splitlines()[-1], errors
     assert (tmp_path / "last.safetensors").is_file()
+
+
+# what a kill leaves behind, and photos that come and go
+
+
+def test_a_second_signal_within_an_update_saves_nothing_half_done(photos, tmp_path, monkeypatch):
+    """Weights after the optimiser's step are not those of the step before: --resume would repeat it."""
+    run = Trainer(config(photos, tmp_path, epochs=20, minutes_between_saves=0.0))
+    update = run.ema.update
+
+    def interrupted(model):
+        if run.step == 2:
+            raise KeyboardInterrupt
+        update(model)
+
+    monkeypatch.setattr(run.ema, "update", interrupted)
+    with pytest.raises(TrainingError, match=r"stopped at step 2; the last good state is .*last\.safetensors"):
+        run.run()
+    assert Trainer(config(photos, tmp_path, epochs=20, resume=True)).step == 2
+    assert Trainer(config(photos, tmp_path, epochs=20, resume=True)).ema.steps == 2
+
+
+def test_what_a_killed_run_left_half_written_is_removed(photos, finished):
+    names = (".last.safetensors.123", ".photos.list.7", "best_checkpoint/.config.json.9")
+    parts = [finished / f"{name}.part" for name in (*names, "samples/.step_0000005.png.22509")]
+    for part in parts:
+        part.write_bytes(b"half")
+    (finished / ".mine.part").write_bytes(b"kept")
+    Trainer(config(photos, finished, resume=True))
+    assert not any(part.exists() for part in parts) and (finished / ".mine.part").exists()
+
+
+def test_a_resumed_run_keeps_its_list_and_its_validation(photos, tmp_path, caplog):
+    """A photo goes and two come: the list stays, the batches of the photos that are left too."""
+    own = tmp_path / "own"
+    shutil.copytree(photos, own)
+    first = Trainer(config(own, tmp_path / "out"))
+    first.run()
+    validated = first.val
+    for name in ("00.png", "9.png"):
+        shutil.copy(own / "1.png", own / name)
+    (own / "0.png").unlink()  # the one that was held out
+    again = Trainer(config(own, tmp_path / "out", resume=True))
+    assert list(again.photos) == list(first.photos) and again.lengths == first.lengths
+    assert torch.equal(again.val, validated)
+    assert torch.equal(again.crops.batch(7, 2), first.crops.batch(7, 2))
+    assert "the photos are those that the run began with" in caplog.text
+    (tmp_path / "out" / "photos.list").unlink()
+    anew = Trainer(config(own, tmp_path / "out", resume=True, epochs=2, joint_epochs=2))
+    assert len(anew.photos) == 5
+
+
+def test_photos_that_are_all_gone_end_the_run_in_a_line_with_its_state(photos, tmp_path):
+    own = tmp_path / "own"
+    shutil.copytree(photos, own)
+    run = Trainer(config(own, tmp_path / "out", epochs=20, cache_gb=0.0))
+    step = run._train_step
+
+    def emptied(x):
+        if run.step == 3:
+            shutil.rmtree(own)
+        return step(x)
+
+    run._train_step = emptied
+    with pytest.raises(TrainingError, match=r"photos cannot be read: none of the 3 .*go on with --resume"):
+        run.run()
+    saved = TrainingState.load(tmp_path / "out" / "last.safetensors")
+    assert saved.step == run.step >= 4
+    shutil.copytree(photos, own)
+    again = Trainer(config(own, tmp_path / "out", epochs=20, resume=True))
+    assert again.step == saved.step
+
+
+def test_a_disk_that_cannot_be_read_is_not_called_one_that_cannot_be_written(photos, tmp_path, monkeypatch):
+    run = Trainer(config(photos, tmp_path, epochs=20, cache_gb=0.0))
+    read = Path.read_bytes
+
+    def fail(path):
+        if path.suffix == ".png" and run.step >= 2:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    with pytest.raises(TrainingError, match=r"cannot be read: .*\.png: Input/output error; stopped at step"):
+        run.run()
+
+
+def test_a_log_on_a_full_disk_costs_lines_and_not_the_run(tmp_path, monkeypatch, capsys):
+    log_to_file(tmp_path / "training.log")
+    [handler] = [h for h in logging.getLogger("dhp_lab").handlers if isinstance(h, logging.FileHandler)]
+
+    def full():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(handler, "flush", full)
+        for _ in range(3):
+            logging.getLogger("dhp_lab.training").info("a line")
+    errors = capsys.readouterr().err
+    assert errors.count("No space left on device") == 1 and "Traceback" not in errors
+    logging.getLogger("dhp_lab.training").info("room again")
+    assert "room again" in (tmp_path / "training.log").read_text()
+
+
+@pytest.mark.slow
+def test_processes_that_read_give_the_same_training(photos, tmp_path):
+    losses = []
+    for workers in (0, 2):
+        run = Trainer(config(photos, tmp_path / str(workers), workers=workers))
+        run.run()
+        losses.append([p.detach().clone() for p in run.model.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*losses, strict=True))

@@ -158,8 +158,8 @@ def test_an_empty_folder_is_one_clear_error(tmp_path):
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_state(photos, tmp_path, monkeypatch):
     healthy = objective.CodecObjective.forward
 
-    def forward(self, x, stage):
-        out = healthy(self, x, stage)
+    def forward(self, x, stage, first):
+        out = healthy(self, x, stage, first)
         forward.calls += 1
         return {**out, "objective": out["objective"] * float("nan")} if forward.calls > 5 else out
 
@@ -180,8 +180,8 @@ def test_a_gradient_that_is_not_finite_costs_one_update_and_a_row_of_them_the_ru
     run = Trainer(config(photos, tmp_path, epochs=20))
     healthy, weight = run.objective.forward, run.model.g_a.entry.weight
 
-    def forward(x, stage):
-        out = healthy(x, stage)
+    def forward(x, stage, first):
+        out = healthy(x, stage, first)
         if run.step in bad:
             out["objective"] = out["objective"] + (0 * weight.sum()).sqrt()
         return out

@@ -8,13 +8,13 @@ import pytest
 import torch
 from models import picture, woken
 
-from dhp_lab.training import codec_objective as objective
 from dhp_lab.training.codec_objective import (
     MOST_BALANCED,
     REFERENCE,
     CodecObjective,
     rate_distortion,
 )
+from dhp_lab.training.picture_draws import PictureDraws, uniform_noise
 
 
 def seeded(function, *arguments, seed: int = 0):
@@ -67,10 +67,11 @@ def test_the_codec_stage_decodes_with_k_of_zero():
     losses = seeded(CodecObjective(model, 1e-3), x, "codec")
 
     def by_hand():
-        latents = model.training_latents(x, torch.full((2,), 1e-3))
+        draws = PictureDraws(0, torch.device("cpu"))
+        latents = model.training_latents(x, torch.full((2,), 1e-3), lambda z: uniform_noise(z, draws))
         y_hat = (latents.symbols + latents.mean) * latents.log2_delta.exp2().view(-1, 1, 1, 1)
         x_hat = model.synthesise(y_hat, latents.log2_delta, (64, 64))
-        noise = objective.uniform_noise(latents.y, torch.Generator().manual_seed(0))
+        noise = uniform_noise(latents.y, draws)
         return rate_distortion(x_hat, x, model.likelihoods(latents, noise), torch.full((2,), 1e-3))
 
     expected = seeded(by_hand)

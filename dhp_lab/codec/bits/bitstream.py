@@ -15,13 +15,15 @@ preview.
 | 22     | 2     | side: lambda code c, 140 .. 34157; lambda = 2^(c/2048 - 20) = 1e-6 .. 1e-1                |
 | 24     | 4     | side: CRC32 of the decoded symbols of z (the decoder checks it)                           |
 | 28     | 4     | side: CRC32 of the decoded symbols of y (the decoder checks it)                           |
-| 32     | 4     | length of z in bytes, at least 1                                                          |
-| 36     | 4     | length of y in bytes; 0 where y is not sent or has nothing to say                         |
+| 32     | 4     | length of z in bytes, at least 1, at most 64 (H + 63) (W + 63)                            |
+| 36     | 4     | length of y in bytes, as much at most; 0 where y is not sent or has nothing to say        |
 | 40     | 4     | CRC32 of the payload, z then y                                                            |
 | 44     | 4     | CRC32 of bytes 0..43                                                                      |
 | 48     |       | z, then y, then the end of the file                                                       |
 
 The payload's CRC finds damage to the file; the CRC of the symbols finds a decoder that read them differently.
+The most bytes of a stream are more than any model can need (a symbol takes 6 at most), so that a small
+picture never makes a reader hold gigabytes.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ MAGIC = b"DHP"
 VERSION = 1
 MIN_SIDE = 16  # pixels
 TRANSMIT = ("z+y", "z")  # by the value of flag bit 0
+BYTES_A_PIXEL = 64  # the most of either stream, for sides rounded up
 
 _FIELDS = struct.Struct(">3s3B2I8s10s3I")  # all but the header's own CRC
 _CRC = struct.Struct(">I")
@@ -178,13 +181,7 @@ def read(data: bytes, *, max_pixels: int = 100_000_000, allow_truncated: bool = 
         BitstreamError: foreign, damaged, truncated, unknown version or too large.
     """
     header = _read_header(data)
-    pixels = header.height * header.width
-    if pixels > max_pixels:
-        raise BitstreamError(
-            f"picture too large: {header.width} x {header.height} = {pixels} pixels, the limit is "
-            f"{max_pixels} (bytes 6-13): if you trust the file, raise the limit "
-            f"(--max_megapixels {-(-pixels // 1_000_000)})"
-        )
+    _check_pixels(header, max_pixels)
     whole = _is_whole(len(data), header, allow_truncated)
     if whole and (crc := zlib.crc32(data[HEADER_BYTES:])) != header.payload_crc:
         raise BitstreamError(
@@ -206,13 +203,18 @@ def read(data: bytes, *, max_pixels: int = 100_000_000, allow_truncated: bool = 
     )
 
 
-def announced_size(header: bytes) -> int:
+def announced_size(header: bytes, *, max_pixels: int = 100_000_000) -> int:
     """Length in bytes of the whole file, from its first 48 bytes (so that no more of a file need be read).
+
+    Args:
+        header: the first 48 bytes, fewer of a file that was cut off.
+        max_pixels: as for ``read``.
 
     Raises:
         BitstreamError: as ``read``, for what the header shows.
     """
     fields = _read_header(header)
+    _check_pixels(fields, max_pixels)
     return HEADER_BYTES + fields.z_bytes + fields.y_bytes
 
 
@@ -258,9 +260,22 @@ def _read_header(data: bytes) -> _Header:
     return header
 
 
+def _check_pixels(header: _Header, max_pixels: int) -> None:
+    """Refuse a picture that is larger than the caller wants."""
+    pixels = header.height * header.width
+    if pixels > max_pixels:
+        raise BitstreamError(
+            f"picture too large: {header.width} x {header.height} = {pixels} pixels, the limit is "
+            f"{max_pixels} (bytes 6-13): if you trust the file, raise the limit "
+            f"(--max_megapixels {-(-pixels // 1_000_000)})"
+        )
+
+
 def _problem(header: _Header) -> str | None:
     """The first field that is out of its range or disagrees with another, in words."""
     code, largest = int.from_bytes(header.side[:2], "big"), 2**32 - 1
+    most = min(largest, BYTES_A_PIXEL * (header.height + 63) * (header.width + 63))
+    size = f"{header.width} x {header.height} pixels"
     checks = (
         (header.flags <= 1, f"reserved flag bits are set, {header.flags:08b} (byte 4)"),
         (1 <= header.passes <= 255, f"{header.passes} entropy passes (byte 5), must be 1..255"),
@@ -273,8 +288,8 @@ def _problem(header: _Header) -> str | None:
             f"width {header.width} (byte 10), must be {MIN_SIDE}..{largest}",
         ),
         (CODE_MIN <= code <= CODE_MAX, f"lambda code {code} (byte 22), must be {CODE_MIN}..{CODE_MAX}"),
-        (1 <= header.z_bytes <= largest, f"z has {header.z_bytes} bytes (byte 32), must be 1..{largest}"),
-        (header.y_bytes <= largest, f"y has {header.y_bytes} bytes (byte 36), must be 0..{largest}"),
+        (1 <= header.z_bytes <= most, f"z has {header.z_bytes} bytes (byte 32), {size} take 1..{most}"),
+        (header.y_bytes <= most, f"y has {header.y_bytes} bytes (byte 36), {size} take 0..{most}"),
         (
             header.flags == 0 or not header.y_bytes,
             f"y has {header.y_bytes} bytes (byte 36) but is not sent (byte 4)",

@@ -19,7 +19,8 @@ from dhp_lab.diffusion.schedules import NoiseSchedule
 from dhp_lab.latent.autoencoders import kl_autoencoder
 from dhp_lab.latent.folder import EPSILON, INDEX, V_PREDICTION, load_vae_unet_schedule
 
-HUB_FILES = INDEX, "vae/*", "unet/*", "text_encoder/*", "tokenizer/*", "scheduler/*"
+FOLDERS, KINDS = ("vae", "unet", "text_encoder", "tokenizer", "scheduler"), ("json", "safetensors", "txt")
+HUB_FILES = INDEX, *(f"{folder}/*.{kind}" for folder in FOLDERS for kind in KINDS)  # nothing that holds code
 SUITABLE = "take a folder of Stable Diffusion 1 or 2, or of BK-SDM; those of SDXL do not fit"
 MORE_CONDITIONS = (  # of a U-Net's configuration, each None where it takes no condition of that kind
     "addition_embed_type",
