@@ -124,6 +124,19 @@ def ddim(
     Args:
         eta: in [0, 1]: 0 is deterministic sampling, x_T decides the sample; 1 has the noise of ``ddpm``.
     """
+    yield from unrolled_ddim(denoiser, schedule, x_T, count=count, eta=eta, generator=generator)
+
+
+def unrolled_ddim(
+    denoiser: Denoiser,
+    schedule: NoiseSchedule,
+    x_T: Tensor,
+    *,
+    count: int | None = None,
+    eta: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> Iterator[State]:
+    """``ddim`` with gradients through all steps, where enabled: to train a denoiser on its samples."""
     if not 0 <= eta <= 1:
         raise ValueError(f"eta must lie in [0, 1], got {eta:g}")
     x = x_T

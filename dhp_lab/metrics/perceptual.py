@@ -63,9 +63,9 @@ class _Trunk(nn.Module):
             for group in self.layout.groups
         )
 
-    def forward(self, x: Tensor) -> list[Tensor]:
+    def forward(self, x: Tensor, count: int | None = None) -> list[Tensor]:
         layers = []
-        for number, group in enumerate(self.groups):
+        for number, group in enumerate(self.groups[:count]):
             if number in self.layout.pooled:
                 x = _root_mean_square(x) if self.smooth else F.max_pool2d(x, self.layout.pool, 2)
             for convolution in group:
@@ -143,6 +143,10 @@ class LPIPS(_PairDistance):
         self._check(x)
         found = self.trunk((2 * x - 1 - self.shift) / self.scale)
         return [layer / (layer.square().sum(1, keepdim=True) + SMALLEST_LENGTH).sqrt() for layer in found]
+
+    def features(self, x: Tensor, count: int) -> list[Tensor]:
+        """The trunk's first ``count`` layers of pictures (B, 3, H, W) in [0, 1], as they are."""
+        return self.trunk((2 * x - 1 - self.shift) / self.scale, count)
 
     def between(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
         """The distances (B,) of pictures, from their layers."""

@@ -18,7 +18,7 @@ from dhp_lab.codec.denoising.residual_unet import Conditions, ResidualUNet, pixe
 from dhp_lab.codec.networks.lapped import BLOCK
 from dhp_lab.codec.networks.tiling import TILE, tiled
 from dhp_lab.diffusion.process import noise_like
-from dhp_lab.diffusion.samplers import ddim, last
+from dhp_lab.diffusion.samplers import last, unrolled_ddim
 from dhp_lab.diffusion.schedules import NoiseSchedule, geometric
 
 START = 3.0  # sigma_T, in units of e
@@ -63,9 +63,17 @@ class ResidualSampler:
             ValueError: steps out of range.
         """
         noise = self.noise(conditions.picture.shape, seed).to(conditions.picture)
+        with torch.no_grad():
+            drawn = self.draw(conditions, noise, steps=steps)
+        return torch.lerp(drawn, conditions.picture, gamma)
+
+    def draw(self, conditions: Conditions, noise: Tensor, *, steps: int) -> Tensor:
+        """The picture that noise (B, 3, H, W) becomes, with gradients where they are enabled. Errors as for
+        ``sample``.
+        """
         u = self.schedule.sigma(self.schedule.steps).item() * noise
-        residual = last(ddim(self._noise_estimate(conditions), self.schedule, u, count=steps)).x
-        return conditions.picture + (1 - gamma) * pixel_scale(conditions.errors) * residual
+        residual = last(unrolled_ddim(self._noise_estimate(conditions), self.schedule, u, count=steps)).x
+        return conditions.picture + pixel_scale(conditions.errors) * residual
 
     def _noise_estimate(self, conditions: Conditions):
         """The network as the samplers take it: eps(u, t)."""

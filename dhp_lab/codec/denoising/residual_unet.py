@@ -2,9 +2,9 @@ r"""The realism denoiser: a U-Net near the pixels that models what the decoded p
 
     residual r = (x - x_hat) / e,      e: the expected error of the place (``expected_error``)
 
-g_s decodes x_hat, the mean of the photos that fit the bytes; r is what a photo has beyond it, in units in which
-it has about unit variance everywhere. So a noise level sigma of r is sigma e in the picture: much where the
-entropy model expects texture that was not sent, next to nothing in a flat sky.
+g_s decodes x_hat, the mean of the photos that fit the bytes; r is what a photo has beyond it, in units in
+which it has about unit variance everywhere. So a noise level sigma of r is sigma e in the picture: much where
+the entropy model expects texture that was not sent, next to nothing in a flat sky.
 
 The U-Net works on blocks of 2 x 2 pixels, from whose 12 numbers it sees the state and x_hat, and beside them
 log2 of e in all and in eight bands, log2(Delta) and the noise level. It is preconditioned as in EDM (Karras
