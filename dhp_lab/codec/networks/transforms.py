@@ -18,6 +18,8 @@ Codecs of the first revision have ``LearntFilters`` and no limit.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -68,7 +70,7 @@ class CorrectedFilters(nn.Module):
     def analyse(self, x: Tensor, log2_delta: Tensor) -> Tensor:
         """As ``LearntFilters.analyse``; log2_delta: (B,)."""
         y = self.fixed.analyse(x)
-        with autocast(x.device):
+        with self._precision(x.device):
             learnt = filter_blocks(x, self.correction)
         learnt = learnt_share(log2_delta) * learnt.float()
         return torch.cat([y[:, : self.count] + learnt, y[:, self.count :]], 1)
@@ -77,9 +79,13 @@ class CorrectedFilters(nn.Module):
         """As ``LearntFilters.synthesise``; log2_delta: (B,)."""
         faded = learnt_share(log2_delta) * y[:, : self.count]
         parity = (self.fixed.parity_h[: self.count], self.fixed.parity_w[: self.count])
-        with autocast(y.device):
+        with self._precision(y.device):
             learnt = overlap_blocks(faded, self.correction, *parity)
         return self.fixed.synthesise(y) + learnt.float()
+
+    def _precision(self, device: torch.device) -> AbstractContextManager:
+        """Mixed precision in training; else float32, in which the layout of memory changes no picture."""
+        return autocast(device) if self.training else nullcontext()
 
 
 def learnt_share(log2_delta: Tensor) -> Tensor:
