@@ -120,7 +120,8 @@ def decode(
     Args:
         model: the one that wrote the file.
         data: the file's bytes, or what ``bitstream.read`` made of them.
-        steps: K, 0 .. 1000: 0 is no diffusion, 1 the posterior mean, more draw a sample.
+        steps: K, 0 .. 1000: 0 is no diffusion, 1 the posterior mean, more draw a sample; with the model's
+            realism part if it has one.
         gamma: weight of the posterior mean in a sample, 0 .. 1. seed: of the noise that is drawn.
         preview: decode z alone, also of a file that was cut off behind it.
 
