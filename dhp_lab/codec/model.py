@@ -46,6 +46,10 @@ from dhp_lab.core.memory import raise_if_of_the_machine
 from dhp_lab.core.precision import float32_by_default
 from dhp_lab.core.tensors import crop_to
 
+REALISM_TILE = (
+    64  # largest side, in latents, of what the realism part sees at once: it is wide near the pixels
+)
+
 
 class DiffusionHyperprior(Hyperprior):
     """The codec as a CompressAI model.
@@ -114,7 +118,7 @@ class DiffusionHyperprior(Hyperprior):
         """The realism part with its schedule. ValueError without one."""
         if self.realism is None:
             raise ValueError("this codec has no realism part: take a checkpoint that holds realism.json")
-        return ResidualSampler(self.realism, residual_schedule(), self.tile)
+        return ResidualSampler(self.realism, residual_schedule(), min(self.tile, REALISM_TILE))
 
     def realism_conditions(self, state: DecoderState, y_hat: Tensor) -> Conditions:
         """What the realism part sees: the picture of K = 1, with sides that are multiples of 16, and its

@@ -21,6 +21,7 @@ from dhp_lab.codec.create import with_settings
 from dhp_lab.codec.denoising.residual_unet import ResidualUNet
 from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.core.hub import CHECKPOINT_FILES, upload_checkpoint
+from dhp_lab.core.memory import OutOfMemory
 from dhp_lab.core.weights import CONFIG, REALISM_CONFIG, REALISM_WEIGHTS, WEIGHTS, CheckpointError
 
 SMALL = (8, 12, 16)
@@ -63,7 +64,7 @@ def folder(saved, tmp_path) -> Path:
     return tmp_path
 
 
-# save and load
+# whole files
 
 
 def test_whole_files_are_decoded_with_it(folder):
@@ -77,6 +78,26 @@ def test_whole_files_are_decoded_with_it(folder):
     assert largest(dhp_file.decode(plain, data, steps=2) - dhp_file.decode(model, data, steps=2)) > 1e-3
     with pytest.raises(ValueError, match="no realism part: take a checkpoint that holds realism.json"):
         _ = plain.realism_sampler
+
+
+def test_drawing_takes_more_memory_than_decoding(model, monkeypatch):
+    """9 pictures beside 12 tensors like y (M / 256 of them a pixel), where K = 1 and previews take 3."""
+    data, free = dhp_file.encode(model, picture(64, 64)), type("Memory", (), {"available": 0})
+    monkeypatch.setattr("psutil.virtual_memory", lambda: free)
+    for pictures, ways in (
+        (9, ({"steps": 2},)),
+        (3, ({"steps": 0}, {"steps": 1}, {"steps": 2, "preview": True})),
+    ):
+        needed = 4 * 64 * 64 * (3 * pictures + 12 * 24 / 256)
+        for settings in ways:
+            free.available = needed - 1
+            with pytest.raises(OutOfMemory, match="decoding 0 megapixels needs .* shrink the picture"):
+                dhp_file.decode(model, data, **settings)
+            free.available = needed
+            dhp_file.decode(model, data, **settings)
+
+
+# save and load
 
 
 def test_round_trip(model, saved, tmp_path):

@@ -14,8 +14,8 @@ from dhp_lab.codec.denoising.expected_error import expected_errors
 from dhp_lab.codec.denoising.residual_sampling import START, ResidualSampler, residual_schedule
 from dhp_lab.codec.denoising.residual_unet import Conditions, ResidualUNet, pixel_scale
 from dhp_lab.codec.entropy_coding import decode_latents
-from dhp_lab.codec.model import DiffusionHyperprior
-from dhp_lab.codec.networks.tiling import SMALL_TILE, TILE
+from dhp_lab.codec.model import REALISM_TILE, DiffusionHyperprior
+from dhp_lab.codec.networks.tiling import SMALL_TILE
 from dhp_lab.training.optimisation import EMA
 
 SMALL = (8, 12, 16)
@@ -96,7 +96,7 @@ def test_it_moves_with_the_codec():
 
 def test_low_memory_makes_its_tiles_small():
     model = codec()
-    assert model.realism_sampler.tile == TILE
+    assert model.realism_sampler.tile == REALISM_TILE
     assert model.low_memory().realism_sampler.tile == SMALL_TILE
 
 
