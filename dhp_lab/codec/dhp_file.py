@@ -27,7 +27,7 @@ from dhp_lab.data.images import from_pil
 
 # Tensors as large as y, and as the picture, that are held at once (benchmarks/codec_speed.py has the peaks).
 ENCODING, OPTIMISING, DECODING = 10, 22, 12
-PICTURES, DRAWN_PICTURES = 3, 9  # without and with a realism part at work
+PICTURES, DRAWN_PICTURES = 3, 11  # without and with a realism part at work
 
 
 def encode(

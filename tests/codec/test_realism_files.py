@@ -81,11 +81,11 @@ def test_whole_files_are_decoded_with_it(folder):
 
 
 def test_drawing_takes_more_memory_than_decoding(model, monkeypatch):
-    """9 pictures beside 12 tensors like y (M / 256 of them a pixel), where K = 1 and previews take 3."""
+    """11 pictures beside 12 tensors like y (M / 256 of them a pixel), where K = 1 and previews take 3."""
     data, free = dhp_file.encode(model, picture(64, 64)), type("Memory", (), {"available": 0})
     monkeypatch.setattr("psutil.virtual_memory", lambda: free)
     for pictures, ways in (
-        (9, ({"steps": 2},)),
+        (11, ({"steps": 2},)),
         (3, ({"steps": 0}, {"steps": 1}, {"steps": 2, "preview": True})),
     ):
         needed = 4 * 64 * 64 * (3 * pictures + 12 * 24 / 256)
