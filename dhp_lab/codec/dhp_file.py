@@ -154,7 +154,9 @@ def decode_batch(
         check_header(model, file)
         if file.y is None and not preview:
             raise BitstreamError("y was cut off: copy the file again, or see a preview")
-    draws = steps > 1 and model.realism is not None and not preview
+    draws = (
+        steps > 1 and not preview and getattr(model, "realism", None) is not None
+    )  # other codecs have none
     pictures = DRAWN_PICTURES if draws else PICTURES
     _check_memory(model, len(parsed), parsed[0].shape, "decoding", DECODING, pictures)
     y = [None if preview else file.y for file in parsed]
