@@ -3,18 +3,17 @@ model.safetensors.
 
 The bytes of a file do not depend on it, so it is no part of the model id: it can be trained further, or left
 out, and every file stays decodable. Its own file names the codec that it was trained for, as the residuals of
-another are other ones.
+another are other ones. No torch until a network is loaded or written: ``dhp info`` gets here.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dhp_lab.codec.config import CodecConfig
-from dhp_lab.codec.denoising.residual_unet import ResidualUNet
 from dhp_lab.core.memory import raise_if_of_the_machine
-from dhp_lab.core.precision import float32_by_default
 from dhp_lab.core.weights import (
     REALISM_CONFIG,
     REALISM_WEIGHTS,
@@ -22,6 +21,9 @@ from dhp_lab.core.weights import (
     weights_from_bytes,
     weights_to_bytes,
 )
+
+if TYPE_CHECKING:
+    from dhp_lab.codec.denoising.residual_unet import ResidualUNet
 
 KIND = "ResidualUNet"  # as realism.json calls it
 WIDEST = 1024  # channels
@@ -50,7 +52,6 @@ def realism_files(network: ResidualUNet, codec_id: bytes) -> dict[str, bytes]:
     return {REALISM_WEIGHTS: weights_to_bytes(network), REALISM_CONFIG: text.encode()}
 
 
-@float32_by_default()
 def load_realism(folder: Path, config: CodecConfig, codec_id: bytes) -> ResidualUNet | None:
     """The realism part in a checkpoint's folder, in eval mode on the CPU; None where neither file is there.
 
@@ -62,6 +63,9 @@ def load_realism(folder: Path, config: CodecConfig, codec_id: bytes) -> Residual
             network, or this kind of codec can have none; the message names the file.
         OSError: the disk's own trouble.
     """
+    from dhp_lab.codec.denoising.residual_unet import ResidualUNet
+    from dhp_lab.core.precision import float32_by_default
+
     places = [folder / name for name in (REALISM_CONFIG, REALISM_WEIGHTS)]
     missing = [place for place in places if not place.exists()]
     if len(missing) == 2:
@@ -78,7 +82,8 @@ def load_realism(folder: Path, config: CodecConfig, codec_id: bytes) -> Residual
         tensors = weights_from_bytes(weights, REALISM_WEIGHTS)
     except ValueError as error:
         raise CheckpointError(f"{places[1]} is damaged: {error}; fetch it again") from None
-    network = ResidualUNet(widths)
+    with float32_by_default():
+        network = ResidualUNet(widths)
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
