@@ -42,6 +42,7 @@ CODEC = (
     "latents",
     "hyperprior",
     "entropy_coding",
+    "realism",
     "checkpoint",
     "model",
     "growth",

@@ -1,5 +1,5 @@
-"""A codec's checkpoint: a folder with config.json, model.safetensors and a model card, and the id that its
-files carry.
+"""A codec's checkpoint: a folder with config.json, model.safetensors, a model card and perhaps a realism part
+(``codec.realism``), and the id that its files carry.
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dhp_lab.codec.config import CodecConfig
+from dhp_lab.codec.realism import check_realism, realism_files
 from dhp_lab.codec.stable_diffusion.config import StableDiffusionConfig
 from dhp_lab.core.files import write_all_atomic
 from dhp_lab.core.hub import find_checkpoint
 from dhp_lab.core.weights import (
     CONFIG,
+    REALISM_CONFIG,
+    REALISM_WEIGHTS,
     WEIGHTS,
     CheckpointError,
     weights_from_bytes,
@@ -25,6 +28,7 @@ from dhp_lab.core.weights import (
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from dhp_lab.codec.denoising.residual_unet import ResidualUNet
     from dhp_lab.codec.parts import CodecParts
 
 PLACE = re.compile(rb'\n *"bk_sdm_path": [^\n]*')  # in CONFIG, as it is written
@@ -38,8 +42,14 @@ RENAMED = {  # the heads of tensors' names in checkpoints of earlier versions
 }
 
 
-def save_model(folder: str | Path, config: CodecConfig, model: nn.Module) -> None:
+def save_model(
+    folder: str | Path, config: CodecConfig, model: nn.Module, realism: ResidualUNet | None = None
+) -> None:
     """Write config.json and model.safetensors (weights and probability tables) to a folder, made if need be.
+
+    Args:
+        realism: its realism part, written beside them; with None one that lies there is removed, for it is of
+            the checkpoint that is replaced.
 
     Raises:
         OSError: the disk's own trouble; an older checkpoint there is intact.
@@ -47,7 +57,31 @@ def save_model(folder: str | Path, config: CodecConfig, model: nn.Module) -> Non
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(config.to_dict(folder), indent=2) + "\n"
-    write_all_atomic({folder / WEIGHTS: weights_to_bytes(model), folder / CONFIG: text.encode()})
+    files = {WEIGHTS: weights_to_bytes(model), CONFIG: text.encode()}
+    if realism is not None:
+        files |= realism_files(realism, model_id(files[CONFIG], files[WEIGHTS]))
+    write_all_atomic({folder / name: data for name, data in files.items()})
+    if realism is None:
+        for name in (REALISM_CONFIG, REALISM_WEIGHTS):
+            (folder / name).unlink(missing_ok=True)
+
+
+def save_realism(folder: str | Path, network: ResidualUNet) -> None:
+    """Put a realism part into the checkpoint of the codec that it was trained for, in the place of an older
+    one; config.json and model.safetensors stay as they are.
+
+    Raises:
+        CheckpointError: there is no checkpoint of a codec that can have one.
+        OSError: the disk's own trouble; an older realism part is intact.
+    """
+    folder = Path(folder)
+    values, _, identity = read_checkpoint(folder)
+    try:
+        check_realism(read_config(values, folder))
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder / CONFIG}: {error}") from None
+    files = realism_files(network, identity)
+    write_all_atomic({folder / name: data for name, data in files.items()})
 
 
 def read_checkpoint(folder: str | Path) -> tuple[dict, dict[str, Tensor], bytes]:

@@ -27,7 +27,7 @@ from dhp_lab.data.images import from_pil
 
 # Tensors as large as y, and as the picture, that are held at once (benchmarks/codec_speed.py has the peaks).
 ENCODING, OPTIMISING, DECODING = 10, 22, 12
-PICTURES = 3
+PICTURES, DRAWN_PICTURES = 3, 11  # without and with a realism part at work
 
 
 def encode(
@@ -67,7 +67,8 @@ def encode_batch(
     report: Report | None = None,
 ) -> list[bytes]:
     """Encode pictures (B, 3, H, W) to a file each. Arguments and errors as for ``encode``."""
-    _check_memory(model, len(x), x.shape[-2:], "encoding", ENCODING if effort == 0 else OPTIMISING)
+    copies = ENCODING if effort == 0 else OPTIMISING
+    _check_memory(model, len(x), x.shape[-2:], "encoding", copies, PICTURES)
     coded = compress(model, x.to(model.log2_spread.device), lambda_rate, effort, report)
     streams = zip(*coded["strings"], strict=True)  # B times (y, z, side)
     return [
@@ -120,7 +121,8 @@ def decode(
     Args:
         model: the one that wrote the file.
         data: the file's bytes, or what ``bitstream.read`` made of them.
-        steps: K, 0 .. 1000: 0 is no diffusion, 1 the posterior mean, more draw a sample.
+        steps: K, 0 .. 1000: 0 is no diffusion, 1 the posterior mean, more draw a sample; with the model's
+            realism part if it has one.
         gamma: weight of the posterior mean in a sample, 0 .. 1. seed: of the noise that is drawn.
         preview: decode z alone, also of a file that was cut off behind it.
 
@@ -152,14 +154,18 @@ def decode_batch(
         check_header(model, file)
         if file.y is None and not preview:
             raise BitstreamError("y was cut off: copy the file again, or see a preview")
-    _check_memory(model, len(parsed), parsed[0].shape, "decoding", DECODING)
+    draws = (
+        steps > 1 and not preview and getattr(model, "realism", None) is not None
+    )  # other codecs have none
+    pictures = DRAWN_PICTURES if draws else PICTURES
+    _check_memory(model, len(parsed), parsed[0].shape, "decoding", DECODING, pictures)
     y = [None if preview else file.y for file in parsed]
     strings = [y, [file.z for file in parsed], [file.side for file in parsed]]
     return model.decompress(strings, parsed[0].shape, steps=steps, gamma=gamma, seed=seed)["x_hat"]
 
 
 def _check_memory(
-    model: DiffusionHyperprior, count: int, size: tuple[int, int], job: str, copies: int
+    model: DiffusionHyperprior, count: int, size: tuple[int, int], job: str, copies: int, pictures: int
 ) -> None:
     """Pass pictures of (height, width) that fit into the memory; CUDA's own errors are clear.
 
@@ -169,7 +175,7 @@ def _check_memory(
     if model.log2_spread.device.type != "cpu":
         return
     pixels = count * size[0] * size[1]
-    needed = 4 * pixels * (3 * PICTURES + copies * model.M / model.block**2)
+    needed = 4 * pixels * (3 * pictures + copies * model.M / model.block**2)
     what = f"{job} {pixels / 1e6:.0f} megapixels"
     check_memory(needed, what, "shrink the picture, or cut it into parts")
 

@@ -6,17 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dhp_lab.core.files import is_disk_error
-from dhp_lab.core.weights import CONFIG, WEIGHTS, CheckpointError
+from dhp_lab.core.weights import CONFIG, REALISM_CONFIG, REALISM_WEIGHTS, WEIGHTS, CheckpointError
+
+CHECKPOINT_FILES = (CONFIG, WEIGHTS, REALISM_CONFIG, REALISM_WEIGHTS)
 
 
-def find_checkpoint(name: str | Path, patterns: Sequence[str] = (CONFIG, WEIGHTS)) -> Path:
+def find_checkpoint(name: str | Path, patterns: Sequence[str] = CHECKPOINT_FILES) -> Path:
     """Return a checkpoint's folder: the path itself if it is there, else that of a repository on the Hugging
     Face hub, which is downloaded.
 
     Args:
         name: a folder, or "owner/name" on the hub. What looks like a path is never looked for on the hub,
             and returned as it is: see ``is_repository``.
-        patterns: of the repository's files that are needed.
+        patterns: of the repository's files that are fetched, where they are there.
 
     Raises:
         CheckpointError: there is no such folder, and the hub has no such repository or cannot be reached.
@@ -53,7 +55,7 @@ def upload_checkpoint(folder: str | Path, repository: str) -> str:
     """Upload a checkpoint's folder to the Hugging Face hub, where the user is logged in.
 
     Args:
-        folder: with config.json, model.safetensors and, if there is one, README.md.
+        folder: with config.json, model.safetensors and, if there are any, a realism part and README.md.
         repository: "owner/name"; made where it does not exist.
 
     Returns:
@@ -64,5 +66,5 @@ def upload_checkpoint(folder: str | Path, repository: str) -> str:
     api = HfApi()
     api.create_repo(repository, exist_ok=True)
     return api.upload_folder(
-        repo_id=repository, folder_path=str(folder), allow_patterns=[CONFIG, WEIGHTS, "README.md"]
+        repo_id=repository, folder_path=str(folder), allow_patterns=[*CHECKPOINT_FILES, "README.md"]
     )

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+REALISM_CONFIG, REALISM_WEIGHTS = "realism.json", "realism.safetensors"  # of a codec that has them
 HALF_FROM = 4096  # tensors of at least this many numbers are stored in float16, smaller ones in float32
 
 
@@ -28,8 +29,11 @@ def weights_to_bytes(model: nn.Module) -> bytes:
     return save(tensors, metadata={"format": "pt"})
 
 
-def weights_from_bytes(data: bytes) -> dict[str, Tensor]:
+def weights_from_bytes(data: bytes, name: str = WEIGHTS) -> dict[str, Tensor]:
     """Return the tensors of a file that ``weights_to_bytes`` wrote, those in float16 as float32.
+
+    Args:
+        name: the file's, for the message.
 
     Raises:
         ValueError: this is not a safetensors file.
@@ -41,5 +45,5 @@ def weights_from_bytes(data: bytes) -> dict[str, Tensor]:
     try:
         tensors = load(data)
     except SafetensorError as error:
-        raise ValueError(f"{WEIGHTS}: {error}") from None
+        raise ValueError(f"{name}: {error}") from None
     return {name: value.float() if value.dtype == torch.float16 else value for name, value in tensors.items()}

@@ -68,6 +68,7 @@ class ResidualUNet(nn.Module):
 
     def __init__(self, widths: tuple[int, int, int] = WIDTHS) -> None:
         super().__init__()
+        self.widths = widths
         a, b, c = widths
         numbers = 3 * PIXELS**2
         self.entry = nn.Conv2d(2 * numbers + 1 + BANDS + 2, a, 3, padding=1)
