@@ -64,7 +64,7 @@ class RealismConfig:
     init_from: str | None = None
     seed: int = 0
     ema_decay: float = 0.998
-    validate_every: int = 500
+    validate_every: int = 1000
     minutes_between_saves: float = 5.0
     drawn_share: float = 0.0
     workers: int = 0

@@ -46,7 +46,7 @@ from dhp_lab.training.processes import Processes
 from dhp_lab.training.realism_config import WIDTHS, RealismConfig
 from dhp_lab.training.realism_objective import Judges, RealismObjective
 from dhp_lab.training.realism_part import REALISM_CONFIG, REALISM_WEIGHTS, load_part, save_part
-from dhp_lab.training.realism_validation import report, validate, validation_judges
+from dhp_lab.training.realism_validation import Validation, report, validation_judges
 from dhp_lab.training.run_board import RunBoard
 from dhp_lab.training.run_folder import LOG, STATE, clear_folder, last_state, log_to_file, prepare_folder
 from dhp_lab.training.safeguards import Safeguards
@@ -118,7 +118,8 @@ class RealismTrainer:
         self.network = network.to(self.device, memory_format=torch.channels_last).train()
         self.ema = EMA(self.network, config.ema_decay)
         sampler = ResidualSampler(self.network, residual_schedule())
-        self.loss_judges, self.val_judges = judges, validation_judges(self.device)
+        self.loss_judges = judges
+        self.validation = Validation(self.model, self.val, validation_judges(self.device))
         self.objective = RealismObjective(self.model, sampler, None, config.weights, seed=config.seed)
         if state:
             self._resume(state)
@@ -246,7 +247,7 @@ class RealismTrainer:
 
     def _validate(self, board: RunBoard) -> None:
         sampler = ResidualSampler(self.ema.average, residual_schedule())
-        report(board, self.step, validate(self.model, sampler, self.val, self.val_judges), self.val)
+        report(board, self.step, self.validation.draw(sampler), self.val)
 
     def _save(self) -> None:
         """Write the state, then the averaged network."""

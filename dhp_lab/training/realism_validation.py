@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from dhp_lab.codec.denoising.residual_sampling import ResidualSampler
+from dhp_lab.codec.denoising.residual_unet import Conditions
 from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.metrics.network_files import MissingNetwork
 from dhp_lab.metrics.perceptual import dists_network, lpips_network
@@ -27,7 +28,7 @@ from dhp_lab.training.run_board import SHOWN, RunBoard
 log = logging.getLogger(__name__)
 
 RATES = 1.5e-2, 5e-3  # the trade-offs: small files and larger ones
-STEPS = 1, 2, 4
+STEPS = 1, 2, 4  # K; the first is the codec's own picture
 TITLE = "photo, then K = 1, 2, 4 at each rate"
 
 
@@ -57,27 +58,40 @@ class Drawn:
     figures: Mapping[str, float]
 
 
-@torch.no_grad()
-def validate(
-    model: DiffusionHyperprior, sampler: ResidualSampler, x: Tensor, judges: Mapping[str, nn.Module]
-) -> list[Drawn]:
-    """Decode crops at RATES in STEPS; always from the same noise.
+class Validation:
+    """The crops to validate on. What no training changes, K = 1, is decoded once.
 
     Args:
-        model: the codec. sampler: with the network to judge.
-        x: (B, 3, H, W) in [0, 1], sides multiples of 64. judges: as of ``validation_judges``.
+        model: the codec. x: (B, 3, H, W) in [0, 1], sides multiples of 64.
+        judges: as of ``validation_judges``.
     """
-    found = []
-    for rate in RATES:
-        conditions = decoded(model, x, torch.full((len(x),), rate, device=x.device))
-        for steps in STEPS:
-            is_mean = steps == 1
-            drawn = conditions.picture if is_mean else sampler.sample(conditions, steps=steps)
-            drawn = drawn.clamp(0, 1)
-            figures = {"PSNR": psnr(drawn, x).mean().item()}
-            figures |= {name: judge(drawn, x).mean().item() for name, judge in judges.items()}
-            found.append(Drawn(rate, steps, drawn.cpu(), figures))
-    return found
+
+    def __init__(self, model: DiffusionHyperprior, x: Tensor, judges: Mapping[str, nn.Module]) -> None:
+        self.model, self.x, self.judges = model, x, judges
+        self.kept: dict[float, tuple[Conditions, Drawn]] = {}
+
+    @torch.no_grad()
+    def draw(self, sampler: ResidualSampler) -> list[Drawn]:
+        """The crops at RATES in STEPS, always from the same noise; sampler: with the network to judge."""
+        layers = {name: judge.layers(self.x) for name, judge in self.judges.items()}
+        found = []
+        for rate in RATES:
+            if rate not in self.kept:
+                rates = torch.full((len(self.x),), rate, device=self.x.device)
+                conditions = decoded(self.model, self.x, rates)
+                self.kept[rate] = conditions, self._judged(rate, 1, conditions.picture, layers)
+            conditions, mean = self.kept[rate]
+            drawn = ((steps, sampler.sample(conditions, steps=steps)) for steps in STEPS[1:])
+            found += [mean, *(self._judged(rate, steps, picture, layers) for steps, picture in drawn)]
+        return found
+
+    def _judged(self, rate: float, steps: int, picture: Tensor, layers: Mapping[str, list[Tensor]]) -> Drawn:
+        """Pictures with their figures; ``layers`` are the photos', by judge."""
+        picture = picture.clamp(0, 1)
+        figures = {"PSNR": psnr(picture, self.x).mean().item()}
+        for name, judge in self.judges.items():
+            figures[name] = judge.between(judge.layers(picture), layers[name]).mean().item()
+        return Drawn(rate, steps, picture.cpu(), figures)
 
 
 def report(board: RunBoard, step: int, found: list[Drawn], x: Tensor) -> None:

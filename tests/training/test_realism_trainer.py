@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 from made_networks import lay_all
-from models import untrained
+from models import picture, untrained
 from PIL import Image
 from programs import dhp, refused
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dhp_lab.codec.denoising import residual_unet
+from dhp_lab.codec.denoising.residual_sampling import ResidualSampler, residual_schedule
 from dhp_lab.core.files import OverwriteError
 from dhp_lab.core.weights import CheckpointError
 from dhp_lab.metrics.network_files import MissingNetwork
@@ -25,8 +26,10 @@ from dhp_lab.training import realism_config
 from dhp_lab.training.codec_config import TrainingError
 from dhp_lab.training.codec_state import TrainingState
 from dhp_lab.training.realism_config import RealismConfig
+from dhp_lab.training.realism_objective import decoded
 from dhp_lab.training.realism_part import load_part, save_part
 from dhp_lab.training.realism_trainer import RealismTrainer, train_realism
+from dhp_lab.training.realism_validation import Validation, validation_judges
 from dhp_lab.training.run_folder import BOARD
 
 SMALL = {
@@ -379,3 +382,33 @@ def test_missing_networks_are_one_line_of_the_command(photos, tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     line = refused("train-realism", "--data_path", photos, "--device", "cpu")
     assert "dhp download metric-networks" in line
+
+
+# the figures of a validation
+
+
+def test_a_validation_judges_what_the_decoder_would_show():
+    torch.manual_seed(1)
+    network = residual_unet.ResidualUNet((4, 6, 8)).eval().requires_grad_(False)
+    torch.nn.init.normal_(network.exit.weight, std=0.2)
+    sampler = ResidualSampler(network, residual_schedule())
+    model, x = untrained(N=8, M=16).requires_grad_(False), picture(64, 64, count=2)
+    judges = validation_judges(torch.device("cpu"))
+    validation = Validation(model, x, judges)
+    found = validation.draw(sampler)
+    assert [(one.lambda_rate, one.steps) for one in found] == [
+        (r, k) for r in (1.5e-2, 5e-3) for k in (1, 2, 4)
+    ]
+    for one in found:
+        conditions = decoded(model, x, torch.full((2,), one.lambda_rate))
+        wanted = conditions.picture
+        if one.steps > 1:
+            wanted = sampler.sample(conditions, steps=one.steps)
+        wanted = wanted.clamp(0, 1)
+        assert torch.equal(one.pictures, wanted)
+        error = (one.pictures - x).square().mean((1, 2, 3))
+        assert one.figures["PSNR"] == pytest.approx((-10 * error.log10()).mean().item(), abs=0.02)
+        assert one.figures["LPIPS"] == pytest.approx(lpips_network()(wanted, x).mean().item(), rel=1e-5)
+        assert one.figures["DISTS"] == pytest.approx(dists_network()(wanted, x).mean().item(), rel=1e-5)
+    again = validation.draw(sampler)
+    assert [one.figures for one in again] == [one.figures for one in found]
