@@ -24,6 +24,7 @@ from tqdm import tqdm
 from dhp_lab.codec.denoising.residual_sampling import ResidualSampler, residual_schedule
 from dhp_lab.codec.denoising.residual_unet import ResidualUNet
 from dhp_lab.codec.model import DiffusionHyperprior
+from dhp_lab.codec.stable_diffusion.config import StableDiffusionConfig
 from dhp_lab.core.memory import raise_if_of_the_machine
 from dhp_lab.core.paths import default_checkpoint
 from dhp_lab.core.weights import CheckpointError
@@ -111,9 +112,7 @@ class RealismTrainer:
         kept = state.pictures.get("validation") if state else None
         self.val = validation_batch(config, held_out, first, self.processes, kept).to(self.device)
         torch.manual_seed(config.seed)
-        model = model or DiffusionHyperprior.from_pretrained(config.model_path or default_checkpoint())
-        model = model.to(self.device, memory_format=torch.channels_last)
-        self.model = model.eval().requires_grad_(False)
+        self.model = self._frozen(model)
         self.widths, network = initial_network(config)
         self.network = network.to(self.device, memory_format=torch.channels_last).train()
         self.ema = EMA(self.network, config.ema_decay)
@@ -124,6 +123,18 @@ class RealismTrainer:
         if state:
             self._resume(state)
         self._end_step()
+
+    def _frozen(self, model: DiffusionHyperprior | None) -> DiffusionHyperprior:
+        """The codec; None: that of the configuration."""
+        folder = self.config.model_path or default_checkpoint()
+        model = model or DiffusionHyperprior.from_pretrained(folder)
+        if isinstance(model.config, StableDiffusionConfig):
+            raise TrainingError(
+                f"{folder} has the parts of Stable Diffusion, whose latents say nothing of their "
+                "pixels' errors: name a codec of our own networks (--model_path)"
+            )
+        model = model.to(self.device, memory_format=torch.channels_last)
+        return model.eval().requires_grad_(False)
 
     def _loss_judges(self) -> Judges:
         return Judges(*(lpips_network(trunk).to(self.device) for trunk in ("alexnet", "vgg16")))
