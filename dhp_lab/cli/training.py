@@ -1,4 +1,4 @@
-"""``dhp train``, ``train-lessons``, ``train-scenes``; ``draw-scenes`` draws pictures to train on."""
+"""``dhp train``, ``train-realism``, ``train-lessons``, ``train-scenes``; ``draw-scenes`` draws pictures."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import typer
 from dhp_lab.cli.app import DEVICE, LOW_MEMORY, Device, app
 from dhp_lab.cli.options import options_from
 from dhp_lab.training.codec_config import TrainingConfig
+from dhp_lab.training.realism_config import RealismConfig
 
 TRAINING_OPTIONS = {
     "data_path": "Folder of training photos, folders below included.",
@@ -48,6 +49,36 @@ TRAINING_OPTIONS = {
     "overwrite": "Replace a training in output_dir.",
 }
 
+REALISM_OPTIONS = {
+    "data_path": TRAINING_OPTIONS["data_path"],
+    "val_data_path": TRAINING_OPTIONS["val_data_path"],
+    "model_path": "Folder of the codec, which stays as it is; the shipped one if not given.",
+    "output_dir": "Receives realism.json and realism.safetensors, training.log, samples/, tensorboard/.",
+    "denoising_steps": "Steps of the first stage: the denoising loss alone.",
+    "drawn_steps": "Then of the second: pictures drawn in two steps; needs `dhp download metric-networks`.",
+    "batch_size": "Crops in a step.",
+    "image_size": "Side of the first stage's crops, a multiple of 64.",
+    "drawn_image_size": "Side of the second stage's crops, a multiple of 64.",
+    "lr": "Peak learning rate of Adam in the first stage.",
+    "drawn_lr": "In the second stage.",
+    "statistics_weight": "Of the Wasserstein distortion, in the second stage's loss.",
+    "lpips_weight": "Of LPIPS in it.",
+    "mse_weight": "Of the squared error over 0.05^2 in it.",
+    "denoising_weight": "Of the denoising loss in it.",
+    "widths": "Channels of the network at 1/2, 1/4 and 1/8 of the picture's sides.",
+    "init_from": "Folder with a realism part to start from.",
+    "seed": TRAINING_OPTIONS["seed"],
+    "ema_decay": "Of the average of the weights, which is what is left.",
+    "validate_every": TRAINING_OPTIONS["validate_every"],
+    "minutes_between_saves": "Between savings of the state and of the average.",
+    "drawn_share": TRAINING_OPTIONS["drawn_share"],
+    "workers": TRAINING_OPTIONS["workers"],
+    "cache_gb": TRAINING_OPTIONS["cache_gb"],
+    "device": DEVICE,
+    "resume": "Go on from the last state in output_dir; with more steps, if given.",
+    "overwrite": TRAINING_OPTIONS["overwrite"],
+}
+
 OutputDir = Annotated[
     Path | None,
     typer.Option("--output_dir", help="Receives a folder for each; data/checkpoints if not given."),
@@ -67,6 +98,16 @@ def train(config: TrainingConfig) -> None:
 
     best = run(config)
     typer.echo(f"best checkpoint: {best}")
+
+
+@app.command("train-realism")
+@options_from(RealismConfig, REALISM_OPTIONS)
+def train_realism(config: RealismConfig) -> None:
+    """Train the realism denoiser of a codec: what draws pictures that look like photos."""
+    from dhp_lab.training.realism_trainer import train_realism as run
+
+    folder = run(config)
+    typer.echo(f"realism.json and realism.safetensors, to copy into the codec's folder: {folder}")
 
 
 @app.command("train-lessons")

@@ -18,11 +18,14 @@ from dhp_lab.data.listing import list_names
 from dhp_lab.data.photo_list import END, PhotoList
 from dhp_lab.training.codec_config import TrainingConfig
 from dhp_lab.training.processes import Processes
+from dhp_lab.training.realism_config import RealismConfig
 from dhp_lab.training.run_folder import PHOTOS
 
 log = logging.getLogger(__name__)
 
 VALIDATION_CROPS = 8
+
+PhotoOptions = TrainingConfig | RealismConfig  # what names photos and their crops
 
 
 def split_validation(crops: PhotoCrops) -> PhotoCrops:
@@ -30,7 +33,7 @@ def split_validation(crops: PhotoCrops) -> PhotoCrops:
     return crops.hold_out(every=max(20, len(crops) // 16))
 
 
-def find_photos(config: TrainingConfig, processes: Processes) -> PhotoList:
+def find_photos(config: PhotoOptions, processes: Processes) -> PhotoList:
     """The photos below ``data_path``, the same list in all processes and in a run that is resumed.
 
     A resumed run keeps the list that it began with (PHOTOS in its folder), so that photos that came or went
@@ -56,7 +59,7 @@ def _place(folder: str | Path) -> bytes:
     return os.fsencode(Path(folder).resolve())
 
 
-def _names(config: TrainingConfig) -> bytes:
+def _names(config: PhotoOptions) -> bytes:
     """The names of the photos, kept ones if this run goes on with the same folder."""
     kept, folder = Path(config.output_dir) / PHOTOS, Path(config.data_path)
     if config.resume and kept.is_file() and folder.is_dir():
@@ -68,7 +71,7 @@ def _names(config: TrainingConfig) -> bytes:
     return PhotoList(folder, names).to_bytes()
 
 
-def training_crops(config: TrainingConfig, photos: PhotoList) -> tuple[PhotoCrops | WithDrawings, PhotoCrops]:
+def training_crops(config: PhotoOptions, photos: PhotoList) -> tuple[PhotoCrops | WithDrawings, PhotoCrops]:
     """The stream of training crops, and that of the photos held out of it.
 
     Raises:
@@ -81,7 +84,7 @@ def training_crops(config: TrainingConfig, photos: PhotoList) -> tuple[PhotoCrop
 
 
 def validation_batch(
-    config: TrainingConfig,
+    config: PhotoOptions,
     held_out: PhotoCrops,
     crops: PhotoCrops | WithDrawings,
     processes: Processes,
@@ -106,9 +109,7 @@ def validation_batch(
     return processes.share(x, shape)
 
 
-def _validation_batch(
-    config: TrainingConfig, held_out: PhotoCrops, crops: PhotoCrops | WithDrawings
-) -> Tensor:
+def _validation_batch(config: PhotoOptions, held_out: PhotoCrops, crops: PhotoCrops | WithDrawings) -> Tensor:
     if config.val_data_path:
         photos_of = partial(list_images, output_dir=Path(config.output_dir), log=log.warning)
         held_out = PhotoCrops(photos_of(config.val_data_path), config.image_size, seed=0, cache_gb=0)

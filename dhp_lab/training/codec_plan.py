@@ -19,14 +19,14 @@ def stage_lengths(config: TrainingConfig, photos: int, processes: int) -> list[i
     return [per_epoch * count for count in (config.epochs, config.denoiser_epochs, config.joint_epochs)]
 
 
-def stage_of(step: int, lengths: Sequence[int]) -> str:
+def stage_of(step: int, lengths: Sequence[int], stages: Sequence[str] = STAGES) -> str:
     """The stage of step 0 .. sum(lengths) - 1."""
-    return next(stage for i, stage in enumerate(STAGES) if step < sum(lengths[: i + 1]))
+    return next(stage for i, stage in enumerate(stages) if step < sum(lengths[: i + 1]))
 
 
-def stage_lr_factor(step: int, lengths: Sequence[int]) -> float:
+def stage_lr_factor(step: int, lengths: Sequence[int], stages: Sequence[str] = STAGES) -> float:
     """The learning rate of step 0 .. sum(lengths) - 1 over its peak: each stage warms up and decays."""
-    index = STAGES.index(stage_of(step, lengths))
+    index = stages.index(stage_of(step, lengths, stages))
     length, start = lengths[index], sum(lengths[:index])
     return lr_factor(step - start + 1, length, warmup=min(WARMUP, length), floor=LR_FLOOR)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -68,17 +68,14 @@ class TrainingState:
         facts = {name: getattr(self, name) for name in FACTS}
         write_atomic(path, save(copies, metadata={"facts": json.dumps(facts)}))
 
-    def check_lengths(self, lengths: list[int], path: Path) -> None:
-        """Check that a run can go on with stages of other lengths: those before the current one must be as
-        they were, and the current one must not end before the step that is reached. The log has the change.
-
-        Raises:
-            CheckpointError: it cannot; the message names ``path`` and what to do.
+    def goes_on_with(self, lengths: list[int], stages: Sequence[str] = STAGES) -> bool:
+        """Whether a run can go on with stages of other lengths: those before the current one must be as they
+        were, and the current one must not end before the step that is reached. The log has the change.
         """
-        current = STAGES.index(self.stage) if self.stage else 0
+        current = stages.index(self.stage) if self.stage else 0
         ends = sum(lengths[: current + 1])
         if lengths == self.lengths:
-            return
+            return True
         if lengths[:current] == self.lengths[:current] and self.step <= ends:
             log.info(
                 "the run was planned with stages of %s steps and goes on with %s: "
@@ -87,6 +84,16 @@ class TrainingState:
                 lengths,
                 self.step,
             )
+            return True
+        return False
+
+    def check_lengths(self, lengths: list[int], path: Path) -> None:
+        """Check that a training of the codec can go on with stages of other lengths (``goes_on_with``).
+
+        Raises:
+            CheckpointError: it cannot; the message names ``path`` and what to do.
+        """
+        if self.goes_on_with(lengths):
             return
         raise CheckpointError(
             f"{path} is of a run with stages of {self.lengths} steps, at step {self.step} in the stage "

@@ -51,7 +51,17 @@ from dhp_lab.training.codec_state import (
 from dhp_lab.training.optimisation import EMA
 from dhp_lab.training.processes import LOSS, Processes, is_loss
 from dhp_lab.training.run_board import RunBoard
-from dhp_lab.training.run_folder import BEST, FINAL, LOG, STATE, clear_folder, log_to_file, prepare_folder
+from dhp_lab.training.run_folder import (
+    BEST,
+    FINAL,
+    LOG,
+    STATE,
+    clear_folder,
+    last_state,
+    log_to_file,
+    prepare_folder,
+)
+from dhp_lab.training.safeguards import Safeguards
 from dhp_lab.training.stop_signals import StopRequest, stop_requests
 
 log = logging.getLogger(__name__)
@@ -60,7 +70,6 @@ REPORT_EVERY = 50  # steps between TensorBoard scalars
 LOG_EVERY = 4  # reports between lines in training.log
 UPDATE_EVERY = 500  # steps between updates of z's medians, which follow its moving prior
 BETAS = 0.9, 0.99  # of Adam: with 0.999 a rare drawing could move what photos hardly move by 3 lr at once
-MOST_LEFT_OUT = 10  # updates in a row that may be left out
 
 
 def train(config: TrainingConfig) -> Path:
@@ -100,7 +109,9 @@ class Trainer:
         self.config = config
         self.out = Path(config.output_dir)
         self.step, self.best, self.stage, self.optimizer = 0, math.inf, "", None
-        self.left_out = 0  # updates in a row, because their gradient was not finite
+        lr = f"--lr (now {config.lr:g})"
+        remedy = f"With a smaller {lr} or a smaller --lambda_rate"
+        self.safeguards = Safeguards(self.out, remedy=remedy, lr_option=lr)
         self.is_whole = False  # whether all that belongs to ``step`` is done, and nothing of the next one
         try:
             self.processes = Processes(config.device)
@@ -108,7 +119,7 @@ class Trainer:
         except RuntimeError as error:
             if not is_loss(error):
                 raise
-            raise TrainingError(f"{LOSS} before the first step; {self._last_state('You can')}") from None
+            raise TrainingError(f"{LOSS} before the first step; {last_state(self.out, 'You can')}") from None
 
     def _prepare(
         self,
@@ -157,7 +168,9 @@ class Trainer:
                 board.close(failed=False)
         except OSError as error:
             reason = f"{error.filename or self.out}: {error.strerror or error}"
-            raise TrainingError(f"cannot write to {reason}; {self._last_state('Make room, then')}") from None
+            raise TrainingError(
+                f"cannot write to {reason}; {last_state(self.out, 'Make room, then')}"
+            ) from None
         finally:
             if board:
                 board.close(failed=True)
@@ -183,15 +196,9 @@ class Trainer:
     def _save_and_raise(self, reason: str, *, by_all: bool = False) -> None:
         """End the run, and save the state of its last step unless the next one's update has begun."""
         if not (self.is_whole and self.optimizer and (by_all or self.processes.is_main)):
-            raise TrainingError(f"{reason} at step {self.step}; {self._last_state('You can')}") from None
+            raise TrainingError(f"{reason} at step {self.step}; {last_state(self.out, 'You can')}") from None
         self._save()
         raise TrainingError(f"{reason} at step {self.step}; go on with --resume") from None
-
-    def _last_state(self, remedy: str) -> str:
-        """Where a run that ended early can go on, for a message; ``remedy``: what to do before."""
-        if (self.out / STATE).is_file():
-            return f"the last good state is {self.out / STATE}. {remedy} go on with --resume"
-        return f"no state was saved yet. {remedy} start again with --overwrite"
 
     def _loop(self, board: RunBoard | None, stop: StopRequest) -> None:
         saved, numbers = time.monotonic(), range(self.step, self.total)
@@ -230,37 +237,15 @@ class Trainer:
         first = (self.step * self.processes.count + self.processes.index) * len(x)
         losses = self.wrapped(x.to(self.accelerator.device), self.stage, first)
         report = self.processes.mean(losses)
-        self._check_finite(report["objective"])
+        self.safeguards.check_loss(report["objective"], self.step)
         self.optimizer.zero_grad()
         self.accelerator.backward(losses["objective"])
         norm = self.accelerator.clip_grad_norm_(self.wrapped.parameters(), self.config.clip)
         self.is_whole = False
-        if self._is_usable(norm):
+        if self.safeguards.is_usable(norm, self.step):
             self.optimizer.step()
             self.ema.update(self.model)
         return {"gradient norm": norm.detach(), **{name: value.detach() for name, value in report.items()}}
-
-    def _is_usable(self, norm: Tensor) -> bool:
-        """Whether the gradient is finite; one that is not costs an update, a row of them the run."""
-        if bool(torch.isfinite(norm)):
-            self.left_out = 0
-            return True
-        self.left_out += 1
-        log.warning("step %d: the gradient is not finite, its update is left out", self.step)
-        if self.left_out >= MOST_LEFT_OUT:
-            remedy = f"With a smaller --lr (now {self.config.lr:g})"
-            raise TrainingError(
-                f"the gradient was not finite in the {MOST_LEFT_OUT} steps up to {self.step}; "
-                f"{self._last_state(remedy)}"
-            )
-        return False
-
-    def _check_finite(self, objective: Tensor) -> None:
-        if not bool(torch.isfinite(objective)):
-            remedy = f"With a smaller --lr (now {self.config.lr:g}) or a smaller --lambda_rate"
-            raise TrainingError(
-                f"the loss is {objective.item()} at step {self.step}; {self._last_state(remedy)}"
-            )
 
     def enter_stage(self, stage: str) -> None:
         """Make the optimiser of a stage, if it is another than the current one."""

@@ -32,6 +32,7 @@ from dhp_lab.codec.denoising.residual_unet import Conditions, pixel_scale
 from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.core.precision import autocast
 from dhp_lab.metrics.perceptual import LPIPS
+from dhp_lab.training.realism_config import RealismWeights
 
 STEPS = 2  # of the sampler, in training
 LAMBDAS = 1e-3, 3e-2  # the trade-offs that are drawn, log-uniformly
@@ -41,16 +42,6 @@ LAYERS = 3  # of VGG-16 whose statistics are compared, each at half the resoluti
 LEAST_VARIANCE = 1e-4  # of a window: below it deviations are alike
 UNIT_ERROR = 0.05  # the deviation whose square the MSE is divided by
 SHIFT = 16  # pixels that the compared window moves by, at most
-
-
-@dataclass(frozen=True)
-class RealismWeights:
-    """The weights of the loss's parts, each >= 0."""
-
-    statistics: float = 0.5
-    lpips: float = 1.0
-    mse: float = 0.1
-    denoising: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -93,7 +84,7 @@ class RealismObjective(nn.Module):
         Returns:
             scalars by name; "objective" is the one to minimise.
         """
-        conditions = decoded(self.model, x, self._log_uniform(len(x), *LAMBDAS))
+        conditions = decoded(self.model, x, self._log_uniform(len(x), *LAMBDAS).to(x.device))
         denoising = self.denoising_loss(x, conditions)
         if self.judges is None:
             return {"objective": denoising, "denoising": denoising.detach()}

@@ -53,7 +53,15 @@ class RunBoard:
         log.info("validation at step %d: objective %.4f; %s", step, score, "; ".join(points))
         columns = torch.cat([x[:SHOWN], rows[len(rows) // 3]["x_hat"][:SHOWN].cpu()], 2)  # (B, 3, 2 H, W)
         sheet = torch.cat(list(columns), 2).clamp(0, 1)
-        self.writer.add_image("validation/original above, decoded below", sheet, step)
+        self.sheet(step, "original above, decoded below", sheet)
+
+    def figure(self, step: int, title: str, value: float) -> None:
+        """Add a figure of a validation."""
+        self.writer.add_scalar(f"validation/{title}", value, step)
+
+    def sheet(self, step: int, title: str, sheet: Tensor) -> None:
+        """Add a picture (3, H, W) in [0, 1] of a validation, and write it to the folder of samples."""
+        self.writer.add_image(f"validation/{title}", sheet, step)
         save_image(sheet, self.folder / SAMPLES / f"step_{step:07d}.png")
 
     def close(self, *, failed: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from dhp_lab.core.files import check_writable, refuse_to_overwrite
@@ -15,10 +16,13 @@ SAMPLES, BOARD, LOG, PHOTOS = "samples", "tensorboard", "training.log", "photos.
 MADE = (STATE, *(f"{name}/{file}" for name in (BEST, FINAL) for file in (WEIGHTS, CONFIG)))
 
 
-def prepare_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
+def prepare_folder(folder: Path, *, resume: bool, overwrite: bool, made: Sequence[str] = MADE) -> None:
     """Check that a training can write what it makes and overwrites nothing unasked.
 
     Nothing is removed yet, but for what a killed run left half written.
+
+    Args:
+        made: the files that a later training could replace.
 
     Raises:
         OverwriteError: the folder holds a training, and neither ``resume`` nor ``overwrite`` is set.
@@ -26,33 +30,40 @@ def prepare_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
     """
     if not (resume or overwrite):
         refuse_to_overwrite(
-            (folder / name for name in MADE),
+            (folder / name for name in made),
             "go on with it (--resume), take another --output_dir, or replace it (--overwrite)",
         )
-    _remove_parts(folder)
-    for name in MADE:
+    _remove_parts(folder, made)
+    for name in made:
         check_writable(folder / name)
     (folder / SAMPLES).mkdir(parents=True, exist_ok=True)
 
 
-def _remove_parts(folder: Path) -> None:
+def _remove_parts(folder: Path, made: Sequence[str]) -> None:
     """Remove what a run that was killed left half written."""
-    places = [folder / name for name in (*MADE, PHOTOS)] + [folder / SAMPLES / "step_*.png"]
+    places = [folder / name for name in (*made, PHOTOS)] + [folder / SAMPLES / "step_*.png"]
     for place in places:
         for part in place.parent.glob(f".{place.name}.*.part"):
             part.unlink(missing_ok=True)
 
 
-def clear_folder(folder: Path) -> None:
+def clear_folder(folder: Path, made: Sequence[str] = MADE) -> None:
     """Remove what an earlier training made, so that nothing of it can be taken for the new one's.
 
     Other files stay.
     """
-    old = [folder / name for name in (*MADE, PHOTOS)]
+    old = [folder / name for name in (*made, PHOTOS)]
     old += (folder / SAMPLES).glob("step_*.png")
     old += (folder / BOARD).glob("events.out.tfevents.*")
     for path in old:
         path.unlink(missing_ok=True)
+
+
+def last_state(folder: Path, remedy: str) -> str:
+    """Where a run that ended early can go on, for a message; ``remedy``: what to do before."""
+    if (folder / STATE).is_file():
+        return f"the last good state is {folder / STATE}. {remedy} go on with --resume"
+    return f"no state was saved yet. {remedy} start again with --overwrite"
 
 
 def log_to_file(path: Path) -> None:

@@ -105,6 +105,8 @@ def test_bad_options_end_in_one_line(tmp_path, monkeypatch, line, message):
     [
         ("train --data_path photos --output_dir out", "last.safetensors"),
         ("train --data_path photos --output_dir out", "best_checkpoint/model.safetensors"),
+        ("train-realism --data_path photos --output_dir out", "last.safetensors"),
+        ("train-realism --data_path photos --output_dir out", "realism.safetensors"),
         ("evaluate --data_path photos --output_dir out", "evaluation.json"),
         ("train-lessons --output_dir out", "digits-conditional/model.safetensors"),
         ("train-scenes --output_dir out", "scenes-f8/model_index.json"),
@@ -122,7 +124,7 @@ def test_earlier_work_is_never_overwritten_unasked(tmp_path, monkeypatch, line, 
     result = call(line)
     assert result.exit_code == 1 and result.stderr.count("\n") == 1, result.stderr
     assert result.stderr.startswith(f"dhp: out/{there} exists") and "--overwrite" in result.stderr
-    assert ("--resume" in result.stderr) == line.startswith("train --")
+    assert ("--resume" in result.stderr) == line.startswith(("train --", "train-realism --"))
     assert [path.read_text() for path in tmp_path.rglob("*") if path.is_file()] == ["much work"]
 
 

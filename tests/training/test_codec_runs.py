@@ -100,8 +100,9 @@ def test_a_place_that_cannot_be_written_is_noticed_before_training(photos, tmp_p
 
 def test_without_a_saved_state_nobody_is_sent_to_resume(photos, tmp_path, monkeypatch):
     run = Trainer(config(photos, tmp_path))
-    monkeypatch.setattr(run, "_is_usable", lambda norm: Trainer._is_usable(run, norm * float("nan")))
-    monkeypatch.setattr("dhp_lab.training.codec_trainer.MOST_LEFT_OUT", 2)
+    is_usable = run.safeguards.is_usable
+    monkeypatch.setattr(run.safeguards, "is_usable", lambda norm, step: is_usable(norm * float("nan"), step))
+    monkeypatch.setattr("dhp_lab.training.safeguards.MOST_LEFT_OUT", 2)
     with pytest.raises(TrainingError, match=r"no state was saved yet. With a smaller --lr .* start again"):
         run.run()
     assert not (tmp_path / "last.safetensors").exists()
