@@ -1,9 +1,6 @@
-"""The realism denoiser as two files, which are installed by copying them into a codec's folder.
+"""What a realism training leaves and starts from: the two files of ``codec.realism`` in a folder of its own.
 
-| file                  | what it holds                                                      |
-|-----------------------|--------------------------------------------------------------------|
-| `realism.json`        | {"widths": [a, b, c]}                                              |
-| `realism.safetensors` | the tensors of `ResidualUNet.state_dict()`, large ones in float16  |
+They are installed by copying both into the folder of the codec that they were trained for.
 """
 
 from __future__ import annotations
@@ -11,46 +8,38 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from dhp_lab.codec.config import CodecConfig
 from dhp_lab.codec.denoising.residual_unet import ResidualUNet
+from dhp_lab.codec.realism import load_realism, realism_files
 from dhp_lab.core.files import write_all_atomic
-from dhp_lab.core.memory import raise_if_of_the_machine
-from dhp_lab.core.weights import CheckpointError, weights_from_bytes, weights_to_bytes
+from dhp_lab.core.weights import REALISM_CONFIG, REALISM_WEIGHTS, CheckpointError
 
-REALISM_CONFIG, REALISM_WEIGHTS = "realism.json", "realism.safetensors"
+__all__ = ["REALISM_CONFIG", "REALISM_WEIGHTS", "load_part", "save_part"]
 
 
-def save_part(folder: Path, widths: tuple[int, ...], network: ResidualUNet) -> None:
+def save_part(folder: Path, network: ResidualUNet, codec_id: bytes) -> None:
     """Write both files, or none.
+
+    Args:
+        codec_id: the model id of the codec that the network is trained for.
 
     Raises:
         OSError: the disk's own trouble; older files are intact.
     """
-    text = json.dumps({"widths": list(widths)}) + "\n"
-    write_all_atomic(
-        {folder / REALISM_WEIGHTS: weights_to_bytes(network), folder / REALISM_CONFIG: text.encode()}
-    )
+    write_all_atomic({folder / name: data for name, data in realism_files(network, codec_id).items()})
 
 
-def load_part(folder: str | Path) -> tuple[tuple[int, ...], ResidualUNet]:
-    """The widths and the network of both files, on the CPU.
+def load_part(folder: str | Path) -> ResidualUNet:
+    """The network of both files, on the CPU, whichever codec it was trained for.
 
     Raises:
         CheckpointError: a file is missing or damaged, or both do not fit together.
     """
-    folder = Path(folder)
+    place = Path(folder) / REALISM_CONFIG
     try:
-        config, weights = (folder / REALISM_CONFIG).read_bytes(), (folder / REALISM_WEIGHTS).read_bytes()
+        codec_id = bytes.fromhex(json.loads(place.read_bytes())["codec"])
     except OSError as error:
         raise CheckpointError(f"no realism part at {folder}: {error.strerror}: {error.filename}") from None
-    try:
-        a, b, c = widths = tuple(int(width) for width in json.loads(config)["widths"])
-        tensors = weights_from_bytes(weights)
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"the realism part at {folder} is damaged: {error}") from None
-    try:
-        network = ResidualUNet((a, b, c))
-        network.load_state_dict(tensors)
-    except (RuntimeError, ValueError) as error:
-        raise_if_of_the_machine(error)
-        raise CheckpointError(f"the realism part at {folder} is of another network: {error}") from None
-    return widths, network
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{place} is damaged: {error}; fetch it again") from None
+    return load_realism(Path(folder), CodecConfig(), codec_id)

@@ -113,7 +113,7 @@ class RealismTrainer:
         self.val = validation_batch(config, held_out, first, self.processes, kept).to(self.device)
         torch.manual_seed(config.seed)
         self.model = self._frozen(model)
-        self.widths, network = initial_network(config)
+        network = initial_network(config)
         self.network = network.to(self.device, memory_format=torch.channels_last).train()
         self.ema = EMA(self.network, config.ema_decay)
         sampler = ResidualSampler(self.network, residual_schedule())
@@ -274,7 +274,7 @@ class RealismTrainer:
             random=self.random,
             pictures={"validation": self.val},
         ).save(self.out / STATE)
-        save_part(self.out, self.widths, self.ema.average)
+        save_part(self.out, self.ema.average, self.model.model_id)
 
     # start
 
@@ -303,20 +303,20 @@ class RealismTrainer:
         log.info("resumed at step %d", self.step)
 
 
-def initial_network(config: RealismConfig) -> tuple[tuple[int, ...], ResidualUNet]:
-    """The widths and the network that a run starts with: a new one, or that of ``init_from``.
+def initial_network(config: RealismConfig) -> ResidualUNet:
+    """The network that a run starts with: a new one, or that of ``init_from``.
 
     Raises:
         CheckpointError: there is no part to start from. ValueError: it has other widths than were chosen.
     """
     if not config.init_from:
         a, b, c = config.widths
-        return config.widths, ResidualUNet((a, b, c))
-    widths, network = load_part(config.init_from)
-    if config.widths not in (WIDTHS, widths):
+        return ResidualUNet((a, b, c))
+    network = load_part(config.init_from)
+    if config.widths not in (WIDTHS, network.widths):
         given = ",".join(map(str, config.widths))
-        raise ValueError(f"widths is {given}, {config.init_from} has {widths}: leave widths out")
-    return widths, network
+        raise ValueError(f"widths is {given}, {config.init_from} has {network.widths}: leave widths out")
+    return network
 
 
 def _read(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from models import untrained
@@ -26,10 +28,10 @@ pytestmark = pytest.mark.usefixtures("networks")
 def test_a_part_to_start_from_brings_its_weights_and_widths(config, tmp_path):
     torch.manual_seed(3)
     network = residual_unet.ResidualUNet((2, 4, 6))
-    save_part(tmp_path, (2, 4, 6), network)
+    save_part(tmp_path, network, b"codec-id")
     start = {"init_from": str(tmp_path), "drawn_steps": 0}
     run = RealismTrainer(config(**start, widths=realism_config.WIDTHS))
-    assert run.widths == (2, 4, 6) and same(tensors(run), network.state_dict())
+    assert run.network.widths == (2, 4, 6) and same(tensors(run), network.state_dict())
     with pytest.raises(ValueError, match="widths is 4,6,8, .* leave widths out"):
         RealismTrainer(config(**start))
     for damage, message in (("realism.json", "is damaged"), ("realism.safetensors", "is damaged")):
@@ -38,8 +40,9 @@ def test_a_part_to_start_from_brings_its_weights_and_widths(config, tmp_path):
         with pytest.raises(CheckpointError, match=message):
             load_part(tmp_path)
         (tmp_path / damage).write_bytes(whole)
-    (tmp_path / "realism.json").write_text('{"widths": [2, 4, 8]}')
-    with pytest.raises(CheckpointError, match="is of another network"):
+    about = json.loads((tmp_path / "realism.json").read_text()) | {"widths": [2, 4, 8]}
+    (tmp_path / "realism.json").write_text(json.dumps(about))
+    with pytest.raises(CheckpointError, match="does not fit realism.json"):
         load_part(tmp_path)
     with pytest.raises(CheckpointError, match="no realism part at nowhere"):
         load_part("nowhere")
@@ -141,7 +144,7 @@ def test_the_command_trains_and_says_what_to_copy(photos, codec, tmp_path):
     assert (
         done.stdout == f"realism.json and realism.safetensors, to copy into the codec's folder: {tmp_path}\n"
     )
-    assert load_part(tmp_path)[0] == (4, 6, 8)
+    assert load_part(tmp_path).widths == (4, 6, 8)
 
 
 @pytest.mark.parametrize(

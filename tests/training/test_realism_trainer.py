@@ -82,12 +82,13 @@ def test_both_stages_change_the_network_and_nothing_of_the_codec(config, codec, 
 def test_what_is_left_is_the_average_and_loads_into_the_network(config, tmp_path):
     run = RealismTrainer(config(drawn_steps=0, ema_decay=0.5))
     run.run()
-    assert json.loads((tmp_path / "out" / "realism.json").read_text()) == {"widths": [4, 6, 8]}
+    about = json.loads((tmp_path / "out" / "realism.json").read_text())
+    assert about == {"model": "ResidualUNet", "widths": [4, 6, 8], "codec": run.model.model_id.hex()}
     network = residual_unet.ResidualUNet((4, 6, 8))
     network.load_state_dict(load_file(tmp_path / "out" / "realism.safetensors"))
     assert same(network.state_dict(), run.ema.average.state_dict())
     assert not same(network.state_dict(), run.network.state_dict())
-    assert same(load_part(tmp_path / "out")[1].state_dict(), network.state_dict())
+    assert same(load_part(tmp_path / "out").state_dict(), network.state_dict())
 
 
 def test_the_loss_falls_where_residuals_can_be_guessed(config, monkeypatch):
