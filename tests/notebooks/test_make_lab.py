@@ -19,7 +19,7 @@ if CHROMIUM is not None:
 
 LESSON = "00_start_here.ipynb"
 CLONED = ("dhp_lab", "tests", "benchmarks", "notebooks")
-FILES = ("Makefile", "pyproject.toml", "README.md", ".gitignore")
+FILES = ("Makefile", "pyproject.toml", "constraints.txt", "README.md", ".gitignore")
 GIT = ["git", "-c", "user.name=reader", "-c", "user.email=reader@localhost"]
 
 
