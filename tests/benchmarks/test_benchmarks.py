@@ -28,6 +28,7 @@ TABLES = {  # result in data/results -> the benchmark that wrote it
     "speed": "codec_speed",
     "start_up": "start_up",
     "tiling": "tiling_seams",
+    "training_hours": "training_hours",
     "training_speed": "training_speed",
     "variants": "variants",
     "z_only": "z_only",
