@@ -7,8 +7,7 @@ pixels:
 
     e^2 = Delta^2 / (3 * 16 * 16) * sum over channels of v
 
-e is the noise level that lambda leaves there, in the unit of pixels. On photos it follows the true error, in
-blocks of 16 x 16 pixels, with a correlation of about 0.9 of their logarithms.
+e is the noise level that lambda leaves there, in the unit of pixels.
 """
 
 from __future__ import annotations
