@@ -92,7 +92,7 @@ def _runs_code(call: ast.Call) -> bool:
 
 @rule
 def exemptions_have_a_reason(files):
-    """Where the linter is told to look away, one rule is named, and a reason given in parentheses."""
+    """Where a check of the linter is switched off, one rule is named, and a reason given in parentheses."""
     offenders = [
         f"{path}:{number} is exempted without a rule and a reason"
         for path, source in python(files).items()

@@ -156,3 +156,15 @@ def _begin_worker(number: int) -> None:
 
 def _unchanged(batch: object) -> object:
     return batch
+
+
+def next_batch(batches: Iterator[Tensor]) -> Tensor:
+    """The next of ``batches_ahead``, (B, 3, H, W) in channels_last order.
+
+    Raises:
+        ImageError: the disk cannot be read: for a training not the disk that it writes to.
+    """
+    try:
+        return next(batches).contiguous(memory_format=torch.channels_last)
+    except OSError as error:
+        raise ImageError(f"{error.filename}: {error.strerror or error}") from None

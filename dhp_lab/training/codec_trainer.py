@@ -15,7 +15,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from dhp_lab.core.memory import raise_if_of_the_machine
 from dhp_lab.core.weights import CheckpointError
 from dhp_lab.data.crops import PhotoCrops
 from dhp_lab.data.images import ImageError
-from dhp_lab.data.reading_ahead import ReaderError, batches_ahead
+from dhp_lab.data.reading_ahead import ReaderError, batches_ahead, next_batch
 from dhp_lab.training.calibration import calibrate_both
 from dhp_lab.training.codec_config import TrainingConfig, TrainingError
 from dhp_lab.training.codec_objective import STAGES, CodecObjective
@@ -208,7 +208,7 @@ class Trainer:
             tqdm(total=self.total, initial=self.step, disable=board is None) as bar,
         ):
             while self.step < self.total:
-                report = self._train_step(self._next(batches))
+                report = self._train_step(next_batch(batches))
                 self.step += 1
                 bar.update()
                 if self.step % REPORT_EVERY == 0 and board:
@@ -259,13 +259,6 @@ class Trainer:
         self.wrapped, self.optimizer = self.accelerator.prepare(self.objective, optimizer)
         self.is_whole = was_whole
         log.info("stage '%s' from step %d", stage, self.step)
-
-    def _next(self, batches: Iterator[Tensor]) -> Tensor:
-        """The batch of this step. A disk that cannot be read is an ImageError: nothing is to be written."""
-        try:
-            return next(batches).contiguous(memory_format=torch.channels_last)
-        except OSError as error:
-            raise ImageError(f"{error.filename}: {error.strerror or error}") from None
 
     # what the run leaves behind
 

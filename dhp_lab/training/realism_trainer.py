@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -31,7 +31,7 @@ from dhp_lab.core.weights import CheckpointError
 from dhp_lab.data.crops import PhotoCrops
 from dhp_lab.data.drawings import WithDrawings
 from dhp_lab.data.images import ImageError
-from dhp_lab.data.reading_ahead import ReaderError, batches_ahead
+from dhp_lab.data.reading_ahead import ReaderError, batches_ahead, next_batch
 from dhp_lab.metrics.perceptual import lpips_network
 from dhp_lab.training.codec_config import TrainingError
 from dhp_lab.training.codec_photos import find_photos, keep_photo_list, training_crops, validation_batch
@@ -184,7 +184,7 @@ class RealismTrainer:
             tqdm(total=self.total, initial=self.step) as bar,
         ):
             while self.step < self.total:
-                losses = self._train_step(self._next(batches))
+                losses = self._train_step(next_batch(batches))
                 self.step += 1
                 bar.update()
                 if self.step % REPORT_EVERY == 0:
@@ -239,13 +239,6 @@ class RealismTrainer:
         self.optimizer = torch.optim.Adam(self.network.parameters(), betas=BETAS, fused=True)
         self.objective.judges = self.loss_judges if stage == "drawn" else None
         log.info("stage '%s' from step %d", stage, self.step)
-
-    def _next(self, batches: Iterator[Tensor]) -> Tensor:
-        """The batch of this step. A disk that cannot be read is an ImageError: nothing is to be written."""
-        try:
-            return next(batches).contiguous(memory_format=torch.channels_last)
-        except OSError as error:
-            raise ImageError(f"{error.filename}: {error.strerror or error}") from None
 
     # what the run leaves behind
 

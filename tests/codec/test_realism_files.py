@@ -13,6 +13,7 @@ import pytest
 import torch
 from models import picture, untrained, woken
 from oracles import largest
+from realism_codecs import SIZE, SMALL, codec, network
 from safetensors.torch import load, save
 
 from dhp_lab.codec import dhp_file
@@ -23,25 +24,6 @@ from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.core.hub import CHECKPOINT_FILES, upload_checkpoint
 from dhp_lab.core.memory import OutOfMemory
 from dhp_lab.core.weights import CONFIG, REALISM_CONFIG, REALISM_WEIGHTS, WEIGHTS, CheckpointError
-
-SMALL = (8, 12, 16)
-SIZE = (50, 70)
-
-
-def network(*, awake: bool = True) -> ResidualUNet:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        unet = ResidualUNet(SMALL).eval()
-        if awake:
-            torch.nn.init.normal_(unet.exit.weight, std=0.1)
-    return unet
-
-
-def codec(*, awake: bool = True, **settings) -> DiffusionHyperprior:
-    """``woken`` with a realism part."""
-    model = woken(**{"N": 4, "M": 24} | settings)
-    model.realism = network(awake=awake)
-    return model
 
 
 @pytest.fixture(scope="module")

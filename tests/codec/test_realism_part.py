@@ -9,33 +9,15 @@ import pytest
 import torch
 from models import picture, woken
 from oracles import largest
+from realism_codecs import SIZE, codec
 
 from dhp_lab.codec.denoising.expected_error import expected_errors
 from dhp_lab.codec.denoising.residual_sampling import START, ResidualSampler, residual_schedule
-from dhp_lab.codec.denoising.residual_unet import Conditions, ResidualUNet, pixel_scale
+from dhp_lab.codec.denoising.residual_unet import Conditions, pixel_scale
 from dhp_lab.codec.entropy_coding import decode_latents
 from dhp_lab.codec.model import REALISM_TILE, DiffusionHyperprior
 from dhp_lab.codec.networks.tiling import SMALL_TILE
 from dhp_lab.training.optimisation import EMA
-
-SMALL = (8, 12, 16)
-SIZE = (50, 70)  # neither side is a multiple of 16
-
-
-def network(*, awake: bool = True) -> ResidualUNet:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        unet = ResidualUNet(SMALL).eval()
-        if awake:
-            torch.nn.init.normal_(unet.exit.weight, std=0.1)
-    return unet
-
-
-def codec(*, awake: bool = True, **settings) -> DiffusionHyperprior:
-    """``woken`` with a realism part."""
-    model = woken(**{"N": 4, "M": 24} | settings)
-    model.realism = network(awake=awake)
-    return model
 
 
 @pytest.fixture(scope="module")

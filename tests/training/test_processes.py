@@ -100,7 +100,7 @@ def test_two_processes_repeat_one_and_the_end_of_one_ends_both(photos, tmp_path,
 
 @pytest.mark.slow
 def test_a_signal_to_one_process_stops_both_at_the_same_step(photos, tmp_path):
-    """The first process alone is told to stop; both say when, and the state of that step is saved."""
+    """The first process alone gets the signal; both log when, and the state of that step is saved."""
     losses, port = tmp_path / "losses", str(free_port())
     launch = [*TORCHRUN, "--nproc_per_node", "2", "--master_port", port]
     command = [*launch, *words(tmp_path / "run", photos, losses, kill="0:3:SIGTERM", epochs=500)]

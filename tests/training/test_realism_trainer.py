@@ -21,6 +21,7 @@ from dhp_lab.codec.denoising.residual_sampling import ResidualSampler, residual_
 from dhp_lab.core.weights import CheckpointError
 from dhp_lab.data.images import ImageError
 from dhp_lab.metrics.perceptual import dists_network, lpips_network
+from dhp_lab.training import realism_trainer
 from dhp_lab.training.codec_config import TrainingError
 from dhp_lab.training.codec_state import TrainingState
 from dhp_lab.training.realism_config import RealismConfig
@@ -92,10 +93,10 @@ def test_what_is_left_is_the_average_and_loads_into_the_network(config, tmp_path
 
 
 def test_the_loss_falls_where_residuals_can_be_guessed(config, monkeypatch):
-    """Residuals that are a function of x_hat: the network can learn them by heart."""
+    """Residuals that are a function of x_hat: the network can learn it."""
     run = Recorder(config(denoising_steps=60, drawn_steps=0, lr=1e-2, batch_size=1))
     photo = run.crops["denoising"].batch(0, 1)
-    monkeypatch.setattr(run, "_next", lambda batches: photo)
+    monkeypatch.setattr(realism_trainer, "next_batch", lambda batches: photo)
     run.run()
     losses = [loss for *_, loss, _ in run.losses]
     assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:10])
@@ -187,14 +188,14 @@ def test_a_full_disk_ends_in_one_line_and_the_state_before_is_intact(config, tmp
 
 
 def test_a_photo_that_cannot_be_read_saves_the_run(config, tmp_path, monkeypatch):
-    run, begin = RealismTrainer(config(drawn_steps=0)), RealismTrainer._next
+    run, begin = RealismTrainer(config(drawn_steps=0)), realism_trainer.next_batch
 
     def gone(batches):
         if run.step == 2:
             raise ImageError("none of the files is a photo")
-        return begin(run, batches)
+        return begin(batches)
 
-    monkeypatch.setattr(run, "_next", gone)
+    monkeypatch.setattr(realism_trainer, "next_batch", gone)
     with pytest.raises(TrainingError, match="photos cannot be read: none of .*; stopped at step 2; go on"):
         run.run()
     assert RealismTrainer(config(drawn_steps=0, resume=True)).step == 2
