@@ -4,7 +4,7 @@
                                       [--lambda_rates 1e-1,3e-2,1e-2,3e-3,1e-3] [--steps 0,1,2,4,8]
                                       [--device cpu] [--threads 0] [--output data/results/scenes_codec.json]
 
-The codec is the one around the latent diffusion model of lesson 05 (`data/checkpoints/scenes-codec`); the
+The codec is the one around the latent diffusion model of lesson 06 (`data/checkpoints/scenes-codec`); the
 pictures are drawn scenes that it was not trained on. Each is written as a whole .dhp file, whose header and
 side information take 48 bytes: 0.09 bpp of these small pictures. A variant is another checkpoint of the same
 codec, measured at K = 1 alone: for instance one whose adapter was held at zero while it was trained.

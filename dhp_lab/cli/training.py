@@ -117,7 +117,7 @@ def train_lessons(
     device: Device = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Train the small denoisers of digits that lessons 01 to 04 use."""
+    """Train the small denoisers of digits that lessons 01 to 05 use."""
     from dhp_lab.core.paths import CHECKPOINTS
     from dhp_lab.training.digit_denoiser import LESSONS, lesson_config
     from dhp_lab.training.digit_denoiser import train_lessons as run
@@ -144,7 +144,7 @@ def train_scenes(
     device: Device = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Train the autoencoders and latent diffusion models of captioned scenes that lesson 05 uses."""
+    """Train the autoencoders and latent diffusion models of captioned scenes that lesson 06 uses."""
     from dhp_lab.core.paths import CHECKPOINTS
     from dhp_lab.training.scene_models import SCENE_MODELS, scene_config
     from dhp_lab.training.scene_models import train_scenes as run

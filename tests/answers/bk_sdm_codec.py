@@ -1,4 +1,4 @@
-"""Lesson 09: right answers to its exercises, and wrong ones."""
+"""Lesson 12: right answers to its exercises, and wrong ones."""
 
 import math
 

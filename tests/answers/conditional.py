@@ -1,4 +1,4 @@
-"""Lesson 04: right answers to its exercises, and wrong ones."""
+"""Lesson 05: right answers to its exercises, and wrong ones."""
 
 import numpy as np
 

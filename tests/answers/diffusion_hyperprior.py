@@ -1,4 +1,4 @@
-"""Lesson 07: right answers to its exercises, and wrong ones."""
+"""Lesson 10: right answers to its exercises, and wrong ones."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Lesson 08: right answers to its exercises, and wrong ones."""
+"""Lesson 11: right answers to its exercises, and wrong ones."""
 
 import math
 

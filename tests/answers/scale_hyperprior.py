@@ -1,4 +1,4 @@
-"""Lesson 06: right answers to its exercises, and wrong ones."""
+"""Lesson 09: right answers to its exercises, and wrong ones."""
 
 import math
 from bisect import bisect_left, bisect_right

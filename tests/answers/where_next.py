@@ -1,4 +1,4 @@
-"""Lesson 10: right answers to its exercises, and wrong ones."""
+"""Lesson 13: right answers to its exercises, and wrong ones."""
 
 import numpy as np
 from scipy.stats import gmean

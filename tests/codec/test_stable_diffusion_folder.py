@@ -125,7 +125,7 @@ def test_where_the_parts_lie_is_no_part_of_the_models_name(bk_sdm, tmp_path):
     assert DiffusionHyperprior.from_pretrained(tmp_path / "codec").model_id != one.model_id
 
 
-# the folder of lesson 05
+# the folder of lesson 06
 
 
 @torch.no_grad()

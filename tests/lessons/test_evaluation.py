@@ -1,4 +1,4 @@
-"""Lesson 08: its figures show what they are given, savings average to BD-rate, failures are refused, the
+"""Lesson 11: its figures show what they are given, savings average to BD-rate, failures are refused, the
 explorer is true.
 """
 

@@ -1,4 +1,4 @@
-"""Lesson 06: figures show what they are given, entropy models code what they say, the explorer shows the
+"""Lesson 09: figures show what they are given, entropy models code what they say, the explorer shows the
 codec's numbers.
 """
 

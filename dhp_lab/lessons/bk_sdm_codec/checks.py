@@ -25,7 +25,7 @@ def latent_step() -> Iterator[Case]:
     yield Case({"lambda_rate": math.log(2) / 6, "cost": 1.0, "channels": 4, "f": 8}, 0.25, hint=share)
     native = (
         "three latents for a pixel of three colours, in a transform that "
-        "keeps lengths: the 5.1 √λ of lesson 07"
+        "keeps lengths: the 5.1 √λ of lesson 10"
     )
     yield Case(
         {"lambda_rate": 1e-3, "cost": 1.0, "channels": 3, "f": 1}, math.sqrt(18e-3 / math.log(2)), hint=native
