@@ -6,8 +6,9 @@
 The photos are those that come with scikit-image and scikit-learn; `dhp download metric-networks` brings the
 networks. Three tables:
 
-1. Pairs. Each of the six distortions of `dhp_lab.lessons.measuring_pictures.distortions`, at six strengths:
-   PSNR, MS-SSIM, texture, LPIPS (AlexNet) and DISTS of the middle 192 x 192 of four photos.
+1. Pairs. Each of the six distortions of `dhp_lab.lessons.measuring_pictures.distortions`, at six strengths,
+   and five of one PSNR: PSNR, MS-SSIM, texture, LPIPS (AlexNet) and DISTS. The pictures are the middle
+   192 x 192 of four photos; the five of one PSNR are of the first photo.
 2. Sets. EfficientNet-Lite0's features of `--crops` random 64-pixel crops of all seven photos, beside as many
    other crops that were distorted: Fréchet distance, kernel distance, precision and recall. The kernel
    distance is the mean over disjoint blocks of 100 crops of each set, with its standard error.
@@ -40,16 +41,24 @@ from dhp_lab.core.download import DownloadError
 from dhp_lab.core.environment import environment
 from dhp_lab.data.photos import PHOTOS, load_photo
 from dhp_lab.evaluation.judges import Judges
-from dhp_lab.lessons.measuring_pictures.distortions import DISTORTIONS, SHOWN, distort, lesson_photo
+from dhp_lab.lessons.measuring_pictures.distortions import (
+    DISTORTIONS,
+    SHOWN,
+    at_psnr,
+    distort,
+    lesson_photo,
+)
 from dhp_lab.metrics.efficientnet import FEATURES, efficientnet_features
 from dhp_lab.metrics.feature_distances import frechet_distance, kernel_distance, precision_recall
 from dhp_lab.metrics.perceptual import dists_network, lpips_network
+from dhp_lab.metrics.pixels import psnr
 
 CROP = 64  # pixels
 BLOCK = 100  # crops of each set in one estimate of the kernel distance
 LARGE = 512  # the photos' middle that patches and crops are taken from, in pixels
 OF_SETS = 3  # which of the six strengths is measured as a set
 PAIR_METRICS = ("psnr", "ms-ssim", "texture", "lpips", "dists")
+PAIR_HEADS = ("PSNR", "MS-SSIM", "texture", "LPIPS", "DISTS")
 FIELDS = ("psnr", "ms_ssim", "texture", "lpips", "dists")
 
 
@@ -59,12 +68,28 @@ def pairs(photos: dict[str, Tensor]) -> dict[tuple[str, float], dict[str, dict]]
     judges = Judges(PAIR_METRICS)  # they keep the layers of the last original
     for photo, x in photos.items():
         for name, strength in found:
-            x_hat, original = distort(x, name, strength)
-            facts = {"codec": name, "setting": strength, "picture": photo, "n_bytes": 1}
-            measured = judges.measure(x_hat, original, **facts, encode_seconds=0.0, decode_seconds=0.0)
-            found[name, strength][photo] = {field: getattr(measured, field) for field in FIELDS}
+            found[name, strength][photo] = pair(x, name, strength, judges)
         print(photo, flush=True)
     return found
+
+
+def pair(x: Tensor, name: str, strength: float, judges: Judges) -> dict[str, float]:
+    """Return the figures of one distorted picture beside its original."""
+    x_hat, original = distort(x, name, strength)
+    facts = {"codec": name, "setting": strength, "picture": "", "n_bytes": 1}
+    measured = judges.measure(x_hat, original, **facts, encode_seconds=0.0, decode_seconds=0.0)
+    return {field: getattr(measured, field) for field in FIELDS}
+
+
+def equal_psnr(x: Tensor) -> list[dict]:
+    """Return the figures of a picture shifted by one pixel, and of others that have its PSNR."""
+    judges, rows = Judges(PAIR_METRICS), []
+    target = psnr(*distort(x, "shift", 1)).item()
+    for name in ("shift", "white noise", "blur", "JPEG", "AVIF"):
+        strength = 1 if name == "shift" else at_psnr(x, name, target)
+        facts = {"distortion": name, "strength": strength, "unit": DISTORTIONS[name].unit}
+        rows.append(facts | pair(x, name, strength, judges))
+    return rows
 
 
 def crops(photos: dict[str, Tensor], count: int, seed: int) -> Tensor:
@@ -118,6 +143,7 @@ def measure_all(options: argparse.Namespace) -> dict[str, object]:
     """Measure all; return every figure."""
     small = {name: lesson_photo(name) for name in SHOWN}
     large = {name: load_photo(name, LARGE) for name in PHOTOS}
+    equal = equal_psnr(small[SHOWN[0]])
     of_photos = pairs(small)
     real = efficientnet_features(crops(large, options.crops, options.seed))
     rows, sets = [], []
@@ -142,6 +168,7 @@ def measure_all(options: argparse.Namespace) -> dict[str, object]:
         "crops_of": list(PHOTOS),
         "crops": options.crops,
         "features": FEATURES,
+        "equal_psnr": equal,
         "rows": rows,
         "sets": sets,
         "sizes": sample_size(pool, options.repeats, options.seed),
@@ -154,9 +181,7 @@ def table(found: dict) -> str:
     pair_rows = []
     for row in found["rows"]:
         mean = {field: fmean(one[field] for one in row["photos"].values()) for field in FIELDS}
-        cells = [f"{mean['psnr']:.2f}", f"{mean['ms_ssim']:.4f}", f"{mean['texture']:.2f}"]
-        cells += [f"{mean['lpips']:.3f}", f"{mean['dists']:.3f}"]
-        pair_rows.append([_named(row), *cells])
+        pair_rows.append([_named(row), *_cells(mean)])
     set_rows = [
         [
             _named(row),
@@ -175,15 +200,23 @@ def table(found: dict) -> str:
         ]
         for row in found["sizes"]
     ]
-    pair_heads = ["pairs", "PSNR", "MS-SSIM", "texture", "LPIPS", "DISTS"]
     set_heads = [f"sets of {found['crops']} crops", "FID", "KID", "precision", "recall"]
     size_heads = ["equal photos, N crops each", "FID +- s.d.", "KID +- s.d."]
     return page(
         heading(found, f"{len(found['photos'])} photos, features of EfficientNet-Lite0"),
-        markdown_table(pair_heads, pair_rows),
+        markdown_table(
+            [found["photos"][0], *PAIR_HEADS], [[_named(r), *_cells(r)] for r in found["equal_psnr"]]
+        ),
+        markdown_table([f"mean of {len(found['photos'])} photos", *PAIR_HEADS], pair_rows),
         markdown_table(set_heads, set_rows),
         markdown_table(size_heads, size_rows, align="r"),
     )
+
+
+def _cells(row: dict[str, float]) -> list[str]:
+    """The figures of a pair, for a table."""
+    first = [f"{row['psnr']:.2f}", f"{row['ms_ssim']:.4f}", f"{row['texture']:.2f}"]
+    return [*first, f"{row['lpips']:.3f}", f"{row['dists']:.3f}"]
 
 
 def _named(row: dict) -> str:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from dhp_lab.data.photos import load_photo
 from dhp_lab.evaluation.classical import AVIF420, JPEG, PillowCodec
-from dhp_lab.metrics.pixels import round_to_8_bits
+from dhp_lab.metrics.pixels import psnr, round_to_8_bits
 
 MARGIN = 16  # pixels that are cut from each edge; no shift is larger
 SIDE = 192  # of the lesson's pictures, in pixels
@@ -99,6 +99,34 @@ def distort(x: Tensor, name: str, strength: float) -> tuple[Tensor, Tensor]:
         size = " x ".join(map(str, x.shape[-2:]))
         raise ValueError(f"sides above {2 * MARGIN} pixels are needed, got {size}; take a larger picture")
     return round_to_8_bits(_inside(DISTORTIONS[name].apply(x, strength))), round_to_8_bits(_inside(x))
+
+
+def at_psnr(x: Tensor, name: str, target: float) -> float:
+    """The strength at which a distortion comes nearest to a PSNR, by bisection.
+
+    Args:
+        x, name: as for ``distort``; a shift cannot be asked for.
+        target: in dB.
+
+    Returns:
+        A quality is whole, another strength has two decimals.
+    """
+    distortion = DISTORTIONS[name]
+    unit = 1 if distortion.unit == "quality" else 100  # steps in a strength of 1
+
+    def strength(step: int) -> float:
+        return step if unit == 1 else step / unit
+
+    def error(step: int) -> float:
+        return psnr(*distort(x, name, strength(step))).item() - target
+
+    ends = distortion.strengths[0], distortion.strengths[-1]
+    low, high = sorted(round(unit * end) for end in ends)
+    rises = error(high) > error(low)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if (error(middle) > 0) == rises else (middle, high)
+    return strength(min((low, high), key=lambda step: abs(error(step))))
 
 
 def _inside(x: Tensor) -> Tensor:
