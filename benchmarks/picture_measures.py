@@ -10,8 +10,9 @@ networks. Three tables:
    and five of one PSNR: PSNR, MS-SSIM, texture, LPIPS (AlexNet) and DISTS. The pictures are the middle
    192 x 192 of four photos; the five of one PSNR are of the first photo.
 2. Sets. EfficientNet-Lite0's features of `--crops` random 64-pixel crops of all seven photos, beside as many
-   other crops that were distorted: Fréchet distance, kernel distance, precision and recall. The kernel
-   distance is the mean over disjoint blocks of 100 crops of each set, with its standard error.
+   other crops that were distorted: Fréchet distance, kernel distance, precision and recall. Beside the
+   kernel distance of all crops stands the standard error of its mean over disjoint blocks of 50 crops, which
+   is a little larger than its own.
 3. Sample size. Two disjoint sets of crops of the same undistorted photos, whose distance is 0: what Fréchet
    and kernel distance say of N crops each, mean and standard deviation over `--repeats` draws from `--pool`.
 
@@ -47,6 +48,7 @@ from dhp_lab.lessons.measuring_pictures.distortions import (
     at_psnr,
     distort,
     lesson_photo,
+    setting,
 )
 from dhp_lab.metrics.efficientnet import FEATURES, efficientnet_features
 from dhp_lab.metrics.feature_distances import frechet_distance, kernel_distance, precision_recall
@@ -54,7 +56,7 @@ from dhp_lab.metrics.perceptual import dists_network, lpips_network
 from dhp_lab.metrics.pixels import psnr
 
 CROP = 64  # pixels
-BLOCK = 100  # crops of each set in one estimate of the kernel distance
+BLOCK = 50  # crops of each set in one estimate of the kernel distance
 LARGE = 512  # the photos' middle that patches and crops are taken from, in pixels
 OF_SETS = 3  # which of the six strengths is measured as a set
 PAIR_METRICS = ("psnr", "ms-ssim", "texture", "lpips", "dists")
@@ -93,26 +95,27 @@ def equal_psnr(x: Tensor) -> list[dict]:
 
 
 def crops(photos: dict[str, Tensor], count: int, seed: int) -> Tensor:
-    """Cut (count, 3, 64, 64) random crops, as many from each photo as from the others, but for a rest."""
+    """Cut (count, 3, 64, 64) crops at random, independent of each other: photo, row and column."""
     generator = torch.Generator().manual_seed(seed)
     values = list(photos.values())
     found = []
-    for number in range(count):
-        x = values[number % len(values)]
+    for number in torch.randint(len(values), (count,), generator=generator).tolist():
+        x = values[number]
         top, left = (int(torch.randint(side - CROP + 1, (), generator=generator)) for side in x.shape[-2:])
         found.append(x[..., top : top + CROP, left : left + CROP])
     return torch.cat(found)
 
 
 def blocked(a: Tensor, b: Tensor) -> dict[str, float]:
-    """Return the kernel distance as the mean over disjoint blocks, and the standard error of that mean."""
+    """Return the kernel distance, and the standard error of its mean over disjoint blocks."""
     own = [
         kernel_distance(x, y, subsets=1, subset_size=len(x))[0]
         for x, y in zip(a.split(BLOCK), b.split(BLOCK), strict=True)
         if len(x) == BLOCK
     ]
     values = torch.tensor(own, dtype=torch.float64)
-    return {"kid": values.mean().item(), "kid_error": (values.std() / len(values) ** 0.5).item()}
+    whole, _ = kernel_distance(a, b, subsets=1, subset_size=len(a))
+    return {"kid": whole, "kid_error": (values.std() / len(values) ** 0.5).item()}
 
 
 def of_sets(a: Tensor, b: Tensor) -> dict[str, float]:
@@ -123,7 +126,7 @@ def of_sets(a: Tensor, b: Tensor) -> dict[str, float]:
 
 def sample_size(pool: Tensor, repeats: int, seed: int) -> list[dict]:
     """Return mean and deviation of both distances of two disjoint sets of N features of one pool."""
-    generator, rows, count = torch.Generator().manual_seed(seed), [], BLOCK // 2
+    generator, rows, count = torch.Generator().manual_seed(seed), [], BLOCK
     while 2 * count <= len(pool):
         fids, kids = [], []
         for _ in range(repeats):
@@ -171,6 +174,7 @@ def measure_all(options: argparse.Namespace) -> dict[str, object]:
         "equal_psnr": equal,
         "rows": rows,
         "sets": sets,
+        "blocks": options.crops // BLOCK,
         "sizes": sample_size(pool, options.repeats, options.seed),
         "repeats": options.repeats,
     }
@@ -221,13 +225,13 @@ def _cells(row: dict[str, float]) -> list[str]:
 
 def _named(row: dict) -> str:
     """A distortion and its strength, for a table."""
-    return f"{row['distortion']}, {row['strength']:g} {row['unit']}" if row["unit"] else row["distortion"]
+    return f"{row['distortion']}, {setting(row['strength'], row['unit'])}" if row["unit"] else "nothing"
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the options."""
     parser = new_parser(__doc__, "picture_measures")
-    parser.add_argument("--crops", type=int, default=500, help="of each set, a multiple of 100")
+    parser.add_argument("--crops", type=int, default=500, help="of each set, a multiple of 50")
     parser.add_argument("--pool", type=int, default=1600, help="crops that the sample sizes are drawn from")
     parser.add_argument("--repeats", type=int, default=4, help="draws for each sample size, 2 or more")
     parser.add_argument("--seed", type=int, default=0, help="of crops and draws")

@@ -30,13 +30,13 @@ def unbiased_kid() -> Iterator[Case]:
     (x . y / d + 1)^3: unbiased_kid(x, y).
     """
     itself = (
-        "leave out the N pairs of a feature with itself, and divide by N (N - 1): here k is 1 for every pair, "
-        "within x, within y and between them"
+        "leave out the N pairs of a feature with itself, and divide by N (N - 1): here k is 1 for "
+        "every pair, within x, within y and between them"
     )
     yield Case({"x": np.zeros((2, 2)), "y": np.zeros((3, 2))}, 0.0, hint=itself)
     one = (
-        "with d = 1: within x there is the pair (1, -1) with k = 0, within y the pair (2, 0) with k = 1; between "
-        "them k is 27, 1, -1 and 1, mean 7. So 0 + 1 - 2 * 7 = -13: an unbiased estimate may be negative"
+        "with d = 1: within x there is the pair (1, -1) with k = 0, within y the pair (2, 0) with k = 1; "
+        "between them k is 27, 1, -1 and 1, mean 7. So 0 + 1 - 2 * 7 = -13: an unbiased one may be negative"
     )
     x, y = np.array([[1.0], [-1.0]]), np.array([[2.0], [0.0]])
     yield Case({"x": x, "y": y}, -13.0, hint=one)

@@ -101,6 +101,13 @@ def distort(x: Tensor, name: str, strength: float) -> tuple[Tensor, Tensor]:
     return round_to_8_bits(_inside(DISTORTIONS[name].apply(x, strength))), round_to_8_bits(_inside(x))
 
 
+def setting(strength: float, unit: str) -> str:
+    """A strength and its unit in words: "quality 10", "1 pixel", "8 grey levels"."""
+    if unit == "quality":
+        return f"quality {strength:g}"
+    return f"{strength:g} {unit.removesuffix('s') if strength == 1 else unit}"
+
+
 def at_psnr(x: Tensor, name: str, target: float) -> float:
     """The strength at which a distortion comes nearest to a PSNR, by bisection.
 
