@@ -23,6 +23,7 @@ TABLES = {  # result in data/results -> the benchmark that wrote it
     "effort": "effort",
     "explorer": "explorer_latency",
     "latent_cost": "latent_cost",
+    "picture_measures": "picture_measures",
     "realism": "realism",
     "scenes_codec": "scenes_codec",
     "speed": "codec_speed",
