@@ -210,7 +210,7 @@ def table(found: dict) -> str:
         ]
         for row in found["sizes"]
     ]
-    set_heads = [f"sets of {found['crops']} crops", "FID", "KID", "precision", "recall"]
+    set_heads = [f"sets of {found['crops']} crops", "FID", "KID +- s.e.", "precision", "recall"]
     size_heads = ["equal photos, N crops each", "FID +- s.d.", "KID +- s.d."]
     return page(
         heading(found, f"{len(found['photos'])} photos, features of EfficientNet-Lite0"),
