@@ -32,9 +32,11 @@ from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.core.files import write_atomic
 from dhp_lab.core.paths import default_checkpoint
 from dhp_lab.core.search import largest_within
+from dhp_lab.core.weights import CheckpointError
 from dhp_lab.data.images import to_pixels, to_tensor
 from dhp_lab.data.photos import PHOTOS, load_photo
 from dhp_lab.evaluation.codecs import choose, find_codec
+from dhp_lab.evaluation.evaluate import model_ids
 from dhp_lab.metrics.pixels import bits_per_pixel
 
 SIDE = 144  # of a crop, in pixels
@@ -184,7 +186,10 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"--steps must be at least 2, for a picture that is drawn, got {options.steps}")
     set_threads(options)
     folder = options.model_path or default_checkpoint()
-    model = load_codec(folder)
+    try:
+        model = load_codec(folder)
+    except CheckpointError as error:
+        sys.exit(str(error))
     if model.realism is None:
         sys.exit(f"{folder} has no realism part: name a checkpoint that holds realism.json (--model_path)")
     found, missing = choose(options.codecs)
@@ -195,9 +200,8 @@ def main(arguments: list[str] | None = None) -> None:
     data = as_file(sheet, options.output.suffix.lower(), 1000 * options.kilobytes)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(options.output, data)
-    print(
-        f"{options.output}: {sheet.width} x {sheet.height}, {len(data)} bytes, model {model.model_id.hex()}"
-    )
+    named = ", ".join(f"{name} {value}" for name, value in model_ids(model).items())
+    print(f"{options.output}: {sheet.width} x {sheet.height}, {len(data)} bytes, {named}")
 
 
 if __name__ == "__main__":

@@ -60,8 +60,10 @@ from dhp_lab.codec import dhp_file
 from dhp_lab.core.environment import environment
 from dhp_lab.core.paths import default_checkpoint
 from dhp_lab.core.settings import choose_device
+from dhp_lab.core.weights import CheckpointError
 from dhp_lab.evaluation.classical import CodecError
 from dhp_lab.evaluation.codecs import choose, find_codec
+from dhp_lab.evaluation.evaluate import model_ids
 from dhp_lab.evaluation.judges import NAMES, PATCH_KID, Judges, choose_metrics, without_folders
 from dhp_lab.evaluation.measurements import Measurement, average
 from dhp_lab.metrics.paired import Interval, mean_difference
@@ -135,7 +137,10 @@ def measure_all(options: argparse.Namespace) -> dict[str, object]:
     codecs, missing = choose(options.codecs)
     working = [key for key in dict.fromkeys(options.codecs) if find_codec(key) in codecs]
     notes = [*map(without_folders, lines), *missing]
-    model = load_codec(options.model_path, device)
+    try:
+        model = load_codec(options.model_path, device)
+    except CheckpointError as error:
+        sys.exit(str(error))
     if model.realism is None:
         notes.append(
             f"{Path(options.model_path).name} has no realism part, so there are no rows of it: "
@@ -156,7 +161,7 @@ def measure_all(options: argparse.Namespace) -> dict[str, object]:
     return {
         "command": command_line(__file__, options, given),
         "model": Path(options.model_path).name,
-        "model_id": model.model_id.hex(),
+        **model_ids(model),
         "environment": environment(device),
         "pictures": names,
         "notes": run.lines(),
@@ -240,6 +245,8 @@ def table(found: dict) -> str:
         own = [one for one in found.get("differences", []) if one["lambda_rate"] == rate]
         tables.append(differences_table(own))
     model = f"model {found['model']} ({found['model_id']})"
+    if part := found.get("realism_id"):
+        model += f", realism part {part}"
     return page(
         heading(found, f"{len(found['pictures'])} photos, {model}"),
         *tables,

@@ -123,6 +123,13 @@ def test_every_way_has_a_row_and_every_control_a_difference(script, monkeypatch,
     assert gain["low"] <= gain["value"] <= gain["high"]
 
 
+@pytest.mark.parametrize("name", ["realism", "contact_sheet"])
+def test_a_checkpoint_that_is_missing_is_one_line(script, tmp_path, name):
+    options = ["--model_path", str(tmp_path / "nowhere"), "--output", str(tmp_path / "out.png")]
+    with pytest.raises(SystemExit, match="no checkpoint at .*nowhere"):
+        script(name).main(options)
+
+
 def test_without_a_realism_part_its_rows_are_left_out_with_a_line(script, monkeypatch, tmp_path):
     found = measured(script, monkeypatch, tmp_path, woken(N=4, M=24), "--model_path", "some/codec")
     assert [row["decoder"] for row in found["rows"]] == ["K = 0", "K = 1"]

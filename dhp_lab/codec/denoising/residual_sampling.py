@@ -2,10 +2,11 @@ r"""Drawing a picture that looks like a photo: the residual's diffusion, from t*
 
     u_T = sigma_T * noise  --ddim, K steps-->  r,      x = x_hat + e * r
 
-The chain starts at sigma_T = 3, three times the error that lambda has left at each place: enough noise for
-what is not known to be drawn anew, little enough for what is known to stay. Noise belongs to a place of the
-picture, so tiles show no seams and a seed gives one picture on a device, whatever the tiling. Every step goes
-in tiles from one state of the whole picture to the next: beside the tile there are these two and x_hat.
+The chain starts at sigma_T, three times the error that lambda has left at each place unless the network was
+trained for another level: enough noise for what is not known to be drawn anew, little enough for what is
+known to stay. Noise belongs to a place of the picture, so tiles show no seams and a seed gives one picture on
+a device, whatever the tiling. Every step goes in tiles from one state of the whole picture to the next:
+beside the tile there are these two and x_hat.
 """
 
 from __future__ import annotations
@@ -16,21 +17,19 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from dhp_lab.codec.denoising.residual_unet import Conditions, ResidualUNet, pixel_scale
+from dhp_lab.codec.denoising.residual_unet import FIRST, START, Conditions, ResidualUNet, pixel_scale
 from dhp_lab.codec.networks.lapped import BLOCK
 from dhp_lab.codec.networks.tiling import TILE, tiled
 from dhp_lab.diffusion.process import Denoiser, noise_like
 from dhp_lab.diffusion.samplers import ddim_step
 from dhp_lab.diffusion.schedules import NoiseSchedule, geometric
 
-START = 3.0  # sigma_T, in units of e
-FIRST = 0.16  # sigma of the schedule's first time: with it two steps are at 3 and 0.7
 TIMES = 1000  # of the schedule
 
 
-def residual_schedule() -> NoiseSchedule:
-    """The chain's noise levels, in units of e: geometric, variance exploding."""
-    return geometric(TIMES, first=FIRST, last=START)
+def residual_schedule(start: float = START, first: float = FIRST) -> NoiseSchedule:
+    """The chain's noise levels, in units of e: geometric, variance exploding, from start down to first."""
+    return geometric(TIMES, first=first, last=start)
 
 
 @dataclass(frozen=True)
