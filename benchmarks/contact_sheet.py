@@ -5,9 +5,9 @@
                                        [--threads 0]
 
 Columns: the original; K = 0, K = 1 and a drawn picture of one .dhp file; other codecs' largest files that are
-no larger. Each photo is coded whole, the middle 512 pixels of it, and shown are crops at full size; the bytes
-under a crop are those of the photo's file. The photos come with scikit-image and scikit-learn: faces, text,
-skies, edges, fur and leaves are among the crops.
+no larger, or their smallest where none is so small. Each photo is coded whole, the middle 512 pixels of it,
+and shown are crops at full size; the bytes under a crop are those of the photo's file. The photos come with
+scikit-image and scikit-learn: faces, text, skies, edges, fur and leaves are among the crops.
 
 FILE ends in .webp or .png. A WebP has the best quality that fits into --kilobytes; a PNG that does not fit is
 refused. Prints what it wrote, and a line for each codec that is not installed.
@@ -61,10 +61,10 @@ CROPS = (
     Crop("face", "astronaut", 30, 154),
     Crop("letters", "astronaut", 310, 97),
     Crop("fur", "chelsea", 40, 110),
-    Crop("smooth, shiny", "coffee", 200, 250),
-    Crop("sky, lattice", "rocket", 120, 60),
-    Crop("metal", "motorcycle", 215, 230),
-    Crop("sky, edges", "china", 20, 130),
+    Crop("spoon", "coffee", 200, 250),
+    Crop("sky, mast", "rocket", 120, 60),
+    Crop("engine", "motorcycle", 215, 230),
+    Crop("sky, roof", "china", 20, 130),
     Crop("leaves", "china", 275, 340),
     Crop("petals", "flower", 130, 150),
     Crop("text", "page", 36, 6),

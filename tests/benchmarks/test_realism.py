@@ -213,6 +213,13 @@ def test_every_crop_lies_in_its_photo(script):
         assert crop.of(module.load(crop.photo)).shape == (1, 3, module.SIDE, module.SIDE), crop
 
 
+def test_every_label_fits_under_its_crop(script):
+    module = script("contact_sheet")
+    font = module.ImageFont.load_default(module.LETTERS)
+    words = [f"{crop.shows}, lambda 0.0075" for crop in module.CROPS] + ["123456 bytes, 12.34 bpp"]
+    assert max(font.getlength(one) for one in words) <= module.SIDE + module.GAP
+
+
 def test_a_sheet_needs_a_realism_part_and_a_picture_to_write(script, monkeypatch, tmp_path, capsys):
     module = script("contact_sheet")
     monkeypatch.setattr(module, "load_codec", lambda *_: woken(N=4, M=24))

@@ -65,20 +65,26 @@ def test_whole_files_are_decoded_with_it(folder):
 
 
 def test_drawing_takes_more_memory_than_decoding(model, monkeypatch):
-    """11 pictures beside 12 tensors like y (M / 256 of them a pixel), where K = 1 and previews take 3."""
+    """4 pictures, 4 tensors like y (M / 256 of them a pixel) and a tile, after 3 pictures and 12 like y."""
     data, free = dhp_file.encode(model, picture(64, 64)), type("Memory", (), {"available": 0})
     monkeypatch.setattr("psutil.virtual_memory", lambda: free)
-    for pictures, ways in (
-        (11, ({"steps": 2},)),
-        (3, ({"steps": 0}, {"steps": 1}, {"steps": 2, "preview": True})),
+    drawing = 4 * 64 * 64 * (3 * 4 + 4 * 24 / 256) + 12 * SMALL[0] * 64 * 64
+    decoding = 4 * 64 * 64 * (3 * 3 + 12 * 24 / 256)
+    for needed, job, ways in (
+        (drawing, "drawing", ({"steps": 2},)),
+        (decoding, "decoding", ({"steps": 0}, {"steps": 1}, {"steps": 2, "preview": True})),
     ):
-        needed = 4 * 64 * 64 * (3 * pictures + 12 * 24 / 256)
         for settings in ways:
             free.available = needed - 1
-            with pytest.raises(OutOfMemory, match="decoding 0 megapixels needs .* shrink the picture"):
+            with pytest.raises(OutOfMemory, match=f"{job} 0 megapixels needs .* shrink the picture"):
                 dhp_file.decode(model, data, **settings)
             free.available = needed
             dhp_file.decode(model, data, **settings)
+
+
+def test_a_tile_of_a_large_picture_is_no_larger(model):
+    assert dhp_file._tile_bytes(model, (3000, 4000)) == dhp_file._tile_bytes(model, (1280, 1280))
+    assert dhp_file._tile_bytes(model, (3000, 32)) == 12 * SMALL[0] * 1280 * 32
 
 
 # save and load
