@@ -44,7 +44,7 @@ def test_neighbours_are_those_decoded_before():
             at = {"west": (i, j - 1), "north": (i - 1, j)}
             at |= {"north_west": (i - 1, j - 1), "north_east": (i - 1, j + 1)}
             for name, (row, col) in at.items():
-                expected = pixels[row, col] if 0 <= row and 0 <= col < 4 else 99
+                expected = pixels[row, col] if row >= 0 and 0 <= col < 4 else 99
                 assert getattr(found, name)[i, j] == expected
 
 
