@@ -105,7 +105,7 @@ class Check:
             if result is None and number == 0:
                 return CheckResult(self.name, NOT_ATTEMPTED, f"The task: {self.task}")
             if not _equal(result, case.expected, case.tolerance):
-                what = "reaches" if case.measure is not None and isinstance(result, float) else "returned"
+                what = "returned" if case.measure is None or _numbers(result) is None else "reaches"
                 return self._wrong(case, f"your function {what} {_show(result)}")
         return CheckResult(self.name, CORRECT)
 
