@@ -22,7 +22,7 @@ def test_a_goal_is_reached_by_less():
     assert check(lambda x: 1.0 * x).status == CORRECT
 
 
-def test_what_misses_it_is_told_by_how_much():
+def test_the_message_says_by_how_much_it_is_missed():
     result = check_of(at_most(3.0))(lambda x: 6.5 * x)
     assert result.status == WRONG
     assert "your function reaches 3.25\nexpected: 3\nHint: smaller" in result.message
