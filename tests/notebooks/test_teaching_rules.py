@@ -15,7 +15,6 @@ UNTAUGHT = {
     "03_score_and_sde",
     "05_conditional",
     "06_latent_diffusion",
-    "09_scale_hyperprior",
     "10_diffusion_hyperprior",
     "11_evaluate",
     "12_bk_sdm_codec",
