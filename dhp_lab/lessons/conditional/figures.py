@@ -19,7 +19,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from dhp_lab.data.digits import CLASSES, SIDE, load_digits
-from dhp_lab.diffusion.guidance import LabelDenoiser, clipped, guided, inpaint
+from dhp_lab.diffusion.editing import inpaint
+from dhp_lab.diffusion.guidance import LabelDenoiser, clipped, guided
 from dhp_lab.diffusion.process import Denoiser
 from dhp_lab.diffusion.samplers import State, ddim, start
 from dhp_lab.diffusion.schedules import NoiseSchedule
