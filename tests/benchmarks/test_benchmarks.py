@@ -19,6 +19,7 @@ TABLES = {  # result in data/results -> the benchmark that wrote it
     "block_removal": "block_removal",
     "caption_accuracy": "caption_accuracy",
     "denoiser": "denoiser_worth",
+    "digit_guidance": "digit_guidance",
     "digit_samplers": "digit_samplers",
     "effort": "effort",
     "explorer": "explorer_latency",

@@ -40,21 +40,41 @@ def test_densities_are_drawn_as_given():
 
 
 def test_the_trade_is_drawn_as_given():
-    measures = {"as asked": [0.5, 0.9, 1.0], "diversity": [4.0, 3.0, 2.0]}
-    figure = lesson.trade_figure([1, 3, 15], measures, {"as asked": 0.97, "diversity": 5.0})
-    for axes, (name, values) in zip(figure.axes, measures.items(), strict=True):
-        curve, real = axes.lines
+    measures = {
+        "accuracy": ([0.5, 0.9, 1.0], [0.1, 0.0, 0.2]),
+        "diversity": ([4.0, 3.0, 2.0], [0.5, 0.5, 0.5]),
+    }
+    real = {"accuracy": 0.97, "diversity": 5.0}
+    figure = lesson.trade_figure([1, 3, 15], measures, real)
+    for axes, (name, (values, deviations)) in zip(figure.axes, measures.items(), strict=True):
+        (bars,) = axes.containers
+        curve, _, (lengths,) = bars
         assert axes.get_title(loc="left") == name and curve.get_ydata().tolist() == values
-        assert set(real.get_ydata()) == {{"as asked": 0.97, "diversity": 5.0}[name]}
+        ends = [segment[1, 1] - segment[0, 1] for segment in lengths.get_segments()]
+        assert ends == pytest.approx([2 * deviation for deviation in deviations])
+        assert real[name] in axes.lines[-1].get_ydata()
         assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "3", "15"]
-        assert axes.get_ylim()[1] > 5.0 or name == "as asked"
+        assert axes.get_ylim()[1] > 5.0 or name == "accuracy"
 
 
-def test_walks_are_drawn_as_given():
-    walks = {"down": [3.0, 2.0, 0.0], "and up": [3.0, 1.0, 2.0, 0.0]}
-    figure = lesson.walk_figure(walks)
-    for axes, (name, times) in zip(figure.axes, walks.items(), strict=True):
-        assert axes.get_title(loc="left") == name and axes.lines[0].get_ydata().tolist() == times
+def test_lines_are_drawn_as_given():
+    panels = {"one": {"a": [1.0, 2.0], "b": [3.0, 4.0]}, "two": {"c": [5.0, 6.0]}}
+    figure = lesson.lines_figure([10, 20], panels, xlabel="t", log="two")
+    for axes, (name, curves) in zip(figure.axes, panels.items(), strict=True):
+        assert axes.get_title(loc="left") == name and axes.get_xlabel() == "t"
+        assert {line.get_label(): line.get_ydata().tolist() for line in axes.lines} == curves
+        assert axes.get_yscale() == ("log" if name == "two" else "linear")
+
+
+def test_the_guidance_field_has_arrows_and_points():
+    field = np.zeros((3, 3, 2))
+    field[2, 0] = [-3.0, 4.0]  # at the upper left corner
+    points = np.array([[0.5, 0.5], [1.0, -1.0]])
+    (axes,) = lesson.guidance_field({"w = 2": (field, points)}, np.ones((4, 4)), reach=1.0).axes
+    scatter, arrows = axes.collections
+    assert axes.get_title(loc="left") == "w = 2" and scatter.get_offsets().tolist() == points.tolist()
+    assert arrows.get_offsets()[6].tolist() == [-1, 1]
+    assert (arrows.U[6], arrows.V[6]) == pytest.approx((-0.6, 0.8)) and not arrows.U[:6].any()
 
 
 def test_the_masks_are_what_their_names_say():
