@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from dhp_lab.diffusion.schedules import linear
 from dhp_lab.lessons.conditional import figures as lesson
 from dhp_lab.lessons.conditional.explorer import explore as explore_conditional
 from dhp_lab.metrics.digit_classifier import digit_classifier
+from dhp_lab.training.digit_denoiser import load_denoiser
 
 SCHEDULE = linear(50)
 START = {"label": "3", "scale": 3.0, "known": lesson.NOTHING, "digit": "8", "seed": 0}
@@ -163,3 +165,21 @@ def test_the_explorer_starts_there(digits):
     explorer.controls["known"].value = "upper half"
     assert "32 of 64 pixels are known" in explorer.text.value
     assert 'alt="16 samples of class 3' in explorer.still().text
+
+
+@pytest.mark.slow
+def test_the_explorer_shows_what_the_lesson_tells():
+    """The folded answers quote it; another processor may round the last digit otherwise."""
+    network, config = load_denoiser("digits-conditional")
+    shipped = lesson.GuidedDigits(network, config.noise_schedule())
+
+    def shown(**change):
+        return re.findall(r">([\d %.]+)</td>", shipped.render(**START | change).text)
+
+    quoted = {0.0: ("0%", 15.6), 3.0: ("100%", 4.2), 15.0: ("100%", 6.2)}
+    for scale, (accuracy, diversity) in quoted.items():
+        _, found_accuracy, found_diversity = shown(scale=scale)
+        assert found_accuracy == accuracy and float(found_diversity) == pytest.approx(diversity, abs=0.11)
+    assert shown(label="1", known="frame", digit="0")[1] == "100%"
+    for known, diversity in (("every second pixel", 3.6), ("upper half", 6.9)):
+        assert float(shown(label=lesson.ANY, known=known)[-1]) == pytest.approx(diversity, abs=0.11)

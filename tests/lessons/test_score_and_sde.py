@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 
 import numpy as np
 import pytest
@@ -178,6 +179,16 @@ def test_snr_matters_to_the_corrector_alone():
 
     assert shown(lesson.CORRECTED, 0.1).picture != shown(lesson.CORRECTED, 0.2).picture
     assert shown("DDIM", 0.1) == shown("DDIM", 0.2)
+
+
+def test_the_explorer_shows_the_widths_that_the_lesson_tells():
+    """The folded answers quote them; another processor may round the last digit otherwise."""
+    position = {"schedule": "VP, linear", "steps": 20, "snr": 0.16}
+    quoted = {("DDIM", "Euler-Maruyama"): (0.86, 1.06), ("DDPM", "probability flow (Heun)"): (0.74, 1.02)}
+    for (sampler, beside), widths in quoted.items():
+        text = lesson.sampler_picture(sampler=sampler, beside=beside, **position).text
+        found = [float(number) for number in re.findall(r">(\d\.\d\d)</td>", text)]
+        assert found == pytest.approx([*widths, 1.0], abs=0.011)
 
 
 def test_explorer_starts_with_ddim_beside_euler_maruyama():

@@ -135,15 +135,18 @@ def lines_figure(
 
     Args:
         at: (n,) the number.
-        panels: by title up to four curves (n,) by name.
+        panels: by title curves (n,) by name, four names at most in all.
         xlabel: what the number is.
         log: the title of a panel whose values are drawn on a logarithmic scale, if any.
     """
     with style():
         figure = Figure(figsize=(3.6 * len(panels), 3.2), dpi=CHART_DPI, layout="constrained")
         row = figure.subplots(1, len(panels), squeeze=False)[0]
+        names = dict.fromkeys(name for curves in panels.values() for name in curves)
+        looks = dict(zip(names, zip(COLOURS, "osD^", strict=True), strict=False))  # one for each name
         for axes, (title, curves) in zip(row, panels.items(), strict=True):
-            for (name, values), colour, marker in zip(curves.items(), COLOURS, "osD^", strict=False):
+            for name, values in curves.items():
+                colour, marker = looks[name]
                 axes.plot(at, values, marker=marker, markersize=4, color=colour, label=name)
             axes.set(title=title, xlabel=xlabel, yscale="log" if title == log else "linear")
             axes.legend(fontsize=9)
