@@ -21,6 +21,7 @@ TABLES = {  # result in data/results -> the benchmark that wrote it
     "caption_accuracy": "caption_accuracy",
     "denoiser": "denoiser_worth",
     "digit_samplers": "digit_samplers",
+    "digit_guidance": "digit_guidance",
     "effort": "effort",
     "explorer": "explorer_latency",
     "latent_cost": "latent_cost",
