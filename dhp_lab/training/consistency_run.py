@@ -58,7 +58,7 @@ class ConsistencyRun(DenoiserRun):
         config: of the student; its prediction is "consistency", its network and schedule are the teacher's.
         teacher: a network that predicts v, trained with ``drop_labels``.
         taught: how it was trained.
-        x0, labels, device: as for ``DenoiserRun``.
+        x0, labels, device, memory_format: as for ``DenoiserRun``.
 
     Raises:
         ValueError: a teacher of another kind; data or labels that do not fit.
@@ -73,6 +73,7 @@ class ConsistencyRun(DenoiserRun):
         labels: Tensor,
         *,
         device: torch.device | str = "cpu",
+        memory_format: torch.memory_format = torch.contiguous_format,
     ) -> None:
         def kind(one: LessonConfig) -> tuple:
             return one.network, one.schedule, one.diffusion_steps
@@ -82,7 +83,7 @@ class ConsistencyRun(DenoiserRun):
                 f"the teacher must predict v and be of the student's shape and schedule, {kind(config)}; "
                 f"got one of {taught.prediction!r}, {kind(taught)}"
             )
-        super().__init__(config, x0, labels, device=device)
+        super().__init__(config, x0, labels, device=device, memory_format=memory_format)
         self.teacher = taught.denoiser(teacher.requires_grad_(False))
         self.network.load_state_dict(teacher.state_dict())
         self.ema = EMA(self.network, config.average)

@@ -175,6 +175,8 @@ class DenoiserRun:
         x0: (N, in_channels, H, W) the data, about [-1, 1].
         labels: (N,) whole numbers 0 .. classes - 1; needed exactly if the network has classes.
         device: where to train, and where the result lives.
+        memory_format: of the weights; ``torch.channels_last`` is a tenth faster on a CPU where pictures are
+            larger than digits.
 
     Attributes:
         network, ema, optimizer, generator: what changes with each step.
@@ -191,12 +193,12 @@ class DenoiserRun:
         labels: Tensor | None = None,
         *,
         device: torch.device | str = "cpu",
+        memory_format: torch.memory_format = torch.contiguous_format,
     ) -> None:
         _check_data(config, x0, labels)
         self.config, self.x0, self.labels = config, x0.to(device), labels
         self.schedule = config.noise_schedule()
-        # channels_last: a tenth faster on a CPU with AVX2
-        self.network = UNet(config.network).to(device, memory_format=torch.channels_last).train()
+        self.network = UNet(config.network).to(device, memory_format=memory_format).train()
         self.ema = EMA(self.network, config.average)
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=config.lr, weight_decay=config.weight_decay

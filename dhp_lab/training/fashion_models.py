@@ -163,12 +163,13 @@ def _train_classifier(
 
 
 def _new_run(config: LessonConfig, fashion: Fashion, folder: Path, device: torch.device) -> DenoiserRun:
+    place = {"device": device, "memory_format": torch.channels_last}
     if config.prediction != "consistency":
-        return DenoiserRun(config, fashion.train, fashion.train_labels, device=device)
+        return DenoiserRun(config, fashion.train, fashion.train_labels, **place)
     teacher = folder / TEACHER
     teacher = teacher if (teacher / WEIGHTS).is_file() else CHECKPOINTS / TEACHER
     network, taught = read_denoiser(teacher, device=device)
-    return ConsistencyRun(config, network, taught, fashion.train, fashion.train_labels, device=device)
+    return ConsistencyRun(config, network, taught, fashion.train, fashion.train_labels, **place)
 
 
 def _train(run: DenoiserRun, folder: Path, progress: Progress | None) -> None:
