@@ -44,6 +44,7 @@ from dhp_lab.training.denoiser_run import (
     save_denoiser,
 )
 from dhp_lab.training.denoiser_state import STATE, resume, save_state
+from dhp_lab.training.fashion_classifier import STEPS as CLASSIFIER_STEPS
 from dhp_lab.training.fashion_classifier import train_classifier
 
 TEACHER = "fashion-diffusion"
@@ -56,7 +57,6 @@ FASHION = {
 }
 NAMES = (CLASSIFIER, *FASHION)
 SHARE = dict(zip(PROFILES, (0.004, 0.05, 1.0), strict=True))  # of the steps of what is shipped
-CLASSIFIER_STEPS = 2400
 SNAPSHOTS = (100, 1000)  # steps after which samples are drawn, and after the last
 SNAPSHOT_ROWS, SNAPSHOT_STEPS = 4, 20  # pictures of each class; of DDIM
 LOSS, LOSS_EVERY, SAVE_EVERY = "loss.json", 50, 250  # steps
