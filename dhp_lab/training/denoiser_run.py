@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dhp_lab.core.files import write_all_atomic
 from dhp_lab.core.memory import raise_if_of_the_machine
@@ -50,10 +50,14 @@ from dhp_lab.diffusion.process import (
     v_from_eps,
 )
 from dhp_lab.diffusion.schedules import SCHEDULES, NoiseSchedule
+from dhp_lab.diffusion.v_prediction import LabelledV
 from dhp_lab.training.optimisation import EMA, optimizer_step
 
 Progress = Callable[[int, float], None]
 """``progress(step, loss)``, called after each step, the first of them 1."""
+
+Watch = Callable[[int, UNet], None]
+"""``watch(step, average)``, called after each step with the EMA of the weights so far, in eval mode."""
 
 STEPS = 6000  # of a whole training
 PREDICTIONS = ("eps", "v", "flow", "consistency")
@@ -146,27 +150,6 @@ class LessonConfig:
         return ConsistencyModel(LabelledV(network, self.noise_schedule(), label))
 
 
-class LabelledV(nn.Module):
-    """-v as the F of EDM's preconditioning with sigma_data = 1, at noise levels instead of times.
-
-    There D = c_skip u + c_out F is cos(phi)^2 u + sin(phi) F with tan(phi) = sigma, and x0 is cos(phi) z -
-    sin(phi) v with z = cos(phi) u = c_in u: so F = -v (Salimans & Ho 2022, appendix D).
-
-    Args:
-        network: a U-Net that predicts v. schedule: of its times.
-        label: (B,) whole numbers; None is any class.
-    """
-
-    def __init__(self, network: UNet, schedule: NoiseSchedule, label: Tensor | None) -> None:
-        super().__init__()
-        self.network, self.schedule, self.label = network, schedule, label
-
-    def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
-        """x (B, C, H, W) = u / sqrt(1 + sigma^2) and c_noise (B,) = ln(sigma) / 4 -> -v (B, C, H, W)."""
-        t = self.schedule.time_of((4 * c_noise.double()).exp()).to(x)
-        return -self.network(x, t, self.label)
-
-
 class DenoiserRun:
     """A training that goes step by step.
 
@@ -254,12 +237,14 @@ def train_denoiser(
     *,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
+    watch: Watch | None = None,
 ) -> UNet:
     """Train a U-Net, by default to estimate the noise in x_t; the EMA of its weights, in eval mode.
 
     Args:
         config, x0, labels, device: as for ``DenoiserRun``.
         progress: called after each step with its number and loss.
+        watch: called after each step with its number and the EMA, which it must leave as it is.
 
     Raises:
         ValueError: data or labels that do not fit, or a loss that is not finite.
@@ -270,6 +255,8 @@ def train_denoiser(
             loss = run.step()
             if progress is not None:
                 progress(step, loss)
+            if watch is not None:
+                watch(step, run.ema.average)
         return run.ema.average
 
 
