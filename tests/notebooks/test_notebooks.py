@@ -11,7 +11,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from notebook_rules import RULES, SECTIONS, WIDGET_STATE, lesson_number
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
-MAX_FOLDER_BYTES = 12_000_000
+MAX_FOLDER_BYTES = 14_000_000
 
 
 def broken_rules(nb) -> set[str]:
