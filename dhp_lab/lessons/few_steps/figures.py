@@ -57,7 +57,8 @@ def curves_figure(
         steps: whether x counts steps: each is marked and written out.
     """
     with style():
-        figure = Figure(figsize=(4.6 * len(panels), 3.4), dpi=CHART_DPI, layout="constrained")
+        width = min(4.6, 10.0 / len(panels))
+        figure = Figure(figsize=(width * len(panels), 3.4), dpi=CHART_DPI, layout="constrained")
         row = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
         for axes, (title, curves) in zip(row, panels.items(), strict=True):
             looks = zip(COLOURS, MARKERS, strict=True)
@@ -103,7 +104,7 @@ def line_paths_figure(
         xlabel: of the times.
     """
     with style():
-        figure = Figure(figsize=(3.9 * len(panels), 3.4), dpi=CHART_DPI, layout="constrained")
+        figure = Figure(figsize=(3.3 * len(panels), 3.4), dpi=CHART_DPI, layout="constrained")
         row = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
         for axes, (title, (times, grid, density, paths)) in zip(row, panels.items(), strict=True):
             each = density / density.max(axis=0, keepdims=True)  # each time by itself
