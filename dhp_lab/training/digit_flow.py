@@ -57,7 +57,7 @@ def connected_pairs(
 
 
 def train_reflow(
-    steps: int = 700,
+    steps: int = 500,
     *,
     pairs: int = PAIRS,
     seed: int = 0,
