@@ -296,7 +296,7 @@ def test_the_divergence_is_the_integral(mean, std):
     for m in mean:  # independent numbers: the divergences add up
         log_ratio = -0.5 * ((grid - m) / std) ** 2 - math.log(std) + 0.5 * grid**2
         density = np.exp(-0.5 * ((grid - m) / std) ** 2) / (std * math.sqrt(2 * math.pi))
-        expected += np.trapezoid(density * log_ratio, grid) / math.log(2)
+        expected += (density * log_ratio).sum() * (grid[1] - grid[0]) / math.log(2)
     assert reverse_channel.kl_bits(np.array(mean), std) == pytest.approx(expected, abs=1e-6)
 
 

@@ -72,7 +72,7 @@ def block_motion() -> Iterator[Case]:
     frame, reference = _zoomed_frames()
     hint = (
         "frame[y, x] is looked up at reference[y + down, x + right], whose edge pixels are repeated beyond "
-        "the edge; try all motions from -reach to reach for each block, and keep the one of least squared error"
+        "the edge; try all motions from -reach to reach for each block, and keep the one of least error"
     )
     arguments = {"frame": frame, "reference": reference, "block": BLOCK, "reach": REACH}
     measure = partial(_share_of_error, frame, reference)
