@@ -3,7 +3,7 @@
 # make test        the same with every test: what is slow, and each lesson in a browser
 # make notebooks   execute the notebooks in place, to be committed
 # make bench       run every benchmark, and put the tables into benchmarks/README.md
-# make trust       run the long checks, and put their figures into README.md (an hour)
+# make trust       run the long checks, and put their figures into SECURITY.md (an hour)
 # make lock        take the newest versions that pyproject.toml allows, and write them to constraints.txt
 # make clean       remove .venv and what Python left behind, never your copies of the lessons
 #
