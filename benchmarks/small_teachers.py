@@ -124,10 +124,10 @@ def measure_seed(seed: int, first: LatentDiffusion, data: Data, held_out: Data, 
     yield line(SIZES[-1], "new weights", distil(distillation, teacher, new, data=data).unet)
 
 
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Return the mean, and half the width of its 95 % interval; infinite for a single value."""
+def interval(values: Sequence[float]) -> tuple[float, float | None]:
+    """Return the mean, and half the width of its 95 % interval; None for a single value, which has none."""
     if len(values) < 2:
-        return values[0], math.inf
+        return values[0], None
     return fmean(values), student_t.ppf(0.975, len(values) - 1) * stdev(values) / math.sqrt(len(values))
 
 
@@ -155,11 +155,12 @@ def table(found: dict) -> str:
         cells = [line["size"], line["state"], f"{line['parameters']:,}"]
         for name in RANGES:
             part = line[name]
-            change = "" if line["state"] == "the teacher" else f"{part['change']:+.1f} ± {part['half']:.1f} %"
+            half = "" if part["half"] is None else f" ± {part['half']:.1f}"
+            change = "" if line["state"] == "the teacher" else f"{part['change']:+.1f}{half} %"
             cells += [f"{part['error']:.4f}", change]
         rows.append(cells)
     heads = ["U-Net", "state", "parameters", "error, all", "change", "error, codec", "change"]
-    seconds = f"{len(found['seeds'])} seeds, {found['cpu_seconds']:.0f} s of CPU"
+    seconds = f"seeds {', '.join(map(str, found['seeds']))}; {found['cpu_seconds']:.0f} s of CPU"
     return page(heading(found, seconds), markdown_table(heads, rows, align="llr"))
 
 

@@ -36,6 +36,7 @@ from dhp_lab.notebook.results import read_results, source_html
 from dhp_lab.notebook.style import AMBER, BLUE, CHART_DPI, GREEN, GREY, ORANGE, PURPLE, SKY, style
 
 COLOURS = (BLUE, ORANGE, GREEN, SKY, PURPLE, AMBER)
+LOG_RATES = (0.05, 0.1, 0.2, 0.5, 1.0)  # named on a logarithmic axis
 SMALL_TEACHERS = RESULTS / "small_teachers.json"
 RANGES = {"all": "all times", "codec": "the codec's times"}  # of small_teachers.py
 STATE_COLOURS = {"trained on": GREY, "cut": ORANGE, "distilled": BLUE, "new weights": PURPLE}
@@ -81,6 +82,8 @@ def ceiling_figure(
         axes.set(xlabel="bits per pixel", ylabel="PSNR, dB")
         if logarithmic:
             axes.set_xscale("log")
+            axes.set_xticks(LOG_RATES, [f"{rate:g}" for rate in LOG_RATES])
+            axes.minorticks_off()
         axes.legend(loc="lower right", fontsize=8.5)
     return figure
 
@@ -161,12 +164,14 @@ def removal_table(file: Path = SMALL_TEACHERS) -> Html:
     for line in found["summary"]:
         cells = [f"{line['size']}, {line['state']}", f"{line['parameters']:,}"]
         for name in RANGES:
-            change = f"{line[name]['change']:+.1f} ± {line[name]['half']:.1f} %"
+            half = line[name]["half"]  # of the interval over seeds; None for one seed
+            spread = "" if half is None else f" ± {half:.1f}"
+            change = f"{line[name]['change']:+.1f}{spread} %"
             cells += [f"{line[name]['error']:.3f}", "" if line["state"] == "the teacher" else change]
         rows.append(cells)
     heads = [words for name in RANGES.values() for words in (f"error, {name}", "against its teacher")]
     table = table_html(rows, ["U-Net", "parameters", *heads]).text
-    notes = f"{source_html(found)}; {len(found['seeds'])} seeds"
+    notes = f"{source_html(found)}; seeds measured: {', '.join(map(str, found['seeds']))}"
     return Html(f"<div>{table}<p>{notes}</p></div>")
 
 
@@ -185,7 +190,7 @@ def removal_figure(file: Path = SMALL_TEACHERS) -> Figure:
             axes.axvline(0, color=GREY, linestyle="--", linewidth=1.1)
             for place, line in enumerate(lines):
                 part, colour = line[name], STATE_COLOURS[line["state"]]
-                axes.errorbar(part["change"], place, xerr=part["half"], fmt="o", color=colour, capsize=4)
+                axes.errorbar(part["change"], place, xerr=part["half"] or 0, fmt="o", color=colour, capsize=4)
                 axes.plot(part["changes"], [place] * len(part["changes"]), "|", color=colour, markersize=11)
             axes.set(title=words, xlabel="error of v against its teacher's, %")
         both[0].set_yticks(range(len(lines)), [f"{line['size']}, {line['state']}" for line in lines])
