@@ -29,6 +29,7 @@ TABLES = {  # result in data/results -> the benchmark that wrote it
     "latent_cost": "latent_cost",
     "realism": "realism",
     "scenes_codec": "scenes_codec",
+    "small_teachers": "small_teachers",
     "speed": "codec_speed",
     "start_up": "start_up",
     "tiling": "tiling_seams",
