@@ -140,10 +140,20 @@ def test_a_variant_is_a_folder_and_the_settings_that_are_changed(script):
     assert variant.source == "fifth dead_zone=0.3 passes=2"
 
 
+def rounded(values: object) -> object:
+    """Figures of a result to nine decimal places, whatever they are nested in."""
+    if isinstance(values, dict):
+        return {name: rounded(value) for name, value in values.items()}
+    if isinstance(values, list):
+        return [rounded(value) for value in values]
+    return round(values, 9) if isinstance(values, float) else values
+
+
 def test_the_curves_of_the_denoiser_are_compared_again(script, tmp_path, capsys):
     output = tmp_path / "denoiser.json"
     script("denoiser_worth").main(["--output", str(output)])
-    assert json.loads(output.read_text()) == json.loads((RESULTS / "denoiser.json").read_text())
+    again, kept = (json.loads(path.read_text()) for path in (output, RESULTS / "denoiser.json"))
+    assert rounded(again) == rounded(kept)  # the last digits of an interpolation are the processor's
     assert capsys.readouterr().out == (RESULTS / "denoiser.md").read_text("utf-8")
 
 
