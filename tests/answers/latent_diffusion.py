@@ -16,23 +16,31 @@ def my_cross_attention(q, k, v):
     return softmax(q @ k.T / np.sqrt(k.shape[1])) @ v
 
 
-def entropy(p):
-    return -np.sum(np.where(p > 0, p * np.log(np.where(p > 0, p, 1)), 0), axis=-1)
-
-
-def my_inception_score(p):
-    return np.exp(entropy(p.mean(0)) - entropy(p).mean())
-
-
 def overflowing(q, k, v):
     weights = np.exp(q @ k.T / np.sqrt(k.shape[1]))
     return weights / weights.sum(1, keepdims=True) @ v
 
 
+def my_fitted_codebook(z, K):
+    codes = np.quantile(z, (np.arange(K) + 0.5) / K)
+    for _ in range(1000):
+        nearest = np.abs(z[:, None] - codes).argmin(1)
+        codes = np.array([z[nearest == k].mean() if (nearest == k).any() else codes[k] for k in range(K)])
+    return np.sort(codes)
+
+
+def codebook_from_a_grid(z, K):
+    codes = np.linspace(z.min(), z.max(), K)
+    for _ in range(1000):
+        nearest = np.abs(z[:, None] - codes).argmin(1)
+        codes = np.array([z[nearest == k].mean() if (nearest == k).any() else codes[k] for k in range(K)])
+    return np.sort(codes)
+
+
 RIGHT = {
     "nearest_code": my_nearest_code,
     "cross_attention": my_cross_attention,
-    "inception_score": my_inception_score,
+    "fitted_codebook": my_fitted_codebook,
 }
 
 MISTAKES = {
@@ -55,17 +63,15 @@ MISTAKES = {
         (lambda q, k, v: softmax(q @ k.T / np.sqrt(k.shape[1])), "expected: "),
         (overflowing, "subtract the greatest score"),
     ],
-    "inception_score": [
-        (lambda p: np.exp(-(p.mean(0) * np.log(p.mean(0))).sum() + (p * np.log(p)).sum(1).mean()), "0 log 0"),
-        (lambda p: entropy(p.mean(0)) - entropy(p).mean(), "the score is 1"),
-        (lambda p: np.exp(entropy(p.mean(0))), "subtract the mean entropy"),
-        (lambda p: np.exp(entropy(p).mean() - entropy(p.mean(0))), "entropy of the mean"),
-        (lambda p: np.exp(entropy(p.mean(1)) - entropy(p).mean()), "expected: "),
-        (lambda p: np.exp((entropy(p.mean(0)) - entropy(p).mean()) / np.log(2)), "entropy of the mean"),
-        (lambda p: 2 ** (entropy(p.mean(0)) - entropy(p).mean()), "entropy of the mean"),
+    "fitted_codebook": [
+        (lambda z, K: np.linspace(z.min(), z.max(), K), "the mean of the latents nearest"),
+        (codebook_from_a_grid, "a code that no latent is nearest to"),
+        (lambda z, K: my_fitted_codebook(z, K)[::-1], "expected: "),
         (
-            lambda p: my_inception_score(np.round(p)) if p.max() > 0.5 else my_inception_score(p),
-            "natural logarithm",
+            lambda z, K: (
+                my_fitted_codebook(z, K) if len(z) < 100 else np.quantile(z, (np.arange(K) + 0.5) / K)
+            ),
+            "0.1175",
         ),
     ],
 }

@@ -27,6 +27,7 @@ TABLES = {  # result in data/results -> the benchmark that wrote it
     "explorer": "explorer_latency",
     "few_steps": "few_steps",
     "latent_cost": "latent_cost",
+    "picture_measures": "picture_measures",
     "realism": "realism",
     "scenes_codec": "scenes_codec",
     "small_teachers": "small_teachers",

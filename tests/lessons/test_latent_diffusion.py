@@ -27,15 +27,38 @@ def model(small_latent_diffusion):
 # figures
 
 
-def test_overlay_dims_where_the_map_is_low():
-    maps = torch.full((2, 4, 4), 0.3)
-    maps[0, 0, 0], maps[0, 0, 1] = 0.5, 0.4
-    shown = lesson.overlay(torch.ones(1, 3, 4, 4), maps)
-    assert shown.shape == (2, 3, 4, 4)
-    assert shown[0, :, 0, 0].tolist() == pytest.approx([1.0] * 3) and shown[
-        0, 0, 0, 1
-    ].item() == pytest.approx(0.575)
-    assert shown[0, 0, 3, 3].item() == pytest.approx(0.15) and shown[1].unique().item() == pytest.approx(0.15)
+def test_heat_maps_have_one_scale_and_their_words():
+    maps = torch.ones(2, 4, 4)
+    maps[1, 0, 0] = 17.0  # the mean is 2
+    figure = lesson.heat_figure(torch.zeros(1, 3, 4, 4), maps, ["red", "circle"], columns=2)
+    picture, red, circle, bar = figure.axes
+    assert [text.get_text() for text in figure.texts] == ["the picture", "red", "circle"]
+    shown = [axes.images[0] for axes in (red, circle)]
+    assert shown[0].get_array().max() == pytest.approx(1.0) and shown[1].get_array().max() == pytest.approx(
+        8.5
+    )
+    assert all(image.get_clim() == (0, pytest.approx(8.5)) for image in shown)
+    assert bar.get_ylabel() == "attention / its mean" and picture.images
+
+
+def test_quality_over_operations_is_drawn_as_measured(tmp_path):
+    share = {"share": 0.8, "low": 0.7, "high": 0.85}
+    rows = [
+        {"f": f, "guidance": guidance, "steps": steps, "matches": {"all": share}}
+        for f in (4, 8)
+        for guidance in (1.0, 4.0)
+        for steps in (20, 10)
+    ]
+    count = {"f4": (3e9, 1e9), "f8": (1e9, 1e9), "pixels": (30e9, 0)}
+    second = {key: {"count": {"evaluation": one, "decoder": two}} for key, (one, two) in count.items()}
+    (tmp_path / "a.json").write_text(json.dumps({"rows": [{"name": "drawn"}, *rows]}))
+    (tmp_path / "b.json").write_text(json.dumps({"second": second}))
+    (axes,) = lesson.compute_figure(tmp_path / "a.json", tmp_path / "b.json").axes
+    lines = [one.lines[0] for one in axes.containers]
+    assert [line.get_xdata().tolist() for line in lines] == [[21.0, 41.0], [61.0, 121.0]]
+    assert all(line.get_ydata().tolist() == [0.8, 0.8] for line in lines)
+    verticals = [line.get_xdata()[0] for line in axes.lines if len(set(line.get_xdata())) == 1]
+    assert {60.0, 1500.0} <= set(verticals)
 
 
 def test_latents_and_codes_are_drawn_as_given():

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
+from scipy.special import erfinv
 
 from dhp_lab.notebook.exercises import Case, exercise
 
@@ -72,21 +73,21 @@ def cross_attention() -> Iterator[Case]:
 
 
 @exercise
-def inception_score() -> Iterator[Case]:
-    """Return exp(H(mean of p) - mean of H(p)) for the classes' probabilities p (N, K) of N pictures:
-    inception_score(p).
+def fitted_codebook() -> Iterator[Case]:
+    """Return the K codes, in rising order, with the least mean squared error for latents z (N,), each of them
+    replaced by its nearest code: fitted_codebook(z, K).
     """
-    alike = "all pictures show the same class: the score is 1. In an entropy 0 log 0 counts as 0"
-    yield Case({"p": np.array([[1.0, 0.0], [1.0, 0.0]])}, 1.0, hint=alike)
-    each = (
-        "three pictures of three classes, each with certainty: the score is 3. "
-        "Take the entropy of the mean over the pictures"
+    two = "two codes: each is the mean of the latents nearest to it, here 0.5 and 10.5"
+    yield Case({"z": np.array([0.0, 1.0, 10.0, 11.0]), "K": 2}, np.array([0.5, 10.5]), hint=two)
+    stuck = (
+        "a code that no latent is nearest to never moves: begin at latents, or at quantiles of them. "
+        "Here the clusters lie at 0, 5, 6 and 20"
     )
-    yield Case({"p": np.eye(3)}, 3.0, hint=each)
-    unsure = "pictures that look like everything score 1: subtract the mean entropy of the single pictures"
-    yield Case({"p": np.full((5, 4), 0.25)}, 1.0, hint=unsure)
-    yield Case(
-        {"p": np.array([[0.9, 0.1], [0.1, 0.9]])},
-        2 * 0.9**0.9 * 0.1**0.1,
-        hint="entropies in nats go with exp: use the natural logarithm",
+    clusters = np.concatenate([at + np.array([-0.1, 0.0, 0.1]) for at in (0.0, 5.0, 6.0, 20.0)])
+    yield Case({"z": clusters, "K": 4}, np.array([0.0, 5.0, 6.0, 20.0]), hint=stuck)
+    normal = np.sqrt(2) * erfinv(np.linspace(-1, 1, 4001)[1::2])  # quantiles, N(0, 1)
+    best = (
+        "for normal latents the best four codes are +-0.4528 and +-1.510, mean squared error 0.1175 "
+        "(Max 1960, table I): go on until the codes stand still"
     )
+    yield Case({"z": normal, "K": 4}, np.array([-1.510, -0.4528, 0.4528, 1.510]), hint=best, tolerance=0.01)

@@ -2,7 +2,8 @@
 
 | function or class        | what it gives                                                                 |
 |--------------------------|-------------------------------------------------------------------------------|
-| `overlay`                | a map laid over a picture: bright where it is great                           |
+| `heat_figure`            | a picture, and a colour map of each word's attention                          |
+| `compute_figure`         | caption accuracy over the operations that a picture takes                     |
 | `latents_figure`         | histograms of two first stages' latents, and the use of the codes             |
 | `rate_distortion_figure` | error against bits, from nothing received to the file without loss            |
 | `measured_cost`          | what benchmarks/latent_cost.py has measured, as a table                       |
@@ -24,6 +25,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from dhp_lab.core.paths import RESULTS
+from dhp_lab.data.images import to_pixels
 from dhp_lab.data.scenes import check_captions
 from dhp_lab.data.scenes.drawing import SIDE
 from dhp_lab.latent.pipeline import LatentDiffusion
@@ -31,7 +33,21 @@ from dhp_lab.notebook.digit_figures import GAP, LABEL
 from dhp_lab.notebook.html import Html, Rendered, picture_bytes, table_html
 from dhp_lab.notebook.results import read_results, source_html
 from dhp_lab.notebook.scene_figures import scenes_figure
-from dhp_lab.notebook.style import BLUE, CHART_DPI, GREEN, GREY, ORANGE, SKY, style
+from dhp_lab.notebook.style import (
+    BLUE,
+    CHART_DPI,
+    GREEN,
+    GREY,
+    LINE,
+    ORANGE,
+    SKY,
+    enlarged,
+    pixel_figure,
+    place_axes,
+    place_picture,
+    place_title,
+    style,
+)
 
 NAMES = {"pixels": "on pixels", "f4": "on latents, f = 4", "f8": "on latents, f = 8"}
 CAPTIONS = (
@@ -48,20 +64,78 @@ PICTURE = SIDE * ZOOM + GAP
 SIZE = LABEL + COLUMNS * PICTURE - GAP, 2 * PICTURE - GAP
 
 
-def overlay(pictures: Tensor, maps: Tensor) -> Tensor:
-    """Pictures dimmed by their maps: dark where a map is least, unchanged where it is greatest.
+def heat_figure(
+    picture: Tensor, maps: Tensor, words: Sequence[str], *, columns: int = 5, zoom: int = 3
+) -> Figure:
+    """A picture, and beside it a colour map for each word: attention over its mean over the places.
+
+    All maps have one scale, which the bar at the right shows.
 
     Args:
-        pictures: (B, 3, H, W) or (1, 3, H, W) in [0, 1].
-        maps: (B, H, W); one that is the same everywhere makes its picture dark.
-
-    Returns:
-        (B, 3, H, W) in [0, 1].
+        picture: (1, 3, H, W) in [0, 1].
+        maps: (words, H, W), above 0.
+        words: their titles.
+        columns: panels in a row, the picture among them.
+        zoom: dots a pixel at 96 dots an inch.
     """
-    least = maps.flatten(1).amin(1)[:, None, None]
-    greatest = maps.flatten(1).amax(1)[:, None, None]
-    share = (maps - least) / (greatest - least).clamp(min=1e-12)
-    return pictures.cpu() * (0.15 + 0.85 * share[:, None])
+    ratio = (maps / maps.mean((1, 2), keepdim=True)).cpu().numpy()
+    side, rows = zoom * picture.shape[-1], -(-(len(words) + 1) // columns)
+    above, bar = LINE + 8, 90
+    figure = pixel_figure(columns * (side + GAP) + bar, rows * (side + above))
+    for number in range(len(words) + 1):
+        left, top = number % columns * (side + GAP), number // columns * (side + above) + above
+        title = words[number - 1] if number else "the picture"
+        place_title(figure, title, left, top - 5)
+        if number == 0:
+            place_picture(figure, enlarged(to_pixels(picture.cpu()), zoom), left, top)
+            continue
+        axes = place_axes(figure, left, top, side, side)
+        drawn = axes.imshow(ratio[number - 1], cmap="magma", vmin=0, vmax=ratio.max(), aspect="auto")
+        axes.set_axis_off()
+    axes = place_axes(figure, columns * (side + GAP), above, 14, side)
+    figure.colorbar(drawn, cax=axes, label="attention / its mean")
+    return figure
+
+
+def compute_figure(
+    accuracy: Path = RESULTS / "caption_accuracy.json",
+    cost: Path = RESULTS / "latent_cost.json",
+    *,
+    guidance: float = 4.0,
+) -> Figure:
+    """Caption accuracy over operations for a picture, with 95 % intervals, for both f, and of pixels.
+
+    A picture takes two evaluations of the U-Net a step, and the decoder once. The line of the pixels is what
+    their U-Net takes for one step.
+
+    Raises:
+        FileNotFoundError: it was not measured.
+    """
+    drawn, counts = read_results(accuracy), read_results(cost)["second"]
+    with style():
+        figure = Figure(figsize=(7.6, 3.4), dpi=CHART_DPI, layout="constrained")
+        axes = figure.add_subplot()
+        for f, colour in ((8, BLUE), (4, ORANGE)):
+            count = counts[f"f{f}"]["count"]
+            rows = [row for row in drawn["rows"] if row.get("f") == f and row["guidance"] == guidance]
+            rows.sort(key=lambda row: row["steps"])
+            across = [(2 * row["steps"] * count["evaluation"] + count["decoder"]) / 1e9 for row in rows]
+            parts = [row["matches"]["all"] for row in rows]
+            shares = np.array([part["share"] for part in parts])
+            errors = shares - [part["low"] for part in parts], [part["high"] for part in parts] - shares
+            axes.errorbar(
+                across, shares, errors, fmt="o-", color=colour, capsize=3, label=f"latents, f = {f}"
+            )
+            for row, x, y in zip(rows, across, shares, strict=True):
+                axes.annotate(
+                    f"{row['steps']} steps", (x, y), (5, -11), textcoords="offset points", fontsize=8
+                )
+        pixels = 2 * counts["pixels"]["count"]["evaluation"] / 1e9
+        axes.axvline(pixels, color=GREY, linestyle="--", label="pixels: a single step")
+        axes.axvline(25 * pixels, color=GREY, linestyle=":", label="pixels: 25 steps")
+        axes.set(xscale="log", xlabel="10⁹ operations for a picture", ylabel="captions that are matched")
+        figure.legend(fontsize=8, loc="outside right upper")
+    return figure
 
 
 def latents_figure(kl: Tensor, vq: Tensor, counts: Tensor) -> Figure:

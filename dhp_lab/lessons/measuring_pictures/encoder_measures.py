@@ -1,37 +1,23 @@
 """Measures of generated pictures through the first stage's own encoder, in the place of larger networks.
 
-| function or class    | in the place of                                                                     |
-|----------------------|-------------------------------------------------------------------------------------|
-| `encoder_layers`     | LPIPS's VGG: the encoder's maps at each of its sizes                                |
-| `encoder_features`   | FID's Inception: means and standard deviations of the last maps, a vector a picture |
-| `ShapeClassifier`    | the inception score's classifier, on pictures of ``single_shapes``                  |
-| `WordPredictor`      | CLIP: picture and caption in one space, but linearly                                |
+| function or class  | in the place of                                                                     |
+|--------------------|-------------------------------------------------------------------------------------|
+| `encoder_layers`   | LPIPS's AlexNet: the encoder's maps at each of its sizes                            |
+| `encoder_features` | FID's Inception: means and standard deviations of the last maps, a vector a picture |
+| `WordPredictor`    | CLIP: picture and caption in one space, but linearly                                |
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKL
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from dhp_lab.data.scenes import (
-    COLOURS,
-    KINDS,
-    WORDS,
-    CaptionedShape,
-    Scene,
-    Shape,
-    batch,
-    draw_all,
-    parse,
-)
+from dhp_lab.data.scenes import WORDS, batch, parse
 
 CHUNK = 64  # pictures that the encoder is evaluated on at once
-SHAPE_CAPTIONS = tuple(f"a {colour} {kind}" for colour in COLOURS for kind in KINDS)
 
 
 @torch.no_grad()
@@ -57,45 +43,6 @@ def encoder_features(vae: AutoencoderKL, x: Tensor) -> Tensor:
     maps = [encoder_layers(vae, part)[-1].flatten(2).cpu() for part in x.split(CHUNK)]
     last = torch.cat(maps)  # (B, C, h w)
     return torch.cat([last.mean(2), last.std(2)], dim=1)
-
-
-def single_shapes(count: int, seed: int = 0) -> tuple[Tensor, list[str]]:
-    """Pictures of one shape each: (count, 3, 64, 64) in [0, 1], and each of ``SHAPE_CAPTIONS`` in turn."""
-    generator = torch.Generator().manual_seed(seed)
-    captions = [SHAPE_CAPTIONS[i % len(SHAPE_CAPTIONS)] for i in range(count)]
-    scenes = []
-    for caption in captions:
-        _, colour, kind = caption.split()
-        x, y, radius, background = torch.rand(4, generator=generator).tolist()
-        shape = Shape(CaptionedShape(colour, kind), 17 + 30 * x, 17 + 30 * y, 5.5 + 4 * radius)
-        scenes.append(Scene((shape,), background=int(5 * background)))
-    return draw_all(scenes), captions
-
-
-class ShapeClassifier:
-    """Logistic regression on ``encoder_features``: which of ``SHAPE_CAPTIONS`` a picture shows.
-
-    Args:
-        vae: whose encoder gives the features.
-        count, seed: of the pictures to fit.
-    """
-
-    def __init__(self, vae: AutoencoderKL, *, count: int = 1800, seed: int = 1000) -> None:
-        pictures, captions = single_shapes(count, seed)
-        features = encoder_features(vae, pictures).double()
-        self.vae = vae
-        self.mean = features.mean(0)
-        self.std = features.std(0) + 1e-6
-        labels = [SHAPE_CAPTIONS.index(caption) for caption in captions]
-        self.model = LogisticRegression(C=1.0, max_iter=2000).fit(self._scaled(features), labels)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """(B, 18) log-probabilities, up to a constant, for pictures (B, 3, 64, 64) in [0, 1]."""
-        features = encoder_features(self.vae, x).double()
-        return torch.as_tensor(self.model.decision_function(self._scaled(features)))
-
-    def _scaled(self, features: Tensor) -> np.ndarray:
-        return ((features - self.mean) / self.std).numpy()
 
 
 class WordPredictor:
