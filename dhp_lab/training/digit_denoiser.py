@@ -48,6 +48,9 @@ from dhp_lab.training.optimisation import EMA, optimizer_step
 Progress = Callable[[int, float], None]
 """``progress(step, loss)``, called after each step, the first of them 1."""
 
+Watch = Callable[[int, UNet], None]
+"""``watch(step, average)``, called after each step with the EMA of the weights so far, in eval mode."""
+
 TRAINING_STEPS = dict(zip(PROFILES, (40, 600, 6000), strict=True))
 
 
@@ -128,6 +131,7 @@ def train_denoiser(
     *,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
+    watch: Watch | None = None,
 ) -> UNet:
     """Train a U-Net to estimate the noise in x_t, and return the EMA of its weights, in eval mode.
 
@@ -137,6 +141,7 @@ def train_denoiser(
         labels: (N,) whole numbers 0 .. classes - 1; needed exactly if the network has classes.
         device: where to train, and where the result lives.
         progress: called after each step with its number and loss.
+        watch: called after each step with its number and the EMA, which it must leave as it is.
 
     Raises:
         ValueError: data or labels that do not fit, or a loss that is not finite.
@@ -144,7 +149,7 @@ def train_denoiser(
     _check_data(config, x0, labels)
     with temporary_seed(config.seed):  # first weights, dropout
         network = UNet(config.network).to(device).train()
-        return _train(config, network, x0.to(device), labels, progress)
+        return _train(config, network, x0.to(device), labels, progress, watch)
 
 
 def _train(
@@ -153,6 +158,7 @@ def _train(
     x0: Tensor,
     labels: Tensor | None,
     progress: Progress | None,
+    watch: Watch | None,
 ) -> UNet:
     schedule = config.noise_schedule()
     ema = EMA(network, config.average)
@@ -164,6 +170,8 @@ def _train(
         ema.update(network)
         if progress is not None:
             progress(step, loss.item())
+        if watch is not None:
+            watch(step, ema.average)
     return ema.average
 
 
