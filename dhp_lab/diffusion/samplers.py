@@ -18,7 +18,8 @@ as sigma falls to 0. The ODE is deterministic: x_T decides the sample. Both have
 | ``probability_flow``    | the ODE | Heun                                           | 2                   |
 | ``invert``              | the ODE | upwards, from a picture to its noise           | 1 + refinements     |
 
-NFE is the number of function evaluations, of the denoiser.
+NFE is the number of function evaluations, of the denoiser. ``multistep.dpm_solver_2m`` and ``edm.edm_heun``
+are two more solvers of the ODE; other times than evenly spaced ones are another schedule, ``edm.karras``.
 
 ``x_T`` is (B, ...) noise, by ``start``; ``count`` is the number of steps, 1 .. T, all T by default. Noise is
 drawn by ``noise_like``: a generator of the same seed gives the same samples. An argument outside its range
@@ -102,7 +103,7 @@ def ddpm(
     The variance is the smaller one of section 3.2.
     """
     x = x_T
-    for t, t_prev in _steps(schedule, count):
+    for t, t_prev in time_pairs(schedule, count):
         x0 = x0_from_eps(schedule, x, t, predict_eps(denoiser, x, t))
         posterior = q_posterior(schedule, x0, x, t, t_prev=t_prev)
         x = posterior.sample(noise_like(x, generator)) if t_prev > 0 else posterior.mean
@@ -140,7 +141,7 @@ def unrolled_ddim(
     if not 0 <= eta <= 1:
         raise ValueError(f"eta must lie in [0, 1], got {eta:g}")
     x = x_T
-    for t, t_prev in _steps(schedule, count):
+    for t, t_prev in time_pairs(schedule, count):
         eps = predict_eps(denoiser, x, t)
         x0 = x0_from_eps(schedule, x, t, eps)
         sigma2, sigma2_prev = schedule.sigma(t).square(), schedule.sigma(t_prev).square()
@@ -170,7 +171,7 @@ def euler_maruyama(
     be short: it takes hundreds of them where ``ddim`` takes tens.
     """
     x = x_T
-    for t, t_prev in _steps(schedule, count):
+    for t, t_prev in time_pairs(schedule, count):
         eps = predict_eps(denoiser, x, t)
         x0 = x0_from_eps(schedule, x, t, eps)
         back = _reverse_step(schedule, x, eps, t, t_prev)
@@ -204,7 +205,7 @@ def predictor_corrector(
             f"corrector_steps must be at least 0 and snr above 0, got {corrector_steps} and {snr:g}"
         )
     x = x_T
-    for t, t_prev in _steps(schedule, count):
+    for t, t_prev in time_pairs(schedule, count):
         for _ in range(corrector_steps):
             score = score_from_eps(schedule, x, t, predict_eps(denoiser, x, t))
             kept = (schedule.scale(t) / schedule.scale(t_prev)).item()  # its square is the papers' alpha
@@ -228,7 +229,7 @@ def probability_flow(
     not whole.
     """
     x = x_T
-    for t, t_prev in _steps(schedule, count):
+    for t, t_prev in time_pairs(schedule, count):
         eps = predict_eps(denoiser, x, t)
         x0 = x0_from_eps(schedule, x, t, eps)
         probe = t_prev if t_prev > 0 else schedule.time_of((schedule.sigma(t).atan() / 2).tan())
@@ -261,7 +262,7 @@ def invert(
     if refinements < 0:
         raise ValueError(f"refinements must be at least 0, got {refinements}")
     x = x0
-    for t, t_prev in reversed(list(_steps(schedule, count))):
+    for t, t_prev in reversed(list(time_pairs(schedule, count))):
         eps = predict_eps(denoiser, x, t)
         estimate = x0_from_eps(schedule, x, t_prev, eps)
         later = q_sample(schedule, estimate, t, eps)
@@ -273,7 +274,7 @@ def invert(
         yield State(t, x, estimate)
 
 
-def _steps(schedule: NoiseSchedule, count: int | None) -> Iterator[tuple[float, float]]:
+def time_pairs(schedule: NoiseSchedule, count: int | None) -> Iterator[tuple[float, float]]:
     """The steps as pairs (t, t_prev), from (T, ...) down to (..., 0)."""
     return pairwise(schedule.times(schedule.steps if count is None else count).tolist())
 

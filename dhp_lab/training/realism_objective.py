@@ -31,6 +31,7 @@ from dhp_lab.codec.denoising.residual_sampling import ResidualSampler
 from dhp_lab.codec.denoising.residual_unet import Conditions, pixel_scale
 from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.core.precision import autocast
+from dhp_lab.diffusion.edm import edm_weight
 from dhp_lab.metrics.perceptual import LPIPS
 from dhp_lab.training.realism_config import RealismWeights
 
@@ -107,8 +108,7 @@ class RealismObjective(nn.Module):
         sigma = self._log_uniform(len(x), *LEVELS).to(x)
         level = sigma.view(-1, 1, 1, 1)
         estimate = self.network(residual + level * self._noise(residual), sigma, conditions)
-        weight = (1 + level.square()) / level.square()
-        return (weight * (estimate - residual).square()).mean()
+        return (edm_weight(level) * (estimate - residual).square()).mean()
 
     def drawn_losses(self, x: Tensor, conditions: Conditions) -> dict[str, Tensor]:
         """The losses of pictures drawn in STEPS steps, by name."""
