@@ -17,7 +17,7 @@ JOBS   ?= 2
 TESTS  ?= tests
 LESSONS := $(wildcard notebooks/*.ipynb)
 OPENED  := /lab/workspaces/my-lessons/tree/my-lessons/00_start_here.ipynb
-BENCHES ?= start_up codec_speed tiling_seams explorer_latency effort training_speed denoiser_worth digit_samplers \
+BENCHES ?= start_up codec_speed tiling_seams explorer_latency effort training_speed denoiser_worth digit_samplers digit_training \
            caption_accuracy latent_cost block_removal scenes_codec realism z_only
 TRUST ?= hostile_files killed_trainings
 

@@ -1,11 +1,11 @@
-"""How does a denoiser of digits become good? Loss, samples and distances at three moments of its training.
+"""How does a denoiser of digits become good? Loss, samples and distances at moments of its training.
 
-    python benchmarks/digit_training.py [--seed 0] [--draws 5] [--output data/results/digit_training.json]
+    python benchmarks/digit_training.py [--moments 100,1000] [--seed 0] [--draws 5]
 
-Trains the denoiser "digits" once more, as `dhp train-lessons` does for 6000 steps, but stops after the first
-1000, and draws digits from the EMA of its weights after 100 and 1000 steps, by DDIM in 50 steps. The shipped
-weights are the third moment, the end of that run. Beside them stand the ideal denoiser of the training digits
-and real digits. What has been found is written after each of them.
+Trains the denoiser "digits" once more, as `dhp train-lessons` does for 6000 steps, and draws digits from the
+EMA of its weights at some moments, by DDIM in 50 steps; it stops after the last of them. The shipped weights
+are the end of that run. Beside them stand the ideal denoiser of the training digits and real digits. What has
+been found is written after each of them.
 
     Fréchet distance   of 360 samples to the training digits, in our classifier's features; mean and standard
                        deviation over the draws, each from other noise
@@ -27,6 +27,7 @@ from common import (
     add_machine_options,
     command_line,
     heading,
+    listed,
     markdown_table,
     new_parser,
     page,
@@ -48,7 +49,7 @@ from dhp_lab.metrics.digit_classifier import digit_classifier
 from dhp_lab.metrics.feature_distances import frechet_distance
 from dhp_lab.training.digit_denoiser import lesson_config, load_denoiser, train_denoiser
 
-MOMENTS = (100, 1000)
+MOMENTS = (100, 1000)  # of 6000 training steps
 STEPS = 50  # of the sampler
 SHOWN = 14  # digits that are kept of each row
 EVERY = 20  # training steps whose losses are averaged
@@ -124,7 +125,7 @@ def measure(options: argparse.Namespace, report: Callable[[dict], None]) -> None
     """Measure row after row, and report all that has been found after each."""
     identity = model_id(*((CHECKPOINTS / "digits" / file).read_bytes() for file in (CONFIG, WEIGHTS)))
     found = {
-        "command": command_line(__file__, options, ["seed", "draws"]),
+        "command": command_line(__file__, options, ["moments", "seed", "draws"]),
         "environment": environment(torch.device("cpu")),
         "models": {"digits": identity.hex()},
         "samples": options.samples,
@@ -149,10 +150,10 @@ def measure(options: argparse.Namespace, report: Callable[[dict], None]) -> None
             recent.clear()
 
     def watch(step: int, average: UNet) -> None:
-        if step in MOMENTS:
+        if step in options.moments:
             add(f"the network after {step} training steps", average)
 
-        if step == MOMENTS[-1]:
+        if step == options.moments[-1]:
             raise _EnoughError
 
     with suppress(_EnoughError):
@@ -162,6 +163,7 @@ def measure(options: argparse.Namespace, report: Callable[[dict], None]) -> None
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the options."""
     parser = new_parser(__doc__, "digit_training")
+    parser.add_argument("--moments", type=listed(int), default=MOMENTS, help="training steps, rising")
     parser.add_argument("--samples", type=int, default=TEST_PICTURES, help="digits of each draw")
     parser.add_argument("--draws", type=int, default=5, help="of each row, 2 or more")
     parser.add_argument("--seed", type=int, default=0, help="of the first draw")

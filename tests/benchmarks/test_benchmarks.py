@@ -20,6 +20,7 @@ TABLES = {  # result in data/results -> the benchmark that wrote it
     "caption_accuracy": "caption_accuracy",
     "denoiser": "denoiser_worth",
     "digit_samplers": "digit_samplers",
+    "digit_training": "digit_training",
     "effort": "effort",
     "explorer": "explorer_latency",
     "latent_cost": "latent_cost",
