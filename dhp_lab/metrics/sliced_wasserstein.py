@@ -1,7 +1,7 @@
 r"""The sliced Wasserstein distance: how far two clouds of points are apart, in units of their coordinates.
 
-On a line the cheapest way to move one cloud onto another joins their quantiles, so sorting gives the distance.
-In more dimensions it is averaged over directions (Rabin et al. 2012; Bonneel et al. 2015):
+On a line the cheapest way to move one cloud onto another joins their quantiles, so sorting gives the
+distance. In more dimensions it is averaged over directions (Rabin et al. 2012; Bonneel et al. 2015):
 
     SW_1(a, b) = E over directions w of  integral_0^1 |Q_a(p) - Q_b(p)| dp,     Q the quantiles of w . x
 
