@@ -1,11 +1,11 @@
 """Few steps on digits: the shipped diffusion with three solvers and two spacings, and its reflow.
 
-    python benchmarks/digit_flow.py [--seeds 3] [--samples 360] [--steps 1000] [--save_weights]
+    python benchmarks/digit_flow.py [--seeds 3] [--samples 240] [--steps 500] [--save_weights]
 
 Trains the reflow of ``training/digit_flow.py``, and draws from it and from the shipped denoiser. Prints the
 table, and writes it as JSON and Markdown. The Fréchet distance is that of ``digit_samplers.py``, between
 samples and training digits; figures are means over seeds of the starting noise, with 95 % intervals of
-Student's t. The row "real digits" is that of the 360 test digits.
+Student's t. The row "real digits" is that of as many test digits.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from dhp_lab.training.digit_denoiser import load_denoiser
 from dhp_lab.training.digit_flow import FOLDER, FlowUNet, save_reflow, train_reflow
 
 SETTINGS = (
-    *(("DDIM", "even in DDPM's t", steps) for steps in (1, 2, 5, 10, 20)),
-    *(("DDIM", "even in the flow's t", steps) for steps in (2, 5, 10)),
+    *(("DDIM", "even in DDPM's t", steps) for steps in (1, 2, 5, 10)),
+    *(("DDIM", "even in the flow's t", steps) for steps in (2, 5)),
     *(("DPM-Solver++ 2M", "even in DDPM's t", steps) for steps in (5, 10)),
-    *(("Euler, reflow", "even in the flow's t", steps) for steps in (1, 2, 5, 10)),
+    *(("Euler, reflow", "even in the flow's t", steps) for steps in (1, 2, 5)),
 )
 
 
@@ -99,7 +99,7 @@ def measure_all(options: argparse.Namespace) -> dict:
         "samples": options.samples,
         "training_seconds": seconds,
         "losses": [sum(losses[i : i + tenth]) / tenth for i in range(0, len(losses) - tenth + 1, tenth)],
-        "real": quality(load_digits().test).frechet_distance,
+        "real": quality(load_digits().test[: options.samples]).frechet_distance,
         "rows": list(measure_rows(flow, options)),
     }
 
@@ -122,8 +122,8 @@ def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the options."""
     parser = new_parser(__doc__, "digit_flow")
     parser.add_argument("--seeds", type=int, default=3, help="of the starting noise")
-    parser.add_argument("--samples", type=int, default=360, help="digits for each seed")
-    parser.add_argument("--steps", type=int, default=1000, help="of the reflow's training")
+    parser.add_argument("--samples", type=int, default=240, help="digits for each seed")
+    parser.add_argument("--steps", type=int, default=500, help="of the reflow's training")
     parser.add_argument("--save_weights", action="store_true", help=f"keep them in {FOLDER.name}/")
     add_machine_options(parser, device=False)
     return parser

@@ -243,7 +243,7 @@ def _falling(times: Tensor) -> Iterator[tuple[float, float]]:
 
 
 def _checked(t: float | Tensor) -> Tensor:
-    t = torch.as_tensor(t)
+    t = t if isinstance(t, Tensor) else torch.as_tensor(t, dtype=torch.float64)
     if not bool(((t >= 0) & (t <= 1)).all()):
         raise ValueError(f"a flow's t must lie in [0, 1], got {t.min().item():g} .. {t.max().item():g}")
     return t

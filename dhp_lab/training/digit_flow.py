@@ -29,7 +29,7 @@ from dhp_lab.training.digit_denoiser import load_denoiser, save_denoiser
 from dhp_lab.training.few_steps import FitConfig, fit, flow_objective, kept_pairs
 
 FOLDER = CHECKPOINTS / "digits-reflow"
-PAIRS = 1440
+PAIRS = 960
 BATCH = 48
 
 
@@ -57,7 +57,7 @@ def connected_pairs(
 
 
 def train_reflow(
-    steps: int = 1000,
+    steps: int = 500,
     *,
     pairs: int = PAIRS,
     seed: int = 0,

@@ -57,7 +57,8 @@ def curves_figure(
         steps: whether x counts steps: each is marked and written out.
     """
     with style():
-        figure = Figure(figsize=(4.6 * len(panels), 3.4), dpi=CHART_DPI, layout="constrained")
+        width = min(4.6, 10.0 / len(panels))
+        figure = Figure(figsize=(width * len(panels), 3.4), dpi=CHART_DPI, layout="constrained")
         row = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
         for axes, (title, curves) in zip(row, panels.items(), strict=True):
             looks = zip(COLOURS, MARKERS, strict=True)
@@ -103,7 +104,7 @@ def line_paths_figure(
         xlabel: of the times.
     """
     with style():
-        figure = Figure(figsize=(3.9 * len(panels), 3.4), dpi=CHART_DPI, layout="constrained")
+        figure = Figure(figsize=(3.3 * len(panels), 3.4), dpi=CHART_DPI, layout="constrained")
         row = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
         for axes, (title, (times, grid, density, paths)) in zip(row, panels.items(), strict=True):
             each = density / density.max(axis=0, keepdims=True)  # each time by itself
@@ -138,7 +139,7 @@ def points_figure(panels: Mapping[str, Tensor], *, paths: Mapping[str, Tensor] |
     return figure
 
 
-def cost_table(*, steps: tuple[int, ...] = (1, 2, 4, 8), file: Path = FEW_STEPS) -> Html:
+def cost_table(*, steps: tuple[int, ...] = (1, 4, 16), file: Path = FEW_STEPS) -> Html:
     """What benchmarks/few_steps.py has measured, at these numbers of steps, with its command.
 
     Args:
