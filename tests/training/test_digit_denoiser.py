@@ -77,6 +77,15 @@ def test_the_first_loss_is_that_of_answering_zero():
     assert [step for step, _ in losses] == [1, 2, 3]
 
 
+def test_the_average_can_be_watched_at_every_step():
+    seen = []
+    trained = train_denoiser(TINY, BARS, watch=lambda step, average: seen.append((step, weights(average))))
+    assert [step for step, _ in seen] == [1, 2, 3]
+    last = seen[-1][1]
+    assert all(torch.equal(value, last[name]) for name, value in weights(trained).items())
+    assert any(not torch.equal(value, last[name]) for name, value in seen[0][1].items())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("classes", [0, 2])
 def test_it_comes_near_the_least_possible_loss(classes):
