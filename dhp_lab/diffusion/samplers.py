@@ -125,34 +125,38 @@ def ddim(
     Args:
         eta: in [0, 1]: 0 is deterministic sampling, x_T decides the sample; 1 has the noise of ``ddpm``.
     """
-    yield from unrolled_ddim(denoiser, schedule, x_T, count=count, eta=eta, generator=generator)
-
-
-def unrolled_ddim(
-    denoiser: Denoiser,
-    schedule: NoiseSchedule,
-    x_T: Tensor,
-    *,
-    count: int | None = None,
-    eta: float = 0.0,
-    generator: torch.Generator | None = None,
-) -> Iterator[State]:
-    """``ddim`` with gradients through all steps, where enabled: to train a denoiser on its samples."""
     if not 0 <= eta <= 1:
         raise ValueError(f"eta must lie in [0, 1], got {eta:g}")
     x = x_T
     for t, t_prev in time_pairs(schedule, count):
-        eps = predict_eps(denoiser, x, t)
-        x0 = x0_from_eps(schedule, x, t, eps)
-        sigma2, sigma2_prev = schedule.sigma(t).square(), schedule.sigma(t_prev).square()
-        fresh = (
-            eta**2 * sigma2_prev * (1 - sigma2_prev / sigma2)
-        )  # variance drawn anew, of an unscaled signal
-        kept = (sigma2_prev - fresh).sqrt()
-        x = broadcast_to(schedule.scale(t_prev), x) * (x0 + broadcast_to(kept, x) * eps)
-        if fresh > 0:
-            x = x + broadcast_to(schedule.scale(t_prev) * fresh.sqrt(), x) * noise_like(x, generator)
-        yield State(t_prev, x, x0)
+        state = ddim_step(denoiser, schedule, x, t, t_prev, eta=eta, generator=generator)
+        x = state.x
+        yield state
+
+
+def ddim_step(
+    denoiser: Denoiser,
+    schedule: NoiseSchedule,
+    x: Tensor,
+    t: float,
+    t_prev: float,
+    *,
+    eta: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> State:
+    """One step of ``ddim``, from x (B, ...) at t to t_prev < t, with gradients where enabled.
+
+    For what goes its own way from step to step: a denoiser that is trained on its samples, pictures in tiles.
+    """
+    eps = predict_eps(denoiser, x, t)
+    x0 = x0_from_eps(schedule, x, t, eps)
+    sigma2, sigma2_prev = schedule.sigma(t).square(), schedule.sigma(t_prev).square()
+    fresh = eta**2 * sigma2_prev * (1 - sigma2_prev / sigma2)  # variance drawn anew, of an unscaled signal
+    kept = (sigma2_prev - fresh).sqrt()
+    x = broadcast_to(schedule.scale(t_prev), x) * (x0 + broadcast_to(kept, x) * eps)
+    if fresh > 0:
+        x = x + broadcast_to(schedule.scale(t_prev) * fresh.sqrt(), x) * noise_like(x, generator)
+    return State(t_prev, x, x0)
 
 
 @torch.no_grad()

@@ -26,7 +26,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dhp_lab.codec.denoising.expected_error import expected_errors
 from dhp_lab.codec.denoising.residual_sampling import ResidualSampler
 from dhp_lab.codec.denoising.residual_unet import Conditions, pixel_scale
 from dhp_lab.codec.model import DiffusionHyperprior
@@ -134,10 +133,8 @@ class RealismObjective(nn.Module):
 @torch.no_grad()
 def decoded(model: DiffusionHyperprior, x: Tensor, lambda_rate: Tensor) -> Conditions:
     """What the realism decoder is given of photos (B, 3, H, W) with trade-offs (B,): K = 1 of the codec."""
-    latents = model.training_latents(x, lambda_rate)
-    state = model.decoder_state(latents).detach().with_moments()
-    picture = model.synthesise(model.sampler.sample(state, steps=1), latents.log2_delta, x.shape[-2:])
-    return Conditions(picture, expected_errors(state, model.dead_zone), latents.log2_delta)
+    state = model.decoder_state(model.training_latents(x, lambda_rate)).detach().with_moments()
+    return model.realism_conditions(state, model.sampler.sample(state, steps=1))
 
 
 def wasserstein_distortion(a: list[Tensor], b: list[Tensor]) -> Tensor:

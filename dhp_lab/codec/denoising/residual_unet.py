@@ -36,6 +36,8 @@ from dhp_lab.diffusion.edm import preconditioning
 PIXELS = 2  # side of the blocks whose numbers become channels
 WIDTHS = (48, 80, 128)  # channels at 1/2, 1/4 and 1/8 of the picture's sides
 UNIT = 8  # the sides of what it takes are multiples of this
+START = 3.0  # the noise level that a chain starts at, in units of e
+FIRST = 0.16  # that of the schedule's first time: with it two steps are at 3 and 0.7
 
 
 @dataclass(frozen=True)
@@ -65,11 +67,14 @@ class ResidualUNet(nn.Module):
 
     Args:
         widths: channels at 1/2, 1/4 and 1/8 of the picture's sides.
+        start, first: the noise levels of the chain that it is trained for, for whoever makes the schedule.
     """
 
-    def __init__(self, widths: tuple[int, int, int] = WIDTHS) -> None:
+    def __init__(
+        self, widths: tuple[int, int, int] = WIDTHS, *, start: float = START, first: float = FIRST
+    ) -> None:
         super().__init__()
-        self.widths = widths
+        self.widths, self.start, self.first = widths, start, first
         a, b, c = widths
         numbers = 3 * PIXELS**2
         self.entry = nn.Conv2d(2 * numbers + 1 + BANDS + 2, a, 3, padding=1)
