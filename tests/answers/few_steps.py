@@ -47,7 +47,7 @@ def wrong_out(u, F, sigma, sigma_min, sigma_data):
     return c_skip * u + sigma_data * above / np.sqrt(above**2 + sigma_data**2) * F
 
 
-def noise_levels(error):
+def sixteen_levels(error):
     t = 80 / 81 * torch.arange(16, 0, -1) / 16
     return error(t / (1 - t))
 
@@ -61,7 +61,7 @@ RIGHT = {
     "flow_time_of_sigma": lambda sigma: sigma / (1 + sigma),
     "two_m_step": two_m_step,
     "consistency_jump": consistency_jump,
-    "noise_levels": noise_levels,
+    "sixteen_levels": sixteen_levels,
 }
 MISTAKES = {
     "flow_time_of_sigma": [
@@ -82,7 +82,7 @@ MISTAKES = {
         (no_skip, "here 1 / (4 + 1)"),
         (wrong_out, "here 2 * 3 / 5"),
     ],
-    "noise_levels": [
+    "sixteen_levels": [
         (karras_levels, "below 0.07"),
         (lambda error: error(np.geomspace(80, 0.01, 17)), "1 to 16 levels"),
         (lambda error: error([40.0, 1.0]), "first level must be 80"),

@@ -116,7 +116,7 @@ def made_results(path, rows, **more):
 
 def test_tables_show_means_and_intervals(tmp_path):
     value = {"mean": 0.25, "half": 0.01, "values": []}
-    row = {"method": "DDIM", "spacing": "even", "steps": 2, "evaluations": 3, "path": value, "cloud": value}
+    row = {"method": "DDIM", "spacing": "even", "steps": 4, "evaluations": 3, "path": value, "cloud": value}
     file = made_results(
         tmp_path / "a.json", [row, {**row, "steps": 32}], points=9, data=value, exact={**value, "half": None}
     )

@@ -15,7 +15,7 @@ from dhp_lab.lessons.few_steps.methods import reference
 from dhp_lab.notebook.exercises import Case, exercise
 from dhp_lab.training.islands import SIGMA_MAX
 
-GOAL = 0.07  # of ``noise_levels``: RMS distance from the reference solution
+GOAL = 0.07  # of ``sixteen_levels``: RMS distance from the reference solution
 BUDGET = 16  # and noise levels, one evaluation of the denoiser each
 POINTS = 200
 
@@ -93,9 +93,9 @@ def consistency_jump() -> Iterator[Case]:
 
 
 @exercise
-def noise_levels() -> Iterator[Case]:
+def sixteen_levels() -> Iterator[Case]:
     """Return error(levels) for at most 16 noise levels that fall from 80, with the error below 0.07:
-    noise_levels(error).
+    sixteen_levels(error).
     """
     hint = "the error must be below 0.07; put more levels where the islands come apart, about 0.1 to 1"
     yield Case({"error": ddim_error}, 0.0, hint=hint, tolerance=GOAL)
