@@ -51,6 +51,7 @@ def test_the_nearest_picture_by_brute_force(script):
     assert script.nearest(train[:3], train) < 1e-3
 
 
+@pytest.mark.slow
 def test_every_setting_draws_with_as_many_evaluations_as_it_states(script):
     fashion, counted = script.load_fashion(), []
     script.network.register_forward_hook(lambda module, given, out: counted.append(len(out)))

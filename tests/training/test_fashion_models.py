@@ -54,6 +54,7 @@ def weights(folder) -> bytes:
 # the trainings
 
 
+@pytest.mark.slow
 def test_one_call_trains_all_and_leaves_curves_and_samples(tiny, tmp_path):
     reports = []
     folders = train_fashion(
@@ -97,6 +98,7 @@ def test_a_run_that_was_broken_off_ends_as_an_unbroken_one(tiny, tmp_path, name)
     assert not (broken / name / "state.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_the_whole_command_goes_on_where_it_was_broken_off_and_begins_anew_if_asked(tiny, tmp_path):
     def stop(name, step, loss):
         seen.append(name)
