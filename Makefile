@@ -17,9 +17,9 @@ JOBS   ?= 2
 TESTS  ?= tests
 LESSONS := $(wildcard notebooks/*.ipynb)
 OPENED  := /lab/workspaces/my-lessons/tree/my-lessons/00_start_here.ipynb
-BENCHES ?= start_up codec_speed tiling_seams explorer_latency effort training_speed denoiser_worth digit_samplers \
-           digit_guidance few_steps digit_flow caption_accuracy latent_cost block_removal small_teachers scenes_codec \
-           picture_measures realism z_only digit_training
+BENCHES ?= start_up codec_speed tiling_seams explorer_latency effort training_speed denoiser_worth \
+           digit_samplers digit_guidance digit_training few_steps digit_flow caption_accuracy latent_cost \
+           block_removal small_teachers scenes_codec picture_measures realism z_only
 TRUST ?= hostile_files killed_trainings
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
