@@ -3,7 +3,7 @@
 # make test        the same with every test: what is slow, and each lesson in a browser
 # make notebooks   execute the notebooks in place, to be committed
 # make bench       run every benchmark, and put the tables into benchmarks/README.md
-# make trust       run the long checks, and put their figures into README.md (an hour)
+# make trust       run the long checks, and put their figures into SECURITY.md (an hour)
 # make lock        take the newest versions that pyproject.toml allows, and write them to constraints.txt
 # make clean       remove .venv and what Python left behind, never your copies of the lessons
 #
@@ -17,8 +17,9 @@ JOBS   ?= 2
 TESTS  ?= tests
 LESSONS := $(wildcard notebooks/*.ipynb)
 OPENED  := /lab/workspaces/my-lessons/tree/my-lessons/00_start_here.ipynb
-BENCHES ?= start_up codec_speed tiling_seams explorer_latency effort training_speed denoiser_worth digit_samplers \
-           caption_accuracy latent_cost block_removal scenes_codec realism z_only picture_measures
+BENCHES ?= start_up codec_speed tiling_seams explorer_latency effort training_speed denoiser_worth \
+           digit_samplers digit_guidance digit_training few_steps digit_flow caption_accuracy latent_cost \
+           block_removal small_teachers scenes_codec picture_measures realism z_only
 TRUST ?= hostile_files killed_trainings
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)

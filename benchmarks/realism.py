@@ -1,47 +1,44 @@
-"""K and gamma as a trade: what does a decoder pay for texture, and what does it get?
+"""The realism decoder as a trade: what does a drawn picture lose and get, and do the controls get it too?
 
-    python benchmarks/realism.py [--data_path PHOTOS] [--model_path DIR] [--lambda_rates 1e-2,2e-3,4e-4]
-                                 [--steps 0,1,2,4,8,16] [--gammas 0,0.25,0.5,0.75,1] [--seed 0]
-                                 [--networks lpips,dists,fid] [--patch 256] [--device cpu] [--threads 0]
+    python benchmarks/realism.py [--data_path PHOTOS] [--model_path DIR] [--lambda_rates 2e-2,7e-3,2e-3]
+                                 [--steps 2,4] [--gammas 0,0.5] [--chain_steps 4] [--seed 0]
+                                 [--codecs jpeg,avif,vvc] [--device cpu] [--threads 0]
+                                 [--metrics psnr,ms-ssim,texture,lpips,dists,patch-kid]
                                  [--output data/results/realism.json]
 
-One .dhp file is written for each photo and lambda, and decoded in every way. Without --data_path the photos
-are those that come with scikit-image and scikit-learn. K = 0 and 1 have no gamma, and gamma = 1 is K = 1 at
-any K: it is there to show it.
+One .dhp file is written for each photo and lambda, and decoded in every way (`realism_decoders.py`): without
+diffusion, as posterior mean, by the realism part with each K and gamma, and by the controls: the posterior
+mean with white noise of the variance that the entropy model expects, the latents' own chain, and the realism
+part with its expected errors spread evenly over the picture. Of each other codec there is the largest file
+that is no larger than the .dhp file. Without --data_path the photos are those that come with scikit-image and
+scikit-learn. A checkpoint without a realism part has no rows of it.
 
-gamma blends the sample and the posterior mean before synthesis, so that both are made once and every gamma
-costs one synthesis; the first photo's blend is also compared with what `decompress` makes of the same file,
-and the difference is in the JSON.
+| column    | meaning                                                                              | better |
+|-----------|--------------------------------------------------------------------------------------|--------|
+| bpp       | bits of the whole file a pixel, mean over the photos                                 | less   |
+| PSNR      | dB, mean over the photos                                                             | more   |
+| MS-SSIM   | mean over the photos; left out where one has a side below 161 pixels                 | more   |
+| texture   | gradient energy over the photo's, mean over the photos                               | 1      |
+| LPIPS     | on AlexNet (Zhang et al. 2018), mean over the photos                                 | less   |
+| DISTS     | on VGG-16 (Ding et al. 2020), mean over the photos                                   | less   |
+| patch-KID | of all photos' 64-pixel patches in EfficientNet's features (`metrics.patch_distance`)| less   |
 
-| column   | meaning                                                                             | better |
-|----------|-------------------------------------------------------------------------------------|--------|
-| bpp      | bits of the whole file a pixel, mean over the photos                                | less   |
-| PSNR     | dB, mean over the photos                                                            | more   |
-| MS-SSIM  | mean over the photos; left out where one has a side below 161 pixels                | more   |
-| texture  | gradient energy over the photo's, mean over the photos                              | 1      |
-| LPIPS    | on AlexNet (Zhang et al. 2018), mean over the photos                                | less   |
-| DISTS    | on VGG-16 (Ding et al. 2020), mean over the photos                                  | less   |
-| FID, KID | of the photos' patches, --patch pixels square and side by side; KID is 1000 times   | less   |
-|          | its own                                                                             |        |
+LPIPS, DISTS and patch-KID are left out, with a line, where `dhp download metric-networks` was not run.
+Intervals are of 95 %, by a bootstrap over photos. The second table of each lambda has differences over the
+same photos: the realism part with the last K and the first gamma less each other way, and K = 1 less K = 0.
 
-LPIPS, DISTS, FID and KID are learned perceptual metrics. Where their networks' weights are not at hand and
-cannot be fetched they are left out, and a note names the file that is missing and where it comes from. FID of
-few patches is far too large: compare it inside one table only, or read KID, whose expectation does not depend
-on their number.
-
-Prints a table for each lambda, and writes them as JSON and Markdown.
+Prints both tables for each lambda, and writes them as JSON and Markdown.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean
 
-import torch
 from common import (
     add_machine_options,
     command_line,
@@ -56,38 +53,22 @@ from common import (
     save,
     set_threads,
 )
-from torch import Tensor, nn
+from realism_decoders import CHAIN, NOISE, ONE, REALISM, SETTINGS, ZERO, Way, decode_every_way, nearest_below
+from torch import Tensor
 
 from dhp_lab.codec import dhp_file
-from dhp_lab.codec.bits.bitstream import read
-from dhp_lab.codec.entropy_coding import decode_latents
-from dhp_lab.codec.model import DiffusionHyperprior
-from dhp_lab.core.download import DownloadError
 from dhp_lab.core.environment import environment
 from dhp_lab.core.paths import default_checkpoint
 from dhp_lab.core.settings import choose_device
-from dhp_lab.metrics import feature_networks
-from dhp_lab.metrics.feature_distances import frechet_distance, kernel_distance
-from dhp_lab.metrics.generative import BATCH, lpips
-from dhp_lab.metrics.pixels import (
-    MS_SSIM_MIN_SIDE,
-    bits_per_pixel,
-    gradient_energy_ratio,
-    ms_ssim,
-    psnr,
-    round_to_8_bits,
-)
+from dhp_lab.core.weights import CheckpointError
+from dhp_lab.evaluation.classical import CodecError
+from dhp_lab.evaluation.codecs import choose, find_codec
+from dhp_lab.evaluation.evaluate import model_ids
+from dhp_lab.evaluation.judges import NAMES, PATCH_KID, Judges, choose_metrics, without_folders
+from dhp_lab.evaluation.measurements import Measurement, average
+from dhp_lab.metrics.paired import Interval, mean_difference
+from dhp_lab.metrics.patch_distance import kernel_distance_difference
 
-Way = tuple[int, float | None]  # K and gamma
-RELEASES = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0"
-WEIGHTS = {
-    "lpips": "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
-    "dists": "https://download.pytorch.org/models/vgg16-397923af.pth",
-    "fid": f"{RELEASES}/weights-inception-2015-12-05-6726825d.pth",
-}
-VGG = feature_networks.Original(
-    "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0", 554_000_000
-)
 COLUMNS = {  # title and decimals
     "bpp": ("bpp", 3),
     "psnr": ("PSNR", 2),
@@ -95,174 +76,177 @@ COLUMNS = {  # title and decimals
     "texture": ("texture", 3),
     "lpips": ("LPIPS", 3),
     "dists": ("DISTS", 3),
-    "fid": ("FID", 1),
-    "kid": ("KID, 10^-3", 2),
+    "patch_kid": ("patch-KID", 3),
 }
-CHECKED = 2  # ways of the first photo that are compared with `decompress`, from the last
-PER_PHOTO = ("bpp", "psnr", "ms_ssim", "texture", "lpips", "dists")
+OURS = ("K = 0", "K = 1", REALISM)  # the other ways are controls
+KEYS = {"decoder": "l", "K": "r", "gamma": "r"}  # what names a row, and how it is aligned
+USUAL = ("psnr", "ms-ssim", "texture", "lpips", "dists", PATCH_KID)
 
 
-@lru_cache(maxsize=1)
-def dists_network() -> nn.Module:
-    """Return DISTS on VGG-16 by torchmetrics, once its weights are there and proved to be numbers alone."""
-    from torchmetrics.functional.image.dists import DISTSNetwork
+@dataclass
+class Run:
+    """What is measured meanwhile.
 
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    feature_networks.obtain(WEIGHTS["dists"], folder, VGG)
-    torch.hub.load_state_dict_from_url(WEIGHTS["dists"], str(folder), map_location="cpu", weights_only=True)
-    return DISTSNetwork()
+    Attributes:
+        judges: by what. codecs: keys of the other codecs that work.
+        ways: by name, in the order of their first appearance. measured: all pictures in all ways.
+        notes: lines on what is left out. larger: photos whose smallest file is larger, by lambda and codec.
+    """
 
+    judges: Judges
+    codecs: list[str]
+    notes: list[str]
+    ways: dict[str, Way] = field(default_factory=dict)
+    measured: list[Measurement] = field(default_factory=list)
+    larger: dict[tuple[float, str], list[str]] = field(default_factory=lambda: defaultdict(list))
 
-def available_networks(wanted: Iterable[str], notes: list[str]) -> set[str]:
-    """Return which of "lpips", "dists" and "fid" can be had; ``notes`` receives a line for each other."""
-    picture, found = torch.zeros(1, 3, 64, 64), set()
-    tries = {
-        "lpips": lambda: feature_networks.alexnet_lpips(picture, picture),
-        "dists": dists_network,
-        "fid": lambda: feature_networks.inception(picture),
-    }
-    for name in wanted:
-        try:
-            tries[name]()
-            found.add(name)
-        except DownloadError as error:
-            url = WEIGHTS[name]
-            fault = "is not the original" if "not the original" in str(error) else "is missing"
-            notes.append(
-                f"{name.upper()}: not measured, {url.rpartition('/')[2]} {fault}; "
-                f"lay {url} into TORCH_HOME/hub/checkpoints"
-            )
-    return found
+    def add(self, way: Way, rate: float, name: str, x: Tensor, x_hat: Tensor, n_bytes: int) -> None:
+        """Measure a picture, (1, 3, H, W) in [0, 1], that was decoded."""
+        self.ways.setdefault(way.name, way)
+        facts = {"codec": way.name, "setting": rate, "picture": name, "n_bytes": n_bytes}
+        self.measured.append(self.judges.measure(x_hat, x, **facts, encode_seconds=0.0, decode_seconds=0.0))
 
+    def add_rivals(self, rate: float, name: str, x: Tensor, n_bytes: int) -> None:
+        """Measure the other codecs' files of at most so many bytes."""
+        for key in list(self.codecs):
+            title = find_codec(key).name
+            try:
+                found = nearest_below(key, x, n_bytes)
+            except CodecError as error:
+                self.codecs.remove(key)
+                self.ways.pop(title, None)
+                self.measured = [one for one in self.measured if one.codec != title]
+                self.notes.append(f"{title} is left out, it failed at {name}: {error}")
+                continue
+            if found.n_bytes > n_bytes:
+                self.larger[rate, title].append(name)
+            self.add(Way(title), rate, name, x, found.picture, found.n_bytes)
 
-def patches(x: Tensor, side: int) -> Tensor:
-    """(1, 3, H, W) -> (n, 3, side, side), side by side from the top left corner; n = 0 where none fits."""
-    if min(x.shape[-2:]) < side:
-        return x.new_zeros(0, 3, side, side)
-    cut = x[0].unfold(1, side, side).unfold(2, side, side)  # (3, rows, cols, side, side)
-    return cut.permute(1, 2, 0, 3, 4).flatten(0, 1)
-
-
-def inception_features(x: Tensor, side: int) -> Tensor:
-    """(n, 2048) the Inception network's features of a picture's patches."""
-    parts = patches(x, side).split(BATCH)
-    return torch.cat([feature_networks.inception(part)[0].double() for part in parts])
-
-
-@torch.no_grad()
-def decode_every_way(
-    model: DiffusionHyperprior, data: bytes, options: argparse.Namespace
-) -> Iterator[tuple[Way, Tensor]]:
-    """Decode a file with every K and gamma: the picture (1, 3, H, W) as an 8-bit file holds it."""
-    file = read(data)
-    state = decode_latents(model, file.strings, file.shape)
-    posterior_mean = model.sampler.sample(state, steps=1, seed=options.seed)
-    for k in options.steps:
-        y_hat = posterior_mean if k == 1 else model.sampler.sample(state, steps=k, seed=options.seed)
-        for gamma in options.gammas if k > 1 else (None,):
-            blend = y_hat if gamma is None else torch.lerp(y_hat, posterior_mean, gamma)
-            x_hat = model.synthesise(blend, state.log2_delta, file.shape).clamp(0, 1)
-            yield (k, gamma), round_to_8_bits(x_hat.float().cpu())
-
-
-def blend_error(model: DiffusionHyperprior, data: bytes, ways: dict[Way, Tensor], seed: int) -> float:
-    """Return the greatest difference of our blends from a whole decode of the file, in 8-bit levels."""
-    worst = 0.0
-    for (k, gamma), x_hat in ways.items():
-        whole = dhp_file.decode(model, data, steps=k, gamma=gamma or 0.0, seed=seed).float().cpu()
-        worst = max(worst, 255 * (round_to_8_bits(whole) - x_hat).abs().max().item())
-    return worst
-
-
-def photo_figures(x_hat: Tensor, x: Tensor, n_bytes: int, networks: Iterable[str] = ()) -> dict[str, float]:
-    """Return the figures of one decoded photo that need no other photos."""
-    found = {
-        "bpp": bits_per_pixel(n_bytes, *x.shape[-2:]),
-        "psnr": psnr(x_hat, x).item(),
-        "texture": gradient_energy_ratio(x_hat, x).item(),
-    }
-    if min(x.shape[-2:]) >= MS_SSIM_MIN_SIDE:
-        found["ms_ssim"] = ms_ssim(x_hat, x).item()
-    if "lpips" in networks:
-        found["lpips"] = lpips(x_hat, x).item()
-    if "dists" in networks:
-        found["dists"] = dists_network()(x_hat, x).item()
-    return found
-
-
-def averages(figures: list[dict[str, float]]) -> dict[str, float]:
-    """Return the means of those figures that every photo has."""
-    names = [name for name in PER_PHOTO if all(name in one for one in figures)]
-    return {name: fmean(one[name] for one in figures) for name in names}
-
-
-def patch_distances(real: list[Tensor], fake: list[Tensor]) -> dict[str, float]:
-    """Return FID and KID of decoded photos' patches; nothing without features."""
-    if not fake:
-        return {}
-    a, b = torch.cat(real), torch.cat(fake)
-    distance, _ = kernel_distance(a, b, subset_size=min(1000, len(a)))
-    return {"fid": frechet_distance(a, b), "kid": 1000 * distance}
+    def lines(self) -> list[str]:
+        """The notes, and what the pictures left to be noted."""
+        notes = [*self.notes, *self.judges.notes(self.measured)]
+        for (rate, title), names in self.larger.items():
+            notes.append(f"lambda {rate:g}: the smallest file of {title} is larger, of {', '.join(names)}")
+        return notes
 
 
 def measure_all(options: argparse.Namespace) -> dict[str, object]:
-    """Code and decode all photos; return every figure."""
-    device, notes = choose_device(options.device), []
-    networks = available_networks(options.networks, notes)
-    model = load_codec(options.model_path, device)
-    names, worst = [], 0.0
-    figures, features, real = defaultdict(list), defaultdict(list), []
+    """Code and decode all photos by all codecs; return every figure."""
+    device = choose_device(options.device)
+    metrics, lines = choose_metrics(options.metrics)
+    codecs, missing = choose(options.codecs)
+    working = [key for key in dict.fromkeys(options.codecs) if find_codec(key) in codecs]
+    notes = [*map(without_folders, lines), *missing]
+    try:
+        model = load_codec(options.model_path, device)
+    except CheckpointError as error:
+        sys.exit(str(error))
+    if model.realism is None:
+        notes.append(
+            f"{Path(options.model_path).name} has no realism part, so there are no rows of it: "
+            "`dhp train-realism` makes one"
+        )
+    run, names = Run(Judges(metrics, device=device, seed=options.seed), working, notes), []
+    chosen = {name: getattr(options, name) for name in ("steps", "gammas", "chain_steps", "seed")}
     for name, x in photos_of(options.data_path):
-        if "fid" in networks:
-            real.append(inception_features(x, options.patch))
         for rate in options.lambda_rates:
             data = dhp_file.encode(model, x, lambda_rate=rate)
-            ways = dict(decode_every_way(model, data, options))
-            if not names:
-                some = {way: ways[way] for way in list(ways)[-CHECKED:]}
-                worst = max(worst, blend_error(model, data, some, options.seed))
-            for way, x_hat in ways.items():
-                figures[rate, way].append(photo_figures(x_hat, x, len(data), networks))
-                if "fid" in networks:
-                    features[rate, way].append(inception_features(x_hat, options.patch))
+            for way, x_hat in decode_every_way(model, data, **chosen):
+                run.add(way, rate, name, x, x_hat, len(data))
+            run.add_rivals(rate, name, x, len(data))
+            print(f"{name}, lambda {rate:g}: {len(data)} bytes", file=sys.stderr)
         names.append(name)
-    rows = []
-    for (rate, (k, gamma)), own in figures.items():
-        row = {"lambda_rate": rate, "K": k, "gamma": gamma, **averages(own)}
-        rows.append(row | patch_distances(real, features[rate, (k, gamma)]))
+    rows = rows_of(run)
+    given = ("data_path", "lambda_rates", *chosen, "codecs", "metrics")
     return {
-        "command": command_line(
-            __file__, options, ["data_path", "lambda_rates", "steps", "gammas", "networks", "seed"]
-        ),
+        "command": command_line(__file__, options, given),
         "model": Path(options.model_path).name,
-        "model_id": model.model_id.hex(),
+        **model_ids(model),
         "environment": environment(device),
         "pictures": names,
-        "patches": sum(map(len, real)),
-        "blend_off_in_levels": worst,
-        "notes": notes,
-        "rows": rows,
+        "notes": run.lines(),
+        "rows": [row for row in rows if row["decoder"] in OURS],
+        "controls": [row for row in rows if row["decoder"] not in OURS],
+        "differences": list(differences(run)),
     }
 
 
-def lambda_table(rate: float, rows: list[dict], names: list[str]) -> str:
-    """Return the table of one lambda."""
-    lines = []
-    for row in rows:
-        gamma = "" if row["gamma"] is None else f"{row['gamma']:g}"
-        lines.append([row["K"], gamma, *(f"{row[name]:.{COLUMNS[name][1]}f}" for name in names)])
-    heads = [f"lambda {rate:g}, {rows[0]['bpp']:.3f} bpp: K", "gamma", *(COLUMNS[name][0] for name in names)]
-    return markdown_table(heads, lines, align="r")
+def rows_of(run: Run) -> list[dict[str, object]]:
+    """The mean figures of each way at each lambda; those that some photo has not are left out."""
+    rows = []
+    for point in run.judges.judge(average(run.measured)):
+        way = run.ways[point.codec]
+        row = {"lambda_rate": point.setting, "decoder": way.decoder, "K": way.steps, "gamma": way.gamma}
+        names = [*COLUMNS, "patch_kid_low", "patch_kid_high"]
+        figures = {name: getattr(point, name) for name in names}
+        rows.append(row | {name: value for name, value in figures.items() if value is not None})
+    return rows
+
+
+def compared(ways: dict[str, Way]) -> list[tuple[str, str]]:
+    """Which ways are compared, by name: the first less the second."""
+    drawn = [way for way in ways.values() if way.decoder == REALISM]
+    pairs = [(ONE.name, ZERO.name)]
+    if not drawn:
+        chain = next(name for name, way in ways.items() if way.decoder == CHAIN)
+        return [*pairs, (chain, NOISE)]
+    last = max(way.steps for way in drawn)
+    best = next(way for way in drawn if way.steps == last)
+    blends = {way.name for way in drawn if way.gamma != best.gamma}
+    return pairs + [(best.name, name) for name in ways if name != best.name and name not in blends]
+
+
+def differences(run: Run) -> Iterator[dict[str, object]]:
+    """The differences of ``compared`` ways at each lambda, by every metric that all photos have."""
+    figures = defaultdict(list)  # of the photos, in one order
+    for one in run.measured:
+        figures[one.setting, one.codec].append(one)
+    for rate in dict.fromkeys(one.setting for one in run.measured):
+        for name, other in compared(run.ways):
+            pair = figures[rate, name], figures[rate, other]
+            row = {"lambda_rate": rate, "of": name, "less": other}
+            for metric in [metric for metric in COLUMNS if metric not in ("bpp", "patch_kid")]:
+                a, b = ([getattr(one, metric) for one in own] for own in pair)
+                if None not in (*a, *b):
+                    row[metric] = interval_fields(mean_difference(a, b))
+            if PATCH_KID in run.judges.names:
+                row |= _patch_difference(run.judges, rate, name, other)
+            yield row
+
+
+def _patch_difference(judges: Judges, rate: float, name: str, other: str) -> dict[str, object]:
+    """The difference of patch-KID; nothing where there are no two patches."""
+    sets = judges.fake[name, rate], judges.fake[other, rate]
+    seen = [photo for photo, features in judges.real.items() if len(features)]
+    if sum(len(judges.real[photo]) for photo in seen) < 2:
+        return {}
+    real, fake, rival = ([one[photo] for photo in seen] for one in (judges.real, *sets))
+    return {"patch_kid": interval_fields(kernel_distance_difference(real, fake, rival, seed=judges.seed))}
+
+
+def interval_fields(found: Interval) -> dict[str, float | None]:
+    """An interval as JSON has it."""
+    return found._asdict()
+
+
+# ---------------------------------------------------------------------------------------------------- tables
 
 
 def table(found: dict) -> str:
-    """Return all figures as Markdown, a table for each lambda."""
-    rows = found["rows"]
-    names = [name for name in COLUMNS if name != "bpp" and all(name in row for row in rows)]
+    """Return all figures as Markdown, one or two tables for each lambda."""
+    rows = [*found["rows"], *found.get("controls", [])]
+    keys = [key for key in KEYS if key in rows[0]]
+    names = [name for name in COLUMNS if all(name in row for row in rows)]
+    if "decoder" not in keys:  # all rows are of one file
+        names.remove("bpp")
     tables = []
     for rate in dict.fromkeys(row["lambda_rate"] for row in rows):
-        tables.append(lambda_table(rate, [row for row in rows if row["lambda_rate"] == rate], names))
+        tables.append(lambda_table(rate, [row for row in rows if row["lambda_rate"] == rate], keys, names))
+        own = [one for one in found.get("differences", []) if one["lambda_rate"] == rate]
+        tables.append(differences_table(own))
     model = f"model {found['model']} ({found['model_id']})"
+    if part := found.get("realism_id"):
+        model += f", realism part {part}"
     return page(
         heading(found, f"{len(found['pictures'])} photos, {model}"),
         *tables,
@@ -270,24 +254,77 @@ def table(found: dict) -> str:
     )
 
 
+def lambda_table(rate: float, rows: list[dict], keys: Sequence[str], names: Sequence[str]) -> str:
+    """Return the table of one lambda."""
+    lines = [[*(_key(row[key]) for key in keys), *(_figure(row, name) for name in names)] for row in rows]
+    first, *others = keys
+    heads = [f"lambda {rate:g}, {rows[0]['bpp']:.3f} bpp: {first}", *others]
+    align = "".join(KEYS[key] for key in keys) + "r"
+    return markdown_table([*heads, *(COLUMNS[name][0] for name in names)], lines, align=align)
+
+
+def _key(value: str | float | None) -> str:
+    return "" if value is None else value if isinstance(value, str) else f"{value:g}"
+
+
+def _figure(row: dict, name: str) -> str:
+    digits = COLUMNS[name][1]
+    text = f"{row[name]:.{digits}f}"
+    if (low := row.get(f"{name}_low")) is not None:
+        text += f" ({low:.{digits}f}..{row[f'{name}_high']:.{digits}f})"
+    return text
+
+
+def differences_table(rows: list[dict]) -> str:
+    """Return the differences at one lambda, with their intervals."""
+    if not rows:
+        return ""
+    names = [name for name in COLUMNS if all(name in row for row in rows)]
+    lines = [
+        [f"{row['of']} less {row['less']}", *(_difference(row[name], name) for name in names)] for row in rows
+    ]
+    return markdown_table(["difference (95 %)", *(COLUMNS[name][0] for name in names)], lines)
+
+
+def _difference(found: dict, name: str) -> str:
+    digits = COLUMNS[name][1]
+    text = f"{found['value']:+.{digits}f}"
+    if found["low"] is not None:
+        text += f" ({found['low']:+.{digits}f}..{found['high']:+.{digits}f})"
+    return text
+
+
+# --------------------------------------------------------------------------------------------------- options
+
+
+def at_least(least: float, most: float, kind: Callable[[str], float]) -> Callable[[str], float]:
+    """Return a reader of a number in a range."""
+
+    def read(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"'{text}' is no number") from None
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"it must lie in {least:g} .. {most:g}, got {text}")
+        return value
+
+    return read
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the options."""
     parser = new_parser(__doc__, "realism")
     parser.add_argument("--data_path", type=Path, help="folder of photos; those of the packages if not given")
     parser.add_argument("--model_path", help="the shipped checkpoint if not given")
-    parser.add_argument("--lambda_rates", type=listed(float), default=(1e-2, 2e-3, 4e-4))
-    parser.add_argument(
-        "--steps", type=listed(int), default=(0, 1, 2, 4, 8, 16), help="numbers of diffusion steps K"
-    )
-    parser.add_argument("--gammas", type=listed(float), default=(0.0, 0.25, 0.5, 0.75, 1.0))
-    parser.add_argument("--seed", type=int, default=0, help="of the noise that K > 1 draws")
-    parser.add_argument(
-        "--networks",
-        type=listed(one_of(WEIGHTS)),
-        default=tuple(WEIGHTS),
-        help="some of lpips,dists,fid, or none",
-    )
-    parser.add_argument("--patch", type=int, default=256, help="side of FID's patches")
+    parser.add_argument("--lambda_rates", type=listed(float), default=(2e-2, 7e-3, 2e-3))
+    drawing = listed(at_least(2, 1000, int))
+    parser.add_argument("--steps", type=drawing, default=(2, 4), help="K of the realism part, rising")
+    parser.add_argument("--gammas", type=listed(at_least(0, 1, float)), default=(0.0, 0.5))
+    parser.add_argument("--chain_steps", type=at_least(2, 1000, int), default=4, help="K of the latent chain")
+    parser.add_argument("--seed", type=int, default=0, help="of the noise that is drawn")
+    parser.add_argument("--codecs", type=listed(one_of(SETTINGS)), default=("jpeg", "avif", "vvc"))
+    parser.add_argument("--metrics", type=listed(one_of(NAMES)), default=USUAL, help="as of `dhp evaluate`")
     add_machine_options(parser)
     return parser
 

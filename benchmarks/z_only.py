@@ -49,7 +49,6 @@ from common import (
     save,
     set_threads,
 )
-from realism import COLUMNS, photo_figures
 from torch import Tensor
 
 from dhp_lab.codec import bitstream, dhp_file
@@ -60,13 +59,25 @@ from dhp_lab.core.paths import default_checkpoint
 from dhp_lab.core.settings import choose_device
 from dhp_lab.core.weights import CheckpointError
 from dhp_lab.data.images import MIN_SIDE
-from dhp_lab.metrics.pixels import round_to_8_bits
+from dhp_lab.metrics.pixels import (
+    MS_SSIM_MIN_SIDE,
+    bits_per_pixel,
+    gradient_energy_ratio,
+    ms_ssim,
+    psnr,
+    round_to_8_bits,
+)
 
 FINEST = 1e-5  # the smallest lambda that is tried
 NEAREST = 32  # lambda codes between which no further one is tried: a 64th of an octave
 NAMES = {"z": "z alone", "z+y": "z + y, as many bytes", "shrunk": "z + y of a shrunk photo"}
 SHRINK = 0.9  # from one size that is tried to the next
-FIGURES = {"bpp": 4, "psnr": 2, "ms_ssim": 4, "texture": 3}  # decimals
+FIGURES = {  # title and decimals
+    "bpp": ("bpp", 4),
+    "psnr": ("PSNR", 2),
+    "ms_ssim": ("MS-SSIM", 4),
+    "texture": ("texture", 3),
+}
 
 
 def load_sender(folder: Path, transmit: str, device: torch.device) -> DiffusionHyperprior:
@@ -103,6 +114,18 @@ def shrunk_that_fits(model: DiffusionHyperprior, x: Tensor, n_bytes: int) -> tup
 def decode(model: DiffusionHyperprior, data: bytes, steps: int, seed: int = 0) -> Tensor:
     """Return a file's picture on the CPU."""
     return dhp_file.decode(model, data, steps=steps, seed=seed).float().cpu()
+
+
+def photo_figures(x_hat: Tensor, x: Tensor, n_bytes: int) -> dict[str, float]:
+    """Return the figures of one decoded photo."""
+    found = {
+        "bpp": bits_per_pixel(n_bytes, *x.shape[-2:]),
+        "psnr": psnr(x_hat, x).item(),
+        "texture": gradient_energy_ratio(x_hat, x).item(),
+    }
+    if min(x.shape[-2:]) >= MS_SSIM_MIN_SIDE:
+        found["ms_ssim"] = ms_ssim(x_hat, x).item()
+    return found
 
 
 def measure_all(options: argparse.Namespace) -> dict[str, object]:
@@ -170,11 +193,11 @@ def table(found: dict) -> str:
     names = [name for name in FIGURES if all(name in row for row in found["rows"])]
     rows = []
     for row in found["rows"]:
-        figures = [f"{row[name]:.{FIGURES[name]}f}" for name in names]
+        figures = [f"{row[name]:.{FIGURES[name][1]}f}" for name in names]
         fit = fitting.get((row["lambda_rate"], row["transmit"]), "")
         rows.append([f"{row['lambda_rate']:g}", NAMES[row["transmit"]], row["K"], *figures, fit])
     models = f"models {found['models']['z']} (z) and {found['models']['z+y']} (z+y)"
-    heads = ["lambda of z", "codec", "K", *(COLUMNS[name][0] for name in names), "fits"]
+    heads = ["lambda of z", "codec", "K", *(FIGURES[name][0] for name in names), "fits"]
     return page(
         heading(found, f"{len(found['pictures'])} photos, {models}"), markdown_table(heads, rows, align="rlr")
     )

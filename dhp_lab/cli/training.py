@@ -113,18 +113,37 @@ def train_realism(config: RealismConfig) -> None:
 @app.command("train-lessons")
 def train_lessons(
     output_dir: OutputDir = None,
+    data: Annotated[str, typer.Option("--data", help="digits or fashion: what to train on.")] = "digits",
+    only: Annotated[
+        str | None,
+        typer.Option("--only", help="One network of them, such as fashion-flow; all if not given."),
+    ] = None,
     profile: Profile = "gpu",
     device: Device = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Train the small denoisers of digits that lessons 01 to 05 use."""
+    """Train the small networks of digits or of Fashion-MNIST that lessons 01 to 05 use.
+
+    Those of Fashion-MNIST take an hour of a core each, and go on where they were broken off.
+    """
     from dhp_lab.core.paths import CHECKPOINTS
     from dhp_lab.training.digit_denoiser import LESSONS, lesson_config
-    from dhp_lab.training.digit_denoiser import train_lessons as run
+    from dhp_lab.training.digit_denoiser import train_lessons as on_digits
+    from dhp_lab.training.fashion_models import NAMES, fashion_steps
+    from dhp_lab.training.fashion_models import train_fashion as on_fashion
 
-    with _progress_bar(sum(lesson_config(name, profile).training_steps for name in LESSONS)) as progress:
+    if data not in ("digits", "fashion"):
+        raise ValueError(f"--data must be digits or fashion, got {data!r}")
+    run, names = (on_digits, tuple(LESSONS)) if data == "digits" else (on_fashion, NAMES)
+    names = (only,) if only else names
+    if data == "digits":
+        steps = sum(lesson_config(name, profile).training_steps for name in names)
+    else:
+        steps = sum(fashion_steps(name, profile) for name in names)
+    with _progress_bar(steps) as progress:
         folders = run(
             output_dir or CHECKPOINTS,
+            names=names,
             profile=profile,
             device=device,
             progress=progress,

@@ -21,13 +21,15 @@ from dhp_lab.codec.bits.bitstream import BitstreamError, DhpFile
 from dhp_lab.codec.bits.lambdas import CODE_MAX, lambda_code, lambda_of
 from dhp_lab.codec.effort import Report, compress
 from dhp_lab.codec.model import DiffusionHyperprior
+from dhp_lab.codec.networks.tiling import OVERLAP
 from dhp_lab.core.memory import check_memory
 from dhp_lab.core.search import largest_within
 from dhp_lab.data.images import from_pil
 
 # Tensors as large as y, and as the picture, that are held at once (benchmarks/codec_speed.py has the peaks).
-ENCODING, OPTIMISING, DECODING = 10, 22, 12
-PICTURES, DRAWN_PICTURES = 3, 11  # without and with a realism part at work
+ENCODING, OPTIMISING, DECODING, DRAWING = 10, 22, 12, 4
+PICTURES, DRAWN_PICTURES = 3, 4  # drawing: the decoded one, two states of the chain, and what is on its way
+TILE_BYTES = 12  # of the realism part, a pixel of a tile and channel at half the resolution
 
 
 def encode(
@@ -154,20 +156,34 @@ def decode_batch(
         check_header(model, file)
         if file.y is None and not preview:
             raise BitstreamError("y was cut off: copy the file again, or see a preview")
-    draws = (
-        steps > 1 and not preview and getattr(model, "realism", None) is not None
-    )  # other codecs have none
-    pictures = DRAWN_PICTURES if draws else PICTURES
-    _check_memory(model, len(parsed), parsed[0].shape, "decoding", DECODING, pictures)
+    count, size = len(parsed), parsed[0].shape
+    _check_memory(model, count, size, "decoding", DECODING, PICTURES)
+    if steps > 1 and not preview and getattr(model, "realism", None) is not None:  # other codecs have none
+        tile = count * _tile_bytes(model, size)
+        _check_memory(model, count, size, "drawing", DRAWING, DRAWN_PICTURES, beside=tile)
     y = [None if preview else file.y for file in parsed]
     strings = [y, [file.z for file in parsed], [file.side for file in parsed]]
     return model.decompress(strings, parsed[0].shape, steps=steps, gamma=gamma, seed=seed)["x_hat"]
 
 
+def _tile_bytes(model: DiffusionHyperprior, size: tuple[int, int]) -> int:
+    """What the realism part takes for the largest tile of a picture."""
+    side = model.block * (model.realism_sampler.tile + 2 * OVERLAP)
+    return TILE_BYTES * model.realism.widths[0] * min(size[0], side) * min(size[1], side)
+
+
 def _check_memory(
-    model: DiffusionHyperprior, count: int, size: tuple[int, int], job: str, copies: int, pictures: int
+    model: DiffusionHyperprior,
+    count: int,
+    size: tuple[int, int],
+    job: str,
+    copies: int,
+    pictures: int,
+    *,
+    beside: int = 0,
 ) -> None:
-    """Pass pictures of (height, width) that fit into the memory; CUDA's own errors are clear.
+    """Pass pictures of (height, width) that fit into the memory with so many bytes beside them; CUDA's own
+    errors are clear.
 
     Raises:
         OutOfMemory: they do not.
@@ -175,7 +191,7 @@ def _check_memory(
     if model.log2_spread.device.type != "cpu":
         return
     pixels = count * size[0] * size[1]
-    needed = 4 * pixels * (3 * pictures + copies * model.M / model.block**2)
+    needed = 4 * pixels * (3 * pictures + copies * model.M / model.block**2) + beside
     what = f"{job} {pixels / 1e6:.0f} megapixels"
     check_memory(needed, what, "shrink the picture, or cut it into parts")
 

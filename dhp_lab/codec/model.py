@@ -118,7 +118,8 @@ class DiffusionHyperprior(Hyperprior):
         """The realism part with its schedule. ValueError without one."""
         if self.realism is None:
             raise ValueError("this codec has no realism part: take a checkpoint that holds realism.json")
-        return ResidualSampler(self.realism, residual_schedule(), min(self.tile, REALISM_TILE))
+        schedule = residual_schedule(self.realism.start, self.realism.first)
+        return ResidualSampler(self.realism, schedule, min(self.tile, REALISM_TILE))
 
     def realism_conditions(self, state: DecoderState, y_hat: Tensor) -> Conditions:
         """What the realism part sees: the picture of K = 1, with sides that are multiples of 16, and its

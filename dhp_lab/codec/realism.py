@@ -8,7 +8,9 @@ another are other ones. No torch until a network is loaded or written: ``dhp inf
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 KIND = "ResidualUNet"  # as realism.json calls it
 WIDEST = 1024  # channels
+LARGEST_LEVEL = 100.0  # of noise, in units of the expected error
 
 
 def check_realism(config: CodecConfig) -> None:
@@ -47,9 +50,25 @@ def realism_files(network: ResidualUNet, codec_id: bytes) -> dict[str, bytes]:
     Args:
         codec_id: the model id of the codec that the network was trained for.
     """
-    about = {"model": KIND, "widths": list(network.widths), "codec": codec_id.hex()}
+    about = {
+        "model": KIND,
+        "widths": list(network.widths),
+        "start": network.start,
+        "first": network.first,
+        "codec": codec_id.hex(),
+    }
     text = json.dumps(about, indent=2) + "\n"
     return {REALISM_WEIGHTS: weights_to_bytes(network), REALISM_CONFIG: text.encode()}
+
+
+def realism_id(network: ResidualUNet, codec_id: bytes) -> bytes:
+    """The 8 bytes that name a realism part: the head of sha256(realism.json + realism.safetensors).
+
+    Args:
+        codec_id: as for ``realism_files``.
+    """
+    files = realism_files(network, codec_id)
+    return hashlib.sha256(files[REALISM_CONFIG] + files[REALISM_WEIGHTS]).digest()[:8]
 
 
 def load_realism(folder: Path, config: CodecConfig, codec_id: bytes) -> ResidualUNet | None:
@@ -75,7 +94,7 @@ def load_realism(folder: Path, config: CodecConfig, codec_id: bytes) -> Residual
     about, weights = (place.read_bytes() for place in places)
     try:
         check_realism(config)
-        widths = _read_widths(about, codec_id)
+        settings = _read_settings(about, codec_id)
     except ValueError as error:
         raise CheckpointError(f"{places[0]}: {error}") from None
     try:
@@ -83,7 +102,7 @@ def load_realism(folder: Path, config: CodecConfig, codec_id: bytes) -> Residual
     except ValueError as error:
         raise CheckpointError(f"{places[1]} is damaged: {error}; fetch it again") from None
     with float32_by_default():
-        network = ResidualUNet(widths)
+        network = ResidualUNet(**settings)
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
@@ -93,8 +112,8 @@ def load_realism(folder: Path, config: CodecConfig, codec_id: bytes) -> Residual
     return network.eval()
 
 
-def _read_widths(about: bytes, codec_id: bytes) -> tuple[int, int, int]:
-    """The widths in realism.json.
+def _read_settings(about: bytes, codec_id: bytes) -> dict[str, object]:
+    """The network's arguments in realism.json.
 
     Raises:
         ValueError: it is damaged, of another codec, or of another kind of network.
@@ -105,17 +124,27 @@ def _read_widths(about: bytes, codec_id: bytes) -> tuple[int, int, int]:
         raise ValueError(f"it is damaged: {error}; fetch it again") from None
     if not isinstance(values, dict) or values.get("model") != KIND:
         raise ValueError(f"it does not describe a {KIND}")
-    if set(values) != {"model", "widths", "codec"}:
-        raise ValueError(f"it must hold model, widths and codec, and holds {', '.join(values)}")
-    widths = values["widths"]
+    if set(values) != {"model", "widths", "start", "first", "codec"}:
+        held = ", ".join(values)
+        raise ValueError(f"it must hold model, widths, start, first and codec, and holds {held}")
+    widths, start, first = (values[name] for name in ("widths", "start", "first"))
     if not isinstance(widths, list) or len(widths) != 3 or not all(map(_is_width, widths)):
         raise ValueError(f"widths must be three whole numbers in 1 .. {WIDEST}, got {widths}")
+    if not (_is_level(start) and _is_level(first) and first < start):
+        raise ValueError(
+            f"start and first must be noise levels, 0 < first < start <= {LARGEST_LEVEL:g}, "
+            f"got {start} and {first}"
+        )
     if values["codec"] != codec_id.hex():
         raise ValueError(
             f"this realism part was trained for the codec {values['codec']}, the one beside it is "
             f"{codec_id.hex()}: train one for it, or remove {REALISM_CONFIG} and {REALISM_WEIGHTS}"
         )
-    return tuple(widths)
+    return {"widths": tuple(widths), "start": float(start), "first": float(first)}
+
+
+def _is_level(value: object) -> bool:
+    return type(value) in (int, float) and math.isfinite(value) and 0 < value <= LARGEST_LEVEL
 
 
 def _is_width(value: object) -> bool:

@@ -10,7 +10,8 @@ r"""The U-Net: a network that estimates the noise in x_t.
 The U-Net is that of Ho et al. 2020 (section 4 and appendix B), in which the embedding scales and shifts as in
 Nichol & Dhariwal 2021, and cross-attention is that of Rombach et al. 2022 (section 3.3). The exit, the second
 convolution of each block and the last layer of each attention have zero initialisation: a new network's
-output is eps = 0.
+output is eps = 0. With ``patch = 2`` the entry sees each 2 x 2 pixels as four channels of half the sides
+(pixel unshuffle, Shi et al. 2016, run backwards), and the exit undoes it: a quarter of the multiplications.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 from torch.utils.checkpoint import checkpoint
 
 GROUPS = 8  # of each group normalisation; all widths are multiples of it
+LEAST = {"in_channels": 1, "blocks": 1, "classes": 0, "context_dim": 0, "patch": 1}  # values of a shape
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class UNetConfig:
         classes: number of classes, 0 for none. ``label = classes`` is the null label, "any".
         context_dim: width of the context's tokens for cross-attention, 0 for none.
         dropout: share of activations dropped in training, in [0, 1).
+        patch: sides of the squares of pixels that level 0 has for places, 1 or more.
 
     Raises:
         ValueError: a value outside its range.
@@ -52,6 +56,7 @@ class UNetConfig:
     classes: int = 0
     context_dim: int = 0
     dropout: float = 0.0
+    patch: int = 1
 
     def __post_init__(self) -> None:
         levels = range(len(self.channels))
@@ -66,7 +71,7 @@ class UNetConfig:
             raise ValueError(
                 f"heads must divide the widths {sorted(with_attention)} that have attention, got {self.heads}"
             )
-        for name, least in {"in_channels": 1, "blocks": 1, "classes": 0, "context_dim": 0}.items():
+        for name, least in LEAST.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if not 0 <= self.dropout < 1:
@@ -90,7 +95,8 @@ class UNet(nn.Module):
         size = 4 * widths[0]  # of the embedding
         self.time = nn.Sequential(nn.Linear(widths[0], size), nn.SiLU(), nn.Linear(size, size))
         self.label = nn.Embedding(config.classes + 1, size) if config.classes else None
-        self.entry = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
+        pixels = config.in_channels * config.patch**2  # channels of one place
+        self.entry = nn.Conv2d(pixels, widths[0], 3, padding=1)
         self.down, self.smaller = nn.ModuleList(), nn.ModuleList()
         self.up, self.larger = nn.ModuleList(), nn.ModuleList()
         for level, width in enumerate(widths):
@@ -106,7 +112,7 @@ class UNet(nn.Module):
             larger = nn.Sequential(nn.Upsample(scale_factor=2.0), nn.Conv2d(width, above, 3, padding=1))
             self.larger.append(larger if level else nn.Identity())
         self.middle = Block(widths[-1], widths[-1], config, attends=True)
-        last = zero_init(nn.Conv2d(widths[0], config.in_channels, 3, padding=1))
+        last = zero_init(nn.Conv2d(widths[0], pixels, 3, padding=1))
         self.exit = nn.Sequential(nn.GroupNorm(GROUPS, widths[0]), nn.SiLU(), last)
 
     @property
@@ -120,7 +126,7 @@ class UNet(nn.Module):
         """Estimate the noise.
 
         Args:
-            x: (B, in_channels, H, W) the state; H and W are multiples of 2 ** (levels - 1).
+            x: (B, in_channels, H, W) the state; H and W are multiples of patch 2 ** (levels - 1).
             t: (B,) times.
             label: (B,) whole numbers, 0 .. classes, the last one "any"; None is "any" for all. Only if there
                 are classes.
@@ -134,7 +140,7 @@ class UNet(nn.Module):
         """
         self._check(x, t, context)
         embedding = self._embedding(t, label)  # (B, 4 * channels[0])
-        h = self.entry(x)
+        h = self.entry(pixel_unshuffle(x, self.config.patch))  # (B, channels[0], H/patch, W/patch)
         skips = []
         for smaller, blocks in zip(self.smaller, self.down, strict=True):
             h = smaller(h)  # (B, C, H, W) -> (B, C', H/2, W/2)
@@ -146,7 +152,7 @@ class UNet(nn.Module):
             for block in blocks:
                 h = self._run(block, torch.cat([h, skips.pop()], 1), embedding, context)
             h = larger(h)  # (B, C', H/2, W/2) -> (B, C, H, W)
-        return self.exit(h)
+        return pixel_shuffle(self.exit(h), self.config.patch)
 
     def _run(self, block: Block, h: Tensor, embedding: Tensor, context: Tensor | None) -> Tensor:
         if self.checkpointing and torch.is_grad_enabled():
@@ -169,7 +175,7 @@ class UNet(nn.Module):
         return embedding + self.label(label)
 
     def _check(self, x: Tensor, t: Tensor, context: Tensor | None) -> None:
-        multiple = 2 ** (len(self.config.channels) - 1)
+        multiple = self.config.patch * 2 ** (len(self.config.channels) - 1)
         channels = self.config.in_channels
         if x.ndim != 4 or x.shape[1] != channels or x.shape[2] % multiple or x.shape[3] % multiple:
             raise ValueError(

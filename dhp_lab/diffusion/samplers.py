@@ -18,7 +18,8 @@ as sigma falls to 0. The ODE is deterministic: x_T decides the sample. Both have
 | ``probability_flow``    | the ODE | Heun                                           | 2                   |
 | ``invert``              | the ODE | upwards, from a picture to its noise           | 1 + refinements     |
 
-NFE is the number of function evaluations, of the denoiser.
+NFE is the number of function evaluations, of the denoiser. ``multistep.dpm_solver_2m`` and ``edm.edm_heun``
+are two more solvers of the ODE; other times than evenly spaced ones are another schedule, ``edm.karras``.
 
 ``x_T`` is (B, ...) noise, by ``start``; ``count`` is the number of steps, 1 .. T, all T by default. Noise is
 drawn by ``noise_like``: a generator of the same seed gives the same samples. An argument outside its range
@@ -102,7 +103,7 @@ def ddpm(
     The variance is the smaller one of section 3.2.
     """
     x = x_T
-    for t, t_prev in _steps(schedule, count):
+    for t, t_prev in time_pairs(schedule, count):
         x0 = x0_from_eps(schedule, x, t, predict_eps(denoiser, x, t))
         posterior = q_posterior(schedule, x0, x, t, t_prev=t_prev)
         x = posterior.sample(noise_like(x, generator)) if t_prev > 0 else posterior.mean
@@ -124,34 +125,38 @@ def ddim(
     Args:
         eta: in [0, 1]: 0 is deterministic sampling, x_T decides the sample; 1 has the noise of ``ddpm``.
     """
-    yield from unrolled_ddim(denoiser, schedule, x_T, count=count, eta=eta, generator=generator)
-
-
-def unrolled_ddim(
-    denoiser: Denoiser,
-    schedule: NoiseSchedule,
-    x_T: Tensor,
-    *,
-    count: int | None = None,
-    eta: float = 0.0,
-    generator: torch.Generator | None = None,
-) -> Iterator[State]:
-    """``ddim`` with gradients through all steps, where enabled: to train a denoiser on its samples."""
     if not 0 <= eta <= 1:
         raise ValueError(f"eta must lie in [0, 1], got {eta:g}")
     x = x_T
-    for t, t_prev in _steps(schedule, count):
-        eps = predict_eps(denoiser, x, t)
-        x0 = x0_from_eps(schedule, x, t, eps)
-        sigma2, sigma2_prev = schedule.sigma(t).square(), schedule.sigma(t_prev).square()
-        fresh = (
-            eta**2 * sigma2_prev * (1 - sigma2_prev / sigma2)
-        )  # variance drawn anew, of an unscaled signal
-        kept = (sigma2_prev - fresh).sqrt()
-        x = broadcast_to(schedule.scale(t_prev), x) * (x0 + broadcast_to(kept, x) * eps)
-        if fresh > 0:
-            x = x + broadcast_to(schedule.scale(t_prev) * fresh.sqrt(), x) * noise_like(x, generator)
-        yield State(t_prev, x, x0)
+    for t, t_prev in time_pairs(schedule, count):
+        state = ddim_step(denoiser, schedule, x, t, t_prev, eta=eta, generator=generator)
+        x = state.x
+        yield state
+
+
+def ddim_step(
+    denoiser: Denoiser,
+    schedule: NoiseSchedule,
+    x: Tensor,
+    t: float,
+    t_prev: float,
+    *,
+    eta: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> State:
+    """One step of ``ddim``, from x (B, ...) at t to t_prev < t, with gradients where enabled.
+
+    For what goes its own way from step to step: a denoiser that is trained on its samples, pictures in tiles.
+    """
+    eps = predict_eps(denoiser, x, t)
+    x0 = x0_from_eps(schedule, x, t, eps)
+    sigma2, sigma2_prev = schedule.sigma(t).square(), schedule.sigma(t_prev).square()
+    fresh = eta**2 * sigma2_prev * (1 - sigma2_prev / sigma2)  # variance drawn anew, of an unscaled signal
+    kept = (sigma2_prev - fresh).sqrt()
+    x = broadcast_to(schedule.scale(t_prev), x) * (x0 + broadcast_to(kept, x) * eps)
+    if fresh > 0:
+        x = x + broadcast_to(schedule.scale(t_prev) * fresh.sqrt(), x) * noise_like(x, generator)
+    return State(t_prev, x, x0)
 
 
 @torch.no_grad()
@@ -170,7 +175,7 @@ def euler_maruyama(
     be short: it takes hundreds of them where ``ddim`` takes tens.
     """
     x = x_T
-    for t, t_prev in _steps(schedule, count):
+    for t, t_prev in time_pairs(schedule, count):
         eps = predict_eps(denoiser, x, t)
         x0 = x0_from_eps(schedule, x, t, eps)
         back = _reverse_step(schedule, x, eps, t, t_prev)
@@ -204,7 +209,7 @@ def predictor_corrector(
             f"corrector_steps must be at least 0 and snr above 0, got {corrector_steps} and {snr:g}"
         )
     x = x_T
-    for t, t_prev in _steps(schedule, count):
+    for t, t_prev in time_pairs(schedule, count):
         for _ in range(corrector_steps):
             score = score_from_eps(schedule, x, t, predict_eps(denoiser, x, t))
             kept = (schedule.scale(t) / schedule.scale(t_prev)).item()  # its square is the papers' alpha
@@ -228,7 +233,7 @@ def probability_flow(
     not whole.
     """
     x = x_T
-    for t, t_prev in _steps(schedule, count):
+    for t, t_prev in time_pairs(schedule, count):
         eps = predict_eps(denoiser, x, t)
         x0 = x0_from_eps(schedule, x, t, eps)
         probe = t_prev if t_prev > 0 else schedule.time_of((schedule.sigma(t).atan() / 2).tan())
@@ -261,7 +266,7 @@ def invert(
     if refinements < 0:
         raise ValueError(f"refinements must be at least 0, got {refinements}")
     x = x0
-    for t, t_prev in reversed(list(_steps(schedule, count))):
+    for t, t_prev in reversed(list(time_pairs(schedule, count))):
         eps = predict_eps(denoiser, x, t)
         estimate = x0_from_eps(schedule, x, t_prev, eps)
         later = q_sample(schedule, estimate, t, eps)
@@ -273,7 +278,7 @@ def invert(
         yield State(t, x, estimate)
 
 
-def _steps(schedule: NoiseSchedule, count: int | None) -> Iterator[tuple[float, float]]:
+def time_pairs(schedule: NoiseSchedule, count: int | None) -> Iterator[tuple[float, float]]:
     """The steps as pairs (t, t_prev), from (T, ...) down to (..., 0)."""
     return pairwise(schedule.times(schedule.steps if count is None else count).tolist())
 

@@ -203,10 +203,24 @@ def geometric(steps: int, *, first: float = 0.01, last: float = 50.0) -> NoiseSc
             f"sigma must rise from a positive first to a finite last, got first = {first:g}, last = {last:g}"
         )
     span = torch.linspace(math.log(first), math.log(last), steps, dtype=torch.float64)
-    sigma = span.exp() if steps > 1 else torch.tensor([last], dtype=torch.float64)
-    zero = torch.zeros(1, dtype=torch.float64)
-    falling = torch.cat([zero, sigma.square().log1p()])  # (T + 1,) -log(alpha_bar)
-    return NoiseSchedule("geometric", -torch.expm1(-falling.diff()), preserving=False)
+    return from_sigmas("geometric", span.exp() if steps > 1 else torch.tensor([last], dtype=torch.float64))
+
+
+def from_sigmas(name: str, sigmas: Tensor) -> NoiseSchedule:
+    """The variance-exploding schedule with these noise levels: sigma(t) = sigmas[t - 1].
+
+    Args:
+        name: of the schedule.
+        sigmas: (T,) positive and rising; they are taken in float64.
+
+    Raises:
+        ValueError: sigmas that are not positive and rising.
+    """
+    rising = torch.cat([torch.zeros(1, dtype=torch.float64), sigmas.double().cpu().reshape(-1)])  # (T + 1,)
+    if sigmas.ndim != 1 or not bool((rising.diff() > 0).all()):
+        raise ValueError(f"sigmas must be a vector that rises from above 0, got {sigmas.tolist()}")
+    falling = rising.square().log1p()  # -log(alpha_bar)
+    return NoiseSchedule(name, -torch.expm1(-falling.diff()), preserving=False)
 
 
 def broadcast_to(values: float | Tensor, x: Tensor) -> Tensor:

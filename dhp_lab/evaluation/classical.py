@@ -143,11 +143,17 @@ AVIF420 = PillowCodec(
 )
 
 
-def jpeg_within(x: Tensor, n_bytes: int) -> bytes:
-    """Return the best JPEG file of at most n_bytes, or the smallest there is where none is that small.
+def best_within(codec: PillowCodec, x: Tensor, n_bytes: int) -> bytes:
+    """Return a codec's best file of at most n_bytes, or its smallest where none is that small.
 
     Args:
+        codec: one whose setting is a quality from 1 to 100, all of which are candidates.
         x: (1, 3, H, W) in [0, 1].
-        n_bytes: the limit; all qualities from 1 to 100 are candidates.
+        n_bytes: the limit.
     """
-    return largest_within(lambda quality: JPEG.encode(x, quality), 1, 100, n_bytes)
+    return largest_within(lambda quality: codec.encode(x, quality), 1, 100, n_bytes)
+
+
+def jpeg_within(x: Tensor, n_bytes: int) -> bytes:
+    """``best_within`` of JPEG."""
+    return best_within(JPEG, x, n_bytes)

@@ -25,6 +25,7 @@ from torch import Tensor
 from dhp_lab.codec import dhp_file
 from dhp_lab.codec.bits.lambdas import lambda_code
 from dhp_lab.codec.effort import check_effort
+from dhp_lab.codec.realism import realism_id
 from dhp_lab.core.environment import environment
 from dhp_lab.core.files import check_writable, refuse_to_overwrite
 from dhp_lab.core.paths import default_checkpoint
@@ -227,10 +228,17 @@ def evaluate(
         **environment(torch.device(device)),
     }
     if model is not None:
-        about |= {"model_id": model.model_id.hex(), "config": asdict(model.config)}
+        about |= model_ids(model) | {"config": asdict(model.config)}
     kept = {codec.name for codec in chosen}
     report = make_report(about, ours, [one for one in classical if one.codec in kept], judges)
     return replace(report, notes=[*notes, *report.notes])
+
+
+def model_ids(model: DiffusionHyperprior) -> dict[str, str | None]:
+    """What pictures depend on, for results: "model_id", and "realism_id", None without a realism part."""
+    part = getattr(model, "realism", None)  # other codecs have none
+    drawn_by = None if part is None else realism_id(part, model.model_id).hex()
+    return {"model_id": model.model_id.hex(), "realism_id": drawn_by}
 
 
 def _swept(

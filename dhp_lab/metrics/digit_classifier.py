@@ -24,7 +24,10 @@ from sklearn.neural_network import MLPClassifier
 from torch import Tensor
 
 from dhp_lab.data.digits import CLASSES, SIDE, load_digits
-from dhp_lab.metrics.feature_distances import distances
+from dhp_lab.metrics import class_measures
+from dhp_lab.metrics.class_measures import Classifier, diversity
+
+__all__ = ["DigitClassifier", "class_accuracy", "digit_classifier", "diversity"]
 
 HIDDEN_WIDTHS = (128, 32)
 
@@ -105,45 +108,6 @@ def digit_classifier() -> DigitClassifier:
     return DigitClassifier(digits.train, digits.train_labels)
 
 
-def class_accuracy(samples: Tensor, labels: Tensor, classifier: DigitClassifier | None = None) -> float:
-    """The share of samples that the classifier assigns to their class, in [0, 1].
-
-    Args:
-        samples: (B, 1, 8, 8) pictures.
-        labels: (B,) the classes that they were sampled for.
-        classifier: None: ``digit_classifier``.
-
-    Raises:
-        ValueError: another number of labels than of samples.
-    """
-    if labels.shape != samples.shape[:1]:
-        raise ValueError(
-            f"{len(samples)} labels are needed, one for each sample, got shape {tuple(labels.shape)}"
-        )
-    found = (classifier or digit_classifier()).predict(samples)
-    return (found == labels.to(found.device)).double().mean().item()
-
-
-def diversity(features: Tensor, labels: Tensor) -> float:
-    """The mean distance between two samples of one class, averaged over the classes that have two.
-
-    Args:
-        features: (B, d) of the samples.
-        labels: (B,) their classes, given or predicted.
-
-    Returns:
-        At least 0; 0 if all samples of each class are equal.
-
-    Raises:
-        ValueError: labels that do not fit, or no class with two samples.
-    """
-    if labels.shape != features.shape[:1]:
-        raise ValueError(
-            f"{len(features)} labels are needed, one for each sample, got shape {tuple(labels.shape)}"
-        )
-    groups = [features[labels == label] for label in labels.unique()]
-    groups = [group for group in groups if len(group) > 1]
-    means = [distances(group, group).sum() / (len(group) * (len(group) - 1)) for group in groups]
-    if not means:
-        raise ValueError(f"no class has two samples among {len(features)}: there is no distance to measure")
-    return torch.stack(means).mean().item()
+def class_accuracy(samples: Tensor, labels: Tensor, classifier: Classifier | None = None) -> float:
+    """``class_measures.class_accuracy``; None is ``digit_classifier``."""
+    return class_measures.class_accuracy(samples, labels, classifier or digit_classifier())

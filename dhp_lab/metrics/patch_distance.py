@@ -18,23 +18,15 @@ was drawn, in the shares that both kinds of pairs have in the estimate. With few
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from dhp_lab.metrics.paired import COVERED, Interval
+
 SIDE = 64  # of a patch, in pixels
 PATCHES = 128  # at most of one picture; Kodak's have 96
 RESAMPLES = 1000
-COVERED = 0.95  # of the interval
-
-
-class Interval(NamedTuple):
-    """An estimate, and between what it lies in 95 % of the resamples; None where there is one picture."""
-
-    value: float
-    low: float | None
-    high: float | None
 
 
 def cut_patches(x: Tensor, *, side: int = SIDE, most: int = PATCHES, seed: int = 0) -> Tensor:
@@ -77,6 +69,30 @@ def paired_kernel_distance(
     Raises:
         ValueError: numbers or shapes that do not fit, or fewer than two patches.
     """
+    return _interval(*_estimates(real, fake, resamples, seed))
+
+
+def kernel_distance_difference(
+    real: Sequence[Tensor],
+    fake: Sequence[Tensor],
+    other: Sequence[Tensor],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """The distance of ``fake`` from ``real`` less that of ``other``: below 0 where ``fake`` is nearer.
+
+    Both distances are resampled together, so that what the pictures have in common cancels out. Arguments and
+    errors as for ``paired_kernel_distance``.
+    """
+    (a, of_a), (b, of_b) = (_estimates(real, one, resamples, seed) for one in (fake, other))
+    return _interval(a - b, None if of_a is None else of_a - of_b)
+
+
+def _estimates(
+    real: Sequence[Tensor], fake: Sequence[Tensor], resamples: int, seed: int
+) -> tuple[float, Tensor | None]:
+    """The estimate, and those of the resamples (R,), not numbers where all are one picture."""
     if [part.shape for part in real] != [part.shape for part in fake] or sum(map(len, real)) < 2:
         raise ValueError(
             "equally many patches of each picture are needed, two at least in all, got "
@@ -85,11 +101,16 @@ def paired_kernel_distance(
     sums, counts = _sums_by_picture(list(real), list(fake))
     value = (sums.sum() / counts.sum()).item()
     if len(real) < 2:
-        return Interval(value, None, None)
+        return value, None
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randint(len(real), (resamples, len(real)), generator=generator)
     times = torch.nn.functional.one_hot(drawn, len(real)).sum(1).double()  # (R, P) how often each was drawn
-    found = _resampled(sums, counts, times)
+    return value, _resampled(sums, counts, times)
+
+
+def _interval(value: float, found: Tensor | None) -> Interval:
+    if found is None:
+        return Interval(value, None, None)
     found = found[found.isfinite()]  # a single picture, drawn alone, has no pair of two
     tail = (1 - COVERED) / 2
     low, high = found.quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()

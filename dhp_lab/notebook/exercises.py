@@ -38,12 +38,16 @@ class Case:
         expected: what it should return: a number, an array, a string, or a tuple of these.
         hint: what to think of when this case fails.
         tolerance: the largest error allowed, as a fraction of the largest magnitude in `expected`.
+        measure: for an open exercise, from what the function returned to what is compared. With a goal to
+            reach it gives the worse of the goal, which is `expected`, and of what it measures; what it cannot
+            measure it returns as it is.
     """
 
     arguments: dict[str, Any]
     expected: Any
     hint: str = ""
     tolerance: float = 1e-4
+    measure: Callable[[Any], Any] | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -101,7 +105,8 @@ class Check:
             if result is None and number == 0:
                 return CheckResult(self.name, NOT_ATTEMPTED, f"The task: {self.task}")
             if not _equal(result, case.expected, case.tolerance):
-                return self._wrong(case, f"your function returned {_show(result)}")
+                what = "returned" if case.measure is None or _numbers(result) is None else "reaches"
+                return self._wrong(case, f"your function {what} {_show(result)}")
         return CheckResult(self.name, CORRECT)
 
     def _wrong(self, case: Case, what: str) -> CheckResult:
@@ -131,13 +136,16 @@ def exercise(cases: Callable[[], Iterator[Case]]) -> Check:
 
 
 def _call(answer: Callable, case: Case) -> Any:
-    """What the reader's function returns; None where it raises NotImplementedError, as a stub may."""
+    """What the reader's function returns, or what is measured of it; None where it raises
+    NotImplementedError, as a stub may.
+    """
     arguments = copy.deepcopy(list(case.arguments.values()))
     try:
         with np.errstate(all="ignore"):
-            return answer(*arguments)
+            result = answer(*arguments)
     except NotImplementedError:
         return None
+    return result if result is None or case.measure is None else case.measure(result)
 
 
 def _numbers(value: Any) -> np.ndarray | None:

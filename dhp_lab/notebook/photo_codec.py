@@ -1,4 +1,4 @@
-"""A model and photos behind an explorer: files are written once, pictures decoded once, JPEG beside them."""
+"""A model and photos behind an explorer: files and pictures are made once, a classical codec is beside."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from dhp_lab.notebook.photo_figures import busiest, photos_figure
 WHOLE, DETAIL = "whole picture", "detail, 3 times as large"
 DETAIL_SIZE = (170, 114)  # pixels; three such details, enlarged, take the place of two photos of 512 x 512
 FILES_KEPT, PICTURES_KEPT = 128, 16  # in the caches
-NO_JPEG = "no JPEG of this picture is as small: this is its smallest"
+BESIDE = {"JPEG": classical.JPEG, "AVIF": classical.AVIF}  # what stands beside ours
 
 
 class PhotoCodec:
@@ -41,7 +41,8 @@ class PhotoCodec:
         self.side = side
         self.own: dict[str, tuple[Tensor, list[str]]] = {}  # the reader's pictures
         self.photo = lru_cache(maxsize=len(PHOTOS))(self._photo)
-        self.encode = lru_cache(maxsize=FILES_KEPT)(self._encode)
+        self.files = lru_cache(maxsize=FILES_KEPT)(self._file)
+        self.beside = lru_cache(maxsize=FILES_KEPT)(self._beside)
         self.decode = lru_cache(maxsize=PICTURES_KEPT)(self._decode)
 
     def add(self, name: str, data: bytes) -> str:
@@ -71,30 +72,34 @@ class PhotoCodec:
         self.own[key] = x, notes
         return key
 
-    def render(self, *, photo: str, view: str, lambda_rate: float, steps: int) -> Rendered:
-        """The photo through our codec and, in at most as many bytes, through JPEG.
+    def render(
+        self, *, photo: str, view: str, beside: str = "JPEG", lambda_rate: float, steps: int
+    ) -> Rendered:
+        """The photo through our codec and, in at most as many bytes, through a classical one.
 
         Args:
             photo: a name of ``PHOTOS`` or one that ``add`` has returned.
             view: WHOLE or DETAIL.
+            beside: "JPEG" or "AVIF", a key of ``BESIDE``.
             lambda_rate: 1e-6 .. 1e-1.
             steps: K of the decoder, 0 .. 1000.
         """
         x, notes = self.photo(photo)
-        data, jpeg, encode_seconds = self.encode(photo, lambda_rate)
+        data, encode_seconds = self.encode(photo, lambda_rate)
         ours, decode_seconds = self.decode(photo, lambda_rate, steps)
-        theirs = classical.JPEG.decode(jpeg)
+        other = self.beside(beside, photo, lambda_rate)
+        theirs = BESIDE[beside].decode(other)
         times = f"{1000 * encode_seconds:.0f} ms + {1000 * decode_seconds:.0f} ms"
-        rows = [_row(f"ours, K = {steps}", data, ours, x, times), _row("JPEG", jpeg, theirs, x, "")]
+        rows = [_row(f"ours, K = {steps}", data, ours, x, times), _row(beside, other, theirs, x, "")]
         header = ["", "bytes", "bits per pixel", "PSNR, dB", "texture kept", "encode + decode"]
-        if len(jpeg) > len(data):
-            notes = [*notes, NO_JPEG]
+        if len(other) > len(data):
+            notes = [*notes, none_as_small(beside)]
         paragraphs = "".join(f"<p>{html.escape(note)}</p>" for note in notes)
         text = self._noise_level(lambda_rate) + table_html(rows, header).text + paragraphs
-        figure = _panels(x, {f"ours, {len(data)} bytes": ours, f"JPEG, {len(jpeg)} bytes": theirs}, view)
+        figure = _panels(x, {f"ours, {len(data)} bytes": ours, f"{beside}, {len(other)} bytes": theirs}, view)
         alt = (
             f"{photo}, {view}: ours in {len(data)} bytes (λ = {lambda_rate:g}, K = {steps}), "
-            f"JPEG in {len(jpeg)} bytes"
+            f"{beside} in {len(other)} bytes"
         )
         return Rendered(picture_bytes(figure, compress_level=1), alt, text)
 
@@ -111,20 +116,32 @@ class PhotoCodec:
         """The picture (1, 3, H, W) in [0, 1], and notes on how it was loaded."""
         return self.own[name] if name in self.own else (load_photo(name, self.side), [])
 
-    def _encode(self, photo: str, lambda_rate: float, effort: int = 0) -> tuple[bytes, bytes, float]:
-        """Our file, the JPEG of at most as many bytes, and our encoder's seconds."""
+    def encode(self, photo: str, lambda_rate: float, effort: int = 0) -> tuple[bytes, float]:
+        """Our file, and our encoder's seconds."""
+        return self.files(photo, lambda_rate, effort)
+
+    def _file(self, photo: str, lambda_rate: float, effort: int) -> tuple[bytes, float]:
         x, _ = self.photo(photo)
         start = perf_counter()
         data = dhp_file.encode(self.model, x, lambda_rate=lambda_rate, effort=effort)
-        seconds = perf_counter() - start
-        return data, classical.jpeg_within(x, len(data)), seconds
+        return data, perf_counter() - start
+
+    def _beside(self, name: str, photo: str, lambda_rate: float, effort: int = 0) -> bytes:
+        """A classical codec's best file of at most as many bytes as ours, or its smallest."""
+        data, _ = self.encode(photo, lambda_rate, effort)
+        return classical.best_within(BESIDE[name], self.photo(photo)[0], len(data))
 
     def _decode(self, photo: str, lambda_rate: float, steps: int) -> tuple[Tensor, float]:
         """The decoded picture on the CPU, and the decoder's seconds."""
-        data, _, _ = self.encode(photo, lambda_rate)
+        data, _ = self.encode(photo, lambda_rate)
         start = perf_counter()
         x_hat = dhp_file.decode(self.model, data, steps=steps).cpu()
         return x_hat, perf_counter() - start
+
+
+def none_as_small(name: str) -> str:
+    """The note under a picture that a classical codec cannot code in as few bytes as ours."""
+    return f"no {name} of this picture is as small: this is its smallest"
 
 
 def _row(name: str, data: bytes, x_hat: Tensor, x: Tensor, times: str) -> list[str]:

@@ -158,6 +158,7 @@ def distil(
     teacher: LatentDiffusion,
     student: UNet2DConditionModel,
     *,
+    data: tuple[Tensor, list[str]] | None = None,
     progress: Callable[[int, dict[str, float]], None] | None = None,
 ) -> LatentDiffusion:
     """Train a smaller U-Net on scenes beside its teacher.
@@ -169,6 +170,7 @@ def distil(
         config: everything that the run depends on, except teacher and student.
         teacher: a pipeline trained on captioned scenes.
         student: made from ``teacher.unet`` by ``smaller_unet``.
+        data: latents and captions of ``scaled_latents``. None: those of ``config``.
         progress: ``progress(step, losses)``, called after each step, the first of them 1; all three losses,
             unweighted.
 
@@ -178,7 +180,7 @@ def distil(
     Raises:
         ValueError: a student that does not fit, or a loss that is not finite.
     """
-    z, captions = scaled_latents(teacher.vae, config.scenes, seed=config.seed)
+    z, captions = data or scaled_latents(teacher.vae, config.scenes, seed=config.seed)
     tokens = teacher.tokens([*captions, EMPTY])  # (N + 1, L), the last is the empty caption
     network = copy.deepcopy(student).eval().requires_grad_(True)  # eval: no dropout
     network.set_attn_processor(AttnProcessor())  # on a CPU faster to train; the same result

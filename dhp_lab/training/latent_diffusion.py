@@ -47,6 +47,7 @@ class LatentConfig:
     Attributes:
         widths: the U-Net's channels at the latents' size, half of it, ...; multiples of 16.
         attention: for each of these sizes, whether it has self-attention and cross-attention to the caption.
+        layers: residual blocks of a down stage, at least 1; an up stage has one more.
         text_width: D, the text encoder's channels, a multiple of 4. text_layers: at least 1.
         diffusion_steps: T. scenes: how many are drawn for training. training_steps, batch_size: at least 1.
         lr: AdamW's peak learning rate, in (0, 1). null_probability: share of captions dropped, in [0, 1].
@@ -61,6 +62,7 @@ class LatentConfig:
 
     widths: tuple[int, ...] = (64, 128)
     attention: tuple[bool, ...] = (False, True)
+    layers: int = 1
     text_width: int = 64
     text_layers: int = 2
     diffusion_steps: int = 1000
@@ -82,7 +84,7 @@ class LatentConfig:
             )
         if self.text_width < 4 or self.text_width % 4:
             raise ValueError(f"text_width must be a multiple of 4, got {self.text_width}")
-        for name in ("text_layers", "diffusion_steps", "scenes", "training_steps", "batch_size"):
+        for name in ("layers", "text_layers", "diffusion_steps", "scenes", "training_steps", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0 < self.lr < 1 or not 0 <= self.null_probability <= 1 or not 0 <= self.average < 1:
@@ -149,7 +151,7 @@ def _new_unet(config: LatentConfig, vae: AutoencoderKL) -> UNet2DConditionModel:
         sample_size=SIDE // f,
         in_channels=vae.config.latent_channels,
         out_channels=vae.config.latent_channels,
-        layers_per_block=1,
+        layers_per_block=config.layers,
         block_out_channels=config.widths,
         norm_num_groups=16,
         attention_head_dim=4,
@@ -190,6 +192,7 @@ def train_latent_diffusion(
     vae: AutoencoderKL,
     *,
     start: LatentDiffusion | None = None,
+    data: tuple[Tensor, list[str]] | None = None,
     progress: Callable[[int, float], None] | None = None,
 ) -> LatentDiffusion:
     """Train the second stage on scenes and return the pipeline with the EMA of its weights, in eval mode.
@@ -199,6 +202,7 @@ def train_latent_diffusion(
         vae: a trained first stage, its scaling factor measured.
         start: a pipeline of the same shape whose U-Net and text encoder to go on from; it stays as it is.
             None: new ones.
+        data: latents and captions of ``scaled_latents``. None: those of ``config``.
         progress: ``progress(step, loss)``, called after each step, the first of them 1.
 
     Raises:
@@ -209,7 +213,7 @@ def train_latent_diffusion(
     if start is not None:
         model.unet.load_state_dict(start.unet.state_dict())
         model.text_encoder.load_state_dict(start.text_encoder.state_dict())
-    z, captions = scaled_latents(vae, config.scenes, seed=config.seed)
+    z, captions = data or scaled_latents(vae, config.scenes, seed=config.seed)
     tokens = model.tokens([*captions, EMPTY])  # (N + 1, L), the last is the empty caption
     network = nn.ModuleList([model.unet, model.text_encoder]).train()
     ema = EMA(network, config.average)

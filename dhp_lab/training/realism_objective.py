@@ -26,11 +26,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dhp_lab.codec.denoising.expected_error import expected_errors
 from dhp_lab.codec.denoising.residual_sampling import ResidualSampler
 from dhp_lab.codec.denoising.residual_unet import Conditions, pixel_scale
 from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.core.precision import autocast
+from dhp_lab.diffusion.edm import edm_weight
 from dhp_lab.metrics.perceptual import LPIPS
 from dhp_lab.training.realism_config import RealismWeights
 
@@ -107,8 +107,7 @@ class RealismObjective(nn.Module):
         sigma = self._log_uniform(len(x), *LEVELS).to(x)
         level = sigma.view(-1, 1, 1, 1)
         estimate = self.network(residual + level * self._noise(residual), sigma, conditions)
-        weight = (1 + level.square()) / level.square()
-        return (weight * (estimate - residual).square()).mean()
+        return (edm_weight(level) * (estimate - residual).square()).mean()
 
     def drawn_losses(self, x: Tensor, conditions: Conditions) -> dict[str, Tensor]:
         """The losses of pictures drawn in STEPS steps, by name."""
@@ -134,10 +133,8 @@ class RealismObjective(nn.Module):
 @torch.no_grad()
 def decoded(model: DiffusionHyperprior, x: Tensor, lambda_rate: Tensor) -> Conditions:
     """What the realism decoder is given of photos (B, 3, H, W) with trade-offs (B,): K = 1 of the codec."""
-    latents = model.training_latents(x, lambda_rate)
-    state = model.decoder_state(latents).detach().with_moments()
-    picture = model.synthesise(model.sampler.sample(state, steps=1), latents.log2_delta, x.shape[-2:])
-    return Conditions(picture, expected_errors(state, model.dead_zone), latents.log2_delta)
+    state = model.decoder_state(model.training_latents(x, lambda_rate)).detach().with_moments()
+    return model.realism_conditions(state, model.sampler.sample(state, steps=1))
 
 
 def wasserstein_distortion(a: list[Tensor], b: list[Tensor]) -> Tensor:

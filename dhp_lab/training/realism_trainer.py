@@ -116,7 +116,7 @@ class RealismTrainer:
         network = initial_network(config)
         self.network = network.to(self.device, memory_format=torch.channels_last).train()
         self.ema = EMA(self.network, config.ema_decay)
-        sampler = ResidualSampler(self.network, residual_schedule())
+        sampler = ResidualSampler(self.network, residual_schedule(network.start, network.first))
         self.loss_judges = judges
         self.validation = Validation(self.model, self.val, validation_judges(self.device))
         self.objective = RealismObjective(self.model, sampler, None, config.weights, seed=config.seed)
@@ -250,7 +250,7 @@ class RealismTrainer:
             log.info("step %d %s", self.step, " ".join(f"{name} {v:.5g}" for name, v in values.items()))
 
     def _validate(self, board: RunBoard) -> None:
-        sampler = ResidualSampler(self.ema.average, residual_schedule())
+        sampler = ResidualSampler(self.ema.average, self.objective.sampler.schedule)
         report(board, self.step, self.validation.draw(sampler), self.val)
 
     def _save(self) -> None:

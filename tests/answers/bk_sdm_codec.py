@@ -2,22 +2,50 @@
 
 import math
 
+import numpy as np
+
 
 def my_latent_step(lambda_rate, cost, channels, f):
     return math.sqrt(6 * lambda_rate * channels / (math.log(2) * cost * f**2))
 
 
-def my_clean_from_v(y_hat, sigma, v):
+def my_clean_latent(y_hat, sigma, unet, prediction):
     s = 1 / math.sqrt(1 + sigma**2)
-    return s * (s * y_hat) - math.sqrt(1 - s**2) * v
+    output = unet(s * y_hat)
+    if prediction == "epsilon":
+        return y_hat - sigma * output
+    return s * (s * y_hat) - math.sqrt(1 - s**2) * output
 
 
-def my_averaged(a, variance_a, b, variance_b):
-    total = variance_a + variance_b
-    return (variance_b * a + variance_a * b) / total, variance_a * variance_b / total
+def always_v(y_hat, sigma, unet, prediction):
+    return my_clean_latent(y_hat, sigma, unet, "v_prediction")
 
 
-RIGHT = {"latent_step": my_latent_step, "clean_from_v": my_clean_from_v, "averaged": my_averaged}
+def not_scaled(y_hat, sigma, unet, prediction):
+    if prediction == "epsilon":
+        return y_hat - sigma * unet(y_hat)
+    return y_hat / (1 + sigma**2) - sigma / math.sqrt(1 + sigma**2) * unet(y_hat)
+
+
+def weight_for_one_sigma(y_hat, sigma, unet, prediction):
+    s = 1 / math.sqrt(1 + sigma**2)
+    return s * s * y_hat - sigma * math.sqrt(0.5) * unet(s * y_hat)
+
+
+def my_combined(a, b, truth):
+    v_a, v_b, shared = (
+        (e * f).mean() for e, f in ((a - truth, a - truth), (b - truth, b - truth), (a - truth, b - truth))
+    )
+    weight = (v_b - shared) / (v_a + v_b - 2 * shared)
+    return weight, 1 - weight
+
+
+def inverse_variance(a, b, truth):
+    v_a, v_b = np.square(a - truth).mean(), np.square(b - truth).mean()
+    return v_b / (v_a + v_b), v_a / (v_a + v_b)
+
+
+RIGHT = {"latent_step": my_latent_step, "clean_latent": my_clean_latent, "combined": my_combined}
 
 MISTAKES = {
     "latent_step": [
@@ -32,31 +60,21 @@ MISTAKES = {
         (lambda rate, cost, channels, f: my_latent_step(rate, cost, 1, f), "channels / f^2"),
         (lambda rate, cost, channels, f: 0.25 if f == 8 else my_latent_step(rate, cost, 1, f), "5.1 √λ"),
     ],
-    "clean_from_v": [
-        (lambda y_hat, sigma, v: y_hat - v, "without noise"),
-        (lambda y_hat, sigma, v: y_hat - sigma * v, "z_t = s y_hat"),
-        (lambda y_hat, sigma, v: y_hat / math.sqrt(1 + sigma**2) - sigma * v, "z_t = s y_hat"),
-        (lambda y_hat, sigma, v: y_hat / (1 + sigma**2) - sigma * v, "sqrt(1 - s^2) times"),
+    "clean_latent": [
+        (lambda y_hat, sigma, unet, prediction: y_hat - unet(y_hat), "without noise"),
+        (lambda y_hat, sigma, unet, prediction: y_hat - sigma * unet(y_hat), "z_t = s y_hat"),
         (
-            lambda y_hat, sigma, v: y_hat / (1 + sigma**2) + sigma / math.sqrt(1 + sigma**2) * v,
+            lambda y_hat, sigma, unet, prediction: y_hat / (1 + sigma**2) - sigma * unet(y_hat),
             "sqrt(1 - s^2) times",
         ),
-        (
-            lambda y_hat, sigma, v: y_hat / (1 + sigma**2) - sigma * math.sqrt(0.5) * v,
-            "gives the latents back",
-        ),
+        (weight_for_one_sigma, "scaled state"),
+        (not_scaled, "scaled state"),
+        (always_v, "with prediction 'epsilon'"),
     ],
-    "averaged": [
-        (lambda a, va, b, vb: (a + b) / 2, "equal variance"),
-        (lambda a, va, b, vb: ((a + b) / 2, (va + vb) / 4), "inverse-variance weighting"),
-        (
-            lambda a, va, b, vb: ((va * a + vb * b) / (va + vb), va * vb / (va + vb)),
-            "inverse-variance weighting",
-        ),
-        (lambda a, va, b, vb: (my_averaged(a, va, b, vb)[0], va / 2 if va == vb else 0.75), "tiny variance"),
-        (
-            lambda a, va, b, vb: (float(my_averaged(a, va, b, vb)[0]), va * vb / (va + vb)),
-            "numpy arrays go in",
-        ),
+    "combined": [
+        (lambda a, b, truth: 0.5, "least squares"),
+        (lambda a, b, truth: (1.0, 0.0), "least squares"),
+        (lambda a, b, truth: (0.5, 0.5), "least squares"),
+        (inverse_variance, "assume uncorrelated"),
     ],
 }

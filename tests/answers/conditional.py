@@ -1,21 +1,30 @@
 """Lesson 05: right answers to its exercises, and wrong ones."""
 
 import numpy as np
+import torch
 
 
-def my_implied_gradient(eps, eps_null, s, sigma):
-    return (eps_null - eps) / (s * sigma)
+def my_guided_noise(network, x, t, label, null, scale, low, high):
+    eps_null, eps = network(x, t, null), network(x, t, label)
+    return eps_null + (scale if low < t <= high else 1) * (eps - eps_null)
 
 
-def my_sharpened(m, v, m0, v0, w):
-    precision = w / v + (1 - w) / v0
-    return (w * m / v + (1 - w) * m0 / v0) / precision, 1 / precision
+def restored_at(t=None, scaled=True, noise=0.0):
+    """A restoration at another time than that of the error, or with something forgotten."""
+
+    def restore(rounded, delta, denoise, scale, sigma, time_of):
+        time = time_of(delta / 12**0.5) if t is None else t
+        x_t = (scale(time) if scaled else 1) * rounded
+        x_t = x_t + noise * torch.randn(x_t.shape, generator=torch.Generator().manual_seed(0))
+        return (x_t / scale(time) - sigma(time) * denoise(x_t, time)).clamp(-1, 1)
+
+    return restore
 
 
 RIGHT = {
     "drop_labels": lambda labels, u, p, null: np.where(u < p, null, labels),
-    "implied_gradient": my_implied_gradient,
-    "sharpened": my_sharpened,
+    "guided_noise": my_guided_noise,
+    "restored": restored_at(),
 }
 
 MISTAKES = {
@@ -28,32 +37,52 @@ MISTAKES = {
         (lambda labels, u, p, null: null if u < p else labels, "ValueError"),
         (lambda labels, u, p, null: np.where(u < (p or 0.1), null, labels), "no label is dropped"),
     ],
-    "implied_gradient": [
-        (lambda eps, eps_null, s, sigma: (eps - eps_null) / (s * sigma), "difference of the two scores"),
-        (lambda eps, eps_null, s, sigma: eps_null / (s * sigma), "difference of the two scores"),
-        (lambda eps, eps_null, s, sigma: s * sigma * (eps_null - eps), "both the scale and the noise"),
-        (lambda eps, eps_null, s, sigma: (eps_null - eps) / sigma, "both the scale and the noise"),
-        (lambda eps, eps_null, s, sigma: round((eps_null - eps) / (s * sigma)), "two classes of one number"),
-    ],
-    "sharpened": [
-        (lambda m, v, m0, v0, w: (w * m + (1 - w) * m0, v / w), "precision"),
-        (lambda m, v, m0, v0, w: (m, v), "w times the precision"),
-        (lambda m, v, m0, v0, w: (m, my_sharpened(m, v, m0, v0, w)[1]), "weighted by precisions"),
+    "guided_noise": [
+        (lambda network, x, t, label, null, scale, low, high: scale * network(x, t, label), "taken twice"),
         (
-            lambda m, v, m0, v0, w: (w * m + (1 - w) * m0, my_sharpened(m, v, m0, v0, w)[1]),
-            "weighted by precisions",
-        ),
-        (
-            lambda m, v, m0, v0, w: (
-                my_sharpened(m, v, m0, v0, w)[0],
-                my_sharpened(m, v, m0, v0, w)[1] ** 0.5,
+            lambda network, x, t, label, null, scale, low, high: (
+                network(x, t, label) + scale * (network(x, t, label) - network(x, t, null))
             ),
-            "precision",
+            "start from the estimate for any class",
         ),
-        (lambda m, v, m0, v0, w: my_sharpened(m, v, m0, v0, min(w, 5)), "measured on a fine grid"),
         (
-            lambda m, v, m0, v0, w: (v0 / v, 1.0) if w == 1 else my_sharpened(m, v, m0, v0, w),
-            "the class as it is",
+            lambda n, x, t, label, null, w, low, high: my_guided_noise(n, x, t, label, null, w or 1, 0, 9e9),
+            "at scale 0",
         ),
+        (
+            lambda n, x, t, label, null, w, low, high: my_guided_noise(n, x, 300, label, null, w, low, high),
+            "halves",
+        ),
+        (
+            lambda n, x, t, label, null, w, low, high: my_guided_noise(n, x, t, label, null, w, 0, 9e9),
+            "not 0",
+        ),
+        (
+            lambda n, x, t, label, null, w, low, high: my_guided_noise(
+                n, x, t, label, null, w if low < t <= high else 0, 0, 9e9
+            ),
+            "the scale is 1, not 0",
+        ),
+        (
+            lambda n, x, t, label, null, w, low, high: my_guided_noise(
+                n, x, t, label, null, w if low <= t <= high else 1, 0, 9e9
+            ),
+            "low does not belong",
+        ),
+        (
+            lambda n, x, t, label, null, w, low, high: my_guided_noise(
+                n, x, t, label, null, w if low < t < high else 1, 0, 9e9
+            ),
+            "high does",
+        ),
+    ],
+    "restored": [
+        (lambda rounded, delta, denoise, scale, sigma, time_of: rounded, "reaches 0.203"),
+        (restored_at(t=10.0), "at which time"),
+        (restored_at(t=200.0), "at which time"),
+        (restored_at(t=150.0, scaled=False), "scale the picture"),
+        (restored_at(noise=0.23), "do not add noise"),
+        (lambda rounded, delta, denoise, scale, sigma, time_of: denoise(rounded, 68.0), "0.135"),
+        (lambda rounded, delta, denoise, scale, sigma, time_of: 0.13, "0.135"),
     ],
 }

@@ -1,31 +1,48 @@
-"""Lesson 02: right answers to its exercises, and wrong ones."""
+"""The lesson on DDIM: right answers to its exercises, and wrong ones."""
 
 import math
+from itertools import pairwise
 
-import torch
-
-
-def slerp(a, b, w):
-    cosine = (a * b).sum() / (a.norm() * b.norm())
-    angle = torch.acos(cosine.clamp(-1, 1))
-    if angle < 1e-3:
-        return (1 - w) * a + w * b
-    return (torch.sin((1 - w) * angle) * a + torch.sin(w * angle) * b) / torch.sin(angle)
-
-
-def step_up(x_s, eps, alpha_bar_s, alpha_bar_t):
-    x0 = (x_s - math.sqrt(1 - alpha_bar_s) * eps) / math.sqrt(alpha_bar_s)
-    return math.sqrt(alpha_bar_t) * x0 + math.sqrt(1 - alpha_bar_t) * eps
+import numpy as np
 
 
 def fresh_noise(a_t, a_s, eta):
     return eta * math.sqrt((1 - a_s) / (1 - a_t) * (1 - a_t / a_s))
 
 
+def ddim_step(x_t, eps, z, a_t, a_s, eta):
+    tau = fresh_noise(a_t, a_s, eta)
+    x0 = (x_t - math.sqrt(1 - a_t) * eps) / math.sqrt(a_t)
+    return math.sqrt(a_s) * x0 + math.sqrt(max(1 - a_s - tau**2, 0)) * eps + tau * z
+
+
+def levels(sigma, power, count=8):
+    """Noise levels whose times on the linear schedule of 1000 steps are T (i / count)^power."""
+    t = 1000 * (np.arange(count, 0, -1) / count) ** power
+    betas = np.concatenate([[0], np.cumsum(-np.log1p(-np.linspace(1e-4, 0.02, 1000)))])
+    found = np.sqrt(np.expm1(np.interp(t, np.arange(1001), betas)))
+    return [sigma, *found[1:].tolist(), 0.0]
+
+
+def solver(power, second_order=True, count=8):
+    def few_evaluations(denoise, u, sigma):
+        before, h_before = None, None
+        for now, then in pairwise(levels(sigma, power, count)):
+            x0 = denoise(u, now)
+            goal, h = x0, math.log(now / then) if then > 0 else math.inf
+            if second_order and before is not None and then > 0:
+                goal = x0 + h / (2 * h_before) * (x0 - before)
+            u = then / now * u + (1 - then / now) * goal
+            before, h_before = x0, h
+        return u
+
+    return few_evaluations
+
+
 RIGHT = {
     "noise_kept": lambda a_t, a_s, eta: math.sqrt(1 - fresh_noise(a_t, a_s, eta) ** 2 / (1 - a_s)),
-    "step_up": step_up,
-    "slerp": slerp,
+    "ddim_step": ddim_step,
+    "few_evaluations": solver(2),
 }
 
 MISTAKES = {
@@ -37,28 +54,20 @@ MISTAKES = {
         (lambda a_t, a_s, eta: math.sqrt(1 - 0.75 * eta**2), "measured"),
         (lambda a_t, a_s: 1.0, "TypeError"),
     ],
-    "step_up": [
-        (lambda x, eps, a_s, a_t: a_t * x + (1 - a_t) * eps, "sqrt(alpha_bar_t)"),
-        (lambda x, eps, a_s, a_t: math.sqrt(a_t) * x, "standard deviation sqrt(1 - alpha_bar_t)"),
-        (
-            lambda x, eps, a_s, a_t: math.sqrt(a_t) * x + (1 - a_t) * eps,
-            "standard deviation sqrt(1 - alpha_bar_t)",
-        ),
-        (lambda x, eps, a_s, a_t: math.sqrt(a_t) * x + math.sqrt(1 - a_t) * eps, "x_s holds noise already"),
-        (
-            lambda x, eps, a_s, a_t: math.sqrt(a_t / a_s) * x + math.sqrt(1 - a_t / a_s) * eps,
-            "x_s holds noise already",
-        ),
-        (lambda x, eps, a_s, a_t: step_up(x, eps, a_s, min(a_s, a_t)), "one formula"),
+    "ddim_step": [
+        (lambda x, e, z, a, b, eta: ddim_step(x, e, z, a, b, eta) + 0.1 * z, "no noise is left"),
+        (lambda x, e, z, a, b, eta: ddim_step(x, e, z, a, b, eta) if b == 1 else x, "only fades"),
+        (lambda x, e, z, a, b, eta: ddim_step(x, e, z, a, b, 1.0), "the old one"),
+        (lambda x, e, z, a, b, eta: ddim_step(x, e, eta * z, a, b, 0.0) + 0 * z, "times z"),
+        (lambda x, e, z, a, b, eta: ddim_step(x, e, z, a, b, eta**2), "the old noise loses"),
+        (lambda x, e, z, a, b, eta: ddim_step(x, e, z, a, b, eta) if x.size < 9 else x, "measured"),
     ],
-    "slerp": [
-        (lambda a, b, w: (1 - w) * a + w * b, "keeps the length"),
-        (lambda a, b, w: ((1 - w) * a + w * b) / ((1 - w) * a + w * b).norm() * a.norm(), "30 degrees"),
-        (lambda a, b, w: math.cos(w * math.pi / 2) * a + math.sin(w * math.pi / 2) * b, "60 degrees"),
-        (
-            lambda a, b, w: slerp(a, b, w) if a.ndim == 1 else slerp(a.flatten(), b.flatten(), w),
-            "keep the shape",
-        ),
-        (lambda a, b, w: slerp(a, b, w) if (a != b).any() else a * math.nan, "straight line will do"),
+    "few_evaluations": [
+        (solver(2, second_order=False), "a solver of second order"),
+        (solver(1), "steps near the end"),
+        (solver(2, count=9), "called more than 8 times"),
+        (lambda denoise, u, sigma: denoise(u, 0.0), "sigma must be above 0"),
+        (lambda denoise, u, sigma: denoise(u, sigma), "grey levels"),
+        (lambda denoise, u, sigma: denoise(u, sigma)[:1], "grey levels"),
     ],
 }

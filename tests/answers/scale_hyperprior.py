@@ -1,22 +1,11 @@
 """Lesson 09: right answers to its exercises, and wrong ones."""
 
 import math
-from bisect import bisect_left, bisect_right
 from statistics import NormalDist
 
 import numpy as np
 
-
-def right_cross_entropy(p, q):
-    seen = p > 0
-    with np.errstate(divide="ignore"):
-        return float(-(p[seen] * np.log2(q[seen])).sum())
-
-
-def right_pop(state, table, precision):
-    slot = state % 2**precision
-    symbol = bisect_right(table, slot) - 1
-    return symbol, (table[symbol + 1] - table[symbol]) * (state >> precision) + slot - table[symbol]
+from dhp_lab.lessons.scale_hyperprior.checks import latent_field
 
 
 def right_latent_bits(y, mean, scale):
@@ -34,45 +23,46 @@ def rounded_first(y, mean, scale):
     return -math.log2(phi(q + 0.5) - phi(q - 0.5))
 
 
-def end_included(state, table, precision):
-    slot = state % 2**precision
-    symbol = bisect_left(table, slot, lo=1) - 1
-    return symbol, (table[symbol + 1] - table[symbol]) * (state >> precision) + slot - table[symbol]
+def right_dead_zone_symbol(v, scale, zone):
+    return np.round(v / (1 + zone / (1 + 12 * scale**2)))
 
 
-def start_forgotten(state, table, precision):
-    slot = state % 2**precision
-    symbol = bisect_right(table, slot) - 1
-    return symbol, (table[symbol + 1] - table[symbol]) * (state >> precision) + slot
+def only_zero_is_wide(v, scale, zone):
+    return np.where(np.abs(v) < (1 + zone / (1 + 12 * scale**2)) / 2, 0, np.round(v))
 
 
-RIGHT = {"cross_entropy": right_cross_entropy, "pop": right_pop, "latent_bits": right_latent_bits}
+def right_context_scale(left, right, above, below):
+    return 0.4 + 0.8 * (left + right + above + below) / 4
+
+
+def for_one_field(left, right, above, below):
+    return right_context_scale(left, right, above, below) * (1 if left[0] == FIRST else 2)
+
+
+FIRST = np.abs(latent_field(0)[1, 1]) / 2  # beside the first white place of the first field
+
+RIGHT = {
+    "dead_zone_symbol": right_dead_zone_symbol,
+    "latent_bits": right_latent_bits,
+    "context_scale": right_context_scale,
+}
 
 MISTAKES = {
-    "cross_entropy": [
-        (lambda p, q: float(-(p * np.log(q)).sum()), "a fair coin has one bit"),
-        (lambda p, q: float(-np.log2(q).mean()), "weigh the costs"),
-        (lambda p, q: float(-(p * np.log2(p)).sum()), "the table what it costs"),
-        (lambda p, q: float(-(q * np.log2(p)).sum()), "sum p log2(1 / q)"),
-        (lambda p, q: float(-(p * np.log2(q)).sum()), "0 log 0 counts as 0"),
-        (lambda p, q: min(99.0, right_cross_entropy(p, q)), "return infinity"),
+    "dead_zone_symbol": [
+        (lambda v, scale, zone: np.floor(v / (1 + zone / (1 + 12 * scale**2))), "nearest whole number"),
+        (lambda v, scale, zone: np.round(v), "1 begins at 0.625"),
+        (lambda v, scale, zone: np.round(abs(v) / (1 + zone / (1 + 12 * scale**2))), "1 begins at 0.625"),
+        (only_zero_is_wide, "not only those of 0"),
+        (lambda v, scale, zone: np.round(v / (1 + (zone > 0) / (1 + 12 * scale**2))), "1.1 steps"),
+        (lambda v, scale, zone: round(float(v) / (1 + zone / (1 + 12 * scale**2))), "use numpy"),
     ],
-    "pop": [
-        (
-            lambda state, table, precision: (state % 2**precision, state >> precision),
-            "place 13 lies in the part of symbol 2",
-        ),
-        (
-            lambda state, table, precision: (right_pop(state, table, precision)[0], state >> precision),
-            "2 * 1 + (13 - 12)",
-        ),
-        (end_included, "not its end"),
-        (start_forgotten, "2 * 1 + (13 - 12)"),
-        (lambda state, table, precision: right_pop(state, table, 4), "2^3 places"),
-        (
-            lambda state, table, precision: (0, 0) if state == 4001 else right_pop(state, table, precision),
-            "pushing every symbol",
-        ),
+    "context_scale": [
+        (lambda a, b, c, d: 1.3, "above 1"),
+        (lambda a, b, c, d: 1.25 * (a + b + c + d) / 4, "below 1 where they are small"),
+        (lambda a, b, c, d: np.log2(0.4 + 0.2 * (a + b + c + d)), "above 1"),
+        (lambda a, b, c, d: np.full(3, 1.0), "above 1"),
+        (lambda a, b, c, d: a / 0, "above 1"),
+        (for_one_field, "fit your numbers"),
     ],
     "latent_bits": [
         (

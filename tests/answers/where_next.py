@@ -4,50 +4,41 @@ import numpy as np
 from scipy.stats import gmean
 
 
-def my_noise_left(keep, add):
-    after = np.append(np.cumprod(keep[::-1])[::-1], 1.0)  # the product of keep from each step on
-    return add * after[1:]
+def scores(z, times, mean, std, *, prior=1.0, arrivals=1.0):
+    return arrivals * np.log(times) + ((z - mean) / std) ** 2 / 2 - prior * z**2 / 2
 
 
-def errors_by_motion(frame, reference, reach, size_matters=False):
+def my_chosen_candidate(z, times, mean, std):
+    return int(np.argmin(scores(z, times, mean, std))) + 1
+
+
+def in_floats(z, times, mean, std):
+    ratio = np.exp(-(z**2) / 2) / np.exp(-(((z - mean) / std) ** 2) / 2)
+    return int(np.argmin(times * ratio)) + 1
+
+
+def my_block_motion(frame, reference, block, reach):
     rows, cols = frame.shape
-    for down in range(-reach, reach + 1):
-        for right in range(-reach, reach + 1):
-            r, c = (
-                slice(max(0, -down), min(rows, rows - down)),
-                slice(max(0, -right), min(cols, cols - right)),
-            )
-            there = reference[r.start + down : r.stop + down, c.start + right : c.stop + right]
-            error = (frame[r, c] - there) ** 2
-            yield error.sum() if size_matters else error.mean(), (down, right)
+    wide = np.pad(reference, reach, mode="edge")
+    steps = range(-reach, reach + 1)
+    motions = np.array([(down, right) for down in steps for right in steps])
+    moved = np.stack([wide[reach + d :, reach + r :][:rows, :cols] for d, r in motions])
+    blocks = ((frame - moved) ** 2).reshape(len(motions), rows // block, block, cols // block, block)
+    return motions[blocks.sum((2, 4)).argmin(0)]
 
 
-def my_best_shift(frame, reference, reach):
-    return min(errors_by_motion(frame, reference, reach))[1]
-
-
-def away(frame, reference, reach):
-    return tuple(-step for step in my_best_shift(frame, reference, reach))
-
-
-def smallest_sum(frame, reference, reach):
-    return min(errors_by_motion(frame, reference, reach, size_matters=True))[1]
+def one_motion(frame, reference, block, reach):
+    best = my_block_motion(frame, reference, len(frame), reach)
+    return np.tile(best, (len(frame) // block, len(frame) // block, 1))
 
 
 RIGHT = {
-    "noise_left": my_noise_left,
     "block_lambdas": lambda lambda_rate, weights: lambda_rate * gmean(weights, axis=None) / weights,
-    "best_shift": my_best_shift,
+    "chosen_candidate": my_chosen_candidate,
+    "block_motion": my_block_motion,
 }
 
 MISTAKES = {
-    "noise_left": [
-        (lambda keep, add: keep * add, "is what is left"),
-        (lambda keep, add: add, "every later step"),
-        (lambda keep, add: add * np.cumprod(keep[::-1])[::-1], "is what is left"),
-        (lambda keep, add: add * np.append(keep[1:], 1.0), "both multiply it"),
-        (lambda keep, add: add * np.prod(keep) / np.cumprod(keep), "divides nothing"),
-    ],
     "block_lambdas": [
         (lambda lambda_rate, weights: lambda_rate / weights, "keeps lambda_rate"),
         (lambda lambda_rate, weights: lambda_rate * weights / gmean(weights, axis=None), "want lambda / w"),
@@ -62,11 +53,22 @@ MISTAKES = {
         ),
         (lambda lambda_rate, weights: lambda_rate * gmean(weights) / weights, "one mean over all blocks"),
     ],
-    "best_shift": [
-        (lambda frame, reference, reach: (reach, reach), "is (0, 0)"),
-        (away, "mind the sign"),
-        (lambda *arguments: my_best_shift(*arguments)[::-1], "mind the sign"),
-        (lambda frame, reference, reach: (my_best_shift(frame, reference, reach)[0], 0), "further right"),
-        (smallest_sum, "means over the overlap"),
+    "chosen_candidate": [
+        (lambda *given: my_chosen_candidate(*given) - 1, "its number is 1"),
+        (lambda z, times, mean, std: len(z), "the first arrival wins"),
+        (lambda z, times, mean, std: int(np.argmin(times)) + 1, "far likelier under q"),
+        (lambda *given: int(np.argmin(scores(*given, arrivals=0))) + 1, "the first arrival wins"),
+        (
+            lambda z, times, mean, std: 2 if mean == 2 else my_chosen_candidate(z, times, mean, std),
+            "too late",
+        ),
+        (lambda *given: int(np.argmin(scores(*given, prior=0))) + 1, "q/p, and not q alone"),
+        (in_floats, "logarithms"),
+    ],
+    "block_motion": [
+        (lambda frame, reference, block, reach: (0, 0), "try all motions"),
+        (one_motion, "for each block"),
+        (lambda *given: -my_block_motion(*given), "reference[y + down, x + right]"),
+        (lambda *given: my_block_motion(*given)[..., ::-1].copy(), "reference[y + down, x + right]"),
     ],
 }

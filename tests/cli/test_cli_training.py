@@ -76,9 +76,28 @@ def test_the_lessons_denoisers_are_trained_by_one_command(tmp_path):
         assert load_denoiser(tmp_path / name)[1] == lesson_config(name, "ci")
 
 
+def test_those_of_fashion_mnist_are_trained_by_the_same_command(tmp_path, monkeypatch):
+    calls = []
+
+    def record(folder, *, progress, **options):
+        calls.append(options)
+        progress("fashion-flow", 1, 0.5)
+        return [folder / name for name in options["names"]]
+
+    monkeypatch.setattr("dhp_lab.training.fashion_models.train_fashion", record)
+    result = call(f"train-lessons --data fashion --output_dir {tmp_path} --profile ci --device cpu")
+    names = ("fashion-classifier", "fashion-diffusion", "fashion-flow", "fashion-distilled")
+    assert result.stdout.splitlines() == [f"checkpoint: {tmp_path}/{name}" for name in names]
+    call(f"train-lessons --data fashion --only fashion-flow --output_dir {tmp_path} --overwrite")
+    rest = {"names": ("fashion-flow",), "profile": "gpu", "device": None, "overwrite": True}
+    assert calls == [{"names": names, "profile": "ci", "device": "cpu", "overwrite": False}, rest]
+
+
 @pytest.mark.parametrize(
     "line, message",
     [
+        ("train-lessons --data hats", "--data must be digits or fashion, got 'hats'"),
+        ("train-lessons --data fashion --only digits", "choose one of fashion-classifier"),
         (
             "train-lessons --profile huge",
             "choose one of digits, digits-conditional and one of ci, laptop, gpu",

@@ -4,6 +4,7 @@ line when anything is wrong.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -19,8 +20,9 @@ from safetensors.torch import load, save
 from dhp_lab.codec import dhp_file
 from dhp_lab.codec.checkpoint import read_checkpoint, save_model, save_realism
 from dhp_lab.codec.create import with_settings
-from dhp_lab.codec.denoising.residual_unet import ResidualUNet
+from dhp_lab.codec.denoising.residual_unet import FIRST, START, ResidualUNet
 from dhp_lab.codec.model import DiffusionHyperprior
+from dhp_lab.codec.realism import realism_id
 from dhp_lab.core.hub import CHECKPOINT_FILES, upload_checkpoint
 from dhp_lab.core.memory import OutOfMemory
 from dhp_lab.core.weights import CONFIG, REALISM_CONFIG, REALISM_WEIGHTS, WEIGHTS, CheckpointError
@@ -63,20 +65,26 @@ def test_whole_files_are_decoded_with_it(folder):
 
 
 def test_drawing_takes_more_memory_than_decoding(model, monkeypatch):
-    """11 pictures beside 12 tensors like y (M / 256 of them a pixel), where K = 1 and previews take 3."""
+    """4 pictures, 4 tensors like y (M / 256 of them a pixel) and a tile, after 3 pictures and 12 like y."""
     data, free = dhp_file.encode(model, picture(64, 64)), type("Memory", (), {"available": 0})
     monkeypatch.setattr("psutil.virtual_memory", lambda: free)
-    for pictures, ways in (
-        (11, ({"steps": 2},)),
-        (3, ({"steps": 0}, {"steps": 1}, {"steps": 2, "preview": True})),
+    drawing = 4 * 64 * 64 * (3 * 4 + 4 * 24 / 256) + 12 * SMALL[0] * 64 * 64
+    decoding = 4 * 64 * 64 * (3 * 3 + 12 * 24 / 256)
+    for needed, job, ways in (
+        (drawing, "drawing", ({"steps": 2},)),
+        (decoding, "decoding", ({"steps": 0}, {"steps": 1}, {"steps": 2, "preview": True})),
     ):
-        needed = 4 * 64 * 64 * (3 * pictures + 12 * 24 / 256)
         for settings in ways:
             free.available = needed - 1
-            with pytest.raises(OutOfMemory, match="decoding 0 megapixels needs .* shrink the picture"):
+            with pytest.raises(OutOfMemory, match=f"{job} 0 megapixels needs .* shrink the picture"):
                 dhp_file.decode(model, data, **settings)
             free.available = needed
             dhp_file.decode(model, data, **settings)
+
+
+def test_a_tile_of_a_large_picture_is_no_larger(model):
+    assert dhp_file._tile_bytes(model, (3000, 4000)) == dhp_file._tile_bytes(model, (1280, 1280))
+    assert dhp_file._tile_bytes(model, (3000, 32)) == 12 * SMALL[0] * 1280 * 32
 
 
 # save and load
@@ -201,7 +209,13 @@ def test_the_description_of_something_else(folder, about):
         ({"widths": [8, 12, 16.0]}, "widths must be three"),
         ({"widths": [8, 12, True]}, "widths must be three"),
         ({"widths": "8"}, "widths must be three"),
-        ({"layers": 3}, "it must hold model, widths and codec, and holds model, widths, codec, layers"),
+        ({"layers": 3}, "it must hold model, widths, start, first and codec, and holds model, .*, layers"),
+        ({"start": 0.1}, "start and first must be noise levels, 0 < first < start <= 100, got 0.1 and 0.16"),
+        ({"first": 0}, "start and first must be noise levels.* got 3.0 and 0"),
+        ({"start": "3"}, "start and first must be"),
+        ({"start": float("nan")}, "start and first must be"),
+        ({"start": True}, "start and first must be"),
+        ({"start": 1e9}, "start and first must be"),
         ({"codec": "00" * 8}, "trained for the codec 0{16}, the one beside it is [0-9a-f]{16}: train"),
     ],
 )
@@ -209,6 +223,34 @@ def test_a_description_that_does_not_fit(folder, change, message):
     values = json.loads((folder / REALISM_CONFIG).read_text("utf-8")) | change
     (folder / REALISM_CONFIG).write_text(json.dumps(values), "utf-8")
     refused(folder, f"realism.json: .*{message}")
+
+
+def test_a_description_without_its_noise_levels(folder):
+    values = json.loads((folder / REALISM_CONFIG).read_text("utf-8"))
+    del values["start"], values["first"]
+    (folder / REALISM_CONFIG).write_text(json.dumps(values), "utf-8")
+    refused(folder, "it must hold model, widths, start, first and codec, and holds model, widths, codec$")
+
+
+def test_a_parts_noise_levels_are_those_of_its_chain(folder, saved):
+    values = json.loads((folder / REALISM_CONFIG).read_text("utf-8")) | {"start": 2, "first": 0.05}
+    (folder / REALISM_CONFIG).write_text(json.dumps(values), "utf-8")
+    model, usual = (DiffusionHyperprior.from_pretrained(one) for one in (folder, saved))
+    ends = [one.realism_sampler.schedule.sigma(torch.tensor([1.0, 1000.0])) for one in (model, usual)]
+    assert torch.allclose(ends[0].float(), torch.tensor([0.05, 2.0]))
+    assert torch.allclose(ends[1].float(), torch.tensor([FIRST, START]))
+    data = dhp_file.encode(model, picture(*SIZE), lambda_rate=1e-2)
+    assert largest(dhp_file.decode(model, data, steps=2) - dhp_file.decode(usual, data, steps=2)) > 1e-3
+
+
+def test_a_part_is_named_by_its_files(saved):
+    files = b"".join((saved / name).read_bytes() for name in (REALISM_CONFIG, REALISM_WEIGHTS))
+    loaded, again = (DiffusionHyperprior.from_pretrained(saved) for _ in range(2))
+    name = realism_id(loaded.realism, loaded.model_id)
+    assert name == hashlib.sha256(files).digest()[:8] == realism_id(again.realism, again.model_id)
+    with torch.no_grad():
+        again.realism.exit.bias += 1e-3
+    assert realism_id(again.realism, again.model_id) != name != realism_id(loaded.realism, bytes(8))
 
 
 @pytest.mark.parametrize("keep", [0, 5, 1000, -1])

@@ -1,6 +1,4 @@
-"""Guidance against Bayes' rule for mixtures and correlated Gaussians, and against diffusers' clipping and
-RePaint.
-"""
+"""Guidance against Bayes' rule for mixtures, and against diffusers' clipping and dynamic thresholding."""
 
 from __future__ import annotations
 
@@ -16,6 +14,7 @@ from dhp_lab.diffusion.guidance import (
     classifier_guided,
     clipped,
     drop_labels,
+    dynamically_thresholded,
     guided,
 )
 from dhp_lab.diffusion.ideal import IdealDenoiser
@@ -121,6 +120,42 @@ def test_both_estimates_are_made_in_one_batch():
 
     guided(denoise, torch.tensor([3, 5]), scale=2, null=10)(torch.zeros(2, 1, 8, 8), torch.tensor([7.0, 9.0]))
     assert seen == [((4, 1, 8, 8), [7, 9, 7, 9], [3, 5, 10, 10])]
+
+
+@each_schedule
+def test_outside_of_its_interval_the_scale_is_1(schedule):
+    ideal = IdealDenoiser(CORNERS, schedule, LEFT_RIGHT)
+    x, label = torch.randn(4, 2, generator=seeded()), torch.tensor([0, 1, 1, 0])
+    plain, always, sometimes = (
+        guided(ideal, label, scale=scale, null=ideal.null, **interval)
+        for scale, interval in ((1.0, {}), (3.0, {}), (3.0, {"interval": (10, 30)}))
+    )
+    for t in (1.0, 10.0, 31.0, 50.0):
+        assert torch.equal(sometimes(x, torch.full((4,), t)), plain(x, torch.full((4,), t)))
+    for t in (10.5, 20.0, 30.0):
+        assert torch.equal(sometimes(x, torch.full((4,), t)), always(x, torch.full((4,), t)))
+    t = torch.tensor([10.0, 20.0, 30.0, 40.0])
+    expected = torch.stack([plain(x, t)[0], always(x, t)[1], always(x, t)[2], plain(x, t)[3]])
+    assert largest(sometimes(x, t) - expected) < 1e-5
+
+
+def test_outside_of_its_interval_guidance_costs_one_evaluation():
+    sizes = []
+
+    def denoise(x, t, label):
+        sizes.append(len(x))
+        return x
+
+    schedule = linear(50)
+    denoiser = guided(denoise, 3, scale=2.0, null=10, interval=(10, 30))
+    last(ddim(denoiser, schedule, torch.zeros(5, 2), count=10))  # at 50, 45, ..., 5
+    assert sizes == [5] * 4 + [10] * 4 + [5] * 2
+
+
+@pytest.mark.parametrize("interval", [(-1, 5), (5, 5), (6, 5), (math.nan, 5)])
+def test_an_interval_that_is_none_is_refused(interval):
+    with pytest.raises(ValueError, match=r"interval must be \(low, high\) with 0 <= low < high, got"):
+        guided(lambda x, t, label: x, 0, scale=2.0, null=1, interval=interval)
 
 
 @pytest.mark.parametrize("scale", [-1.0, math.nan, math.inf])
@@ -238,3 +273,44 @@ def test_what_lies_in_range_is_left_alone(schedule):
 def test_a_limit_of_no_size_is_refused(limit):
     with pytest.raises(ValueError, match=f"limit must be above 0, got {limit:g}"):
         clipped(zeros, linear(5), limit=limit)
+
+
+# dynamically_thresholded
+
+
+@pytest.mark.parametrize("quantile", [0.5, 0.9, 0.995, 1.0])
+@pytest.mark.parametrize("schedule", [linear(50), cosine(50)], ids=["linear", "cosine"])
+def test_dynamic_thresholding_is_that_of_diffusers(schedule, quantile):
+    scheduler = DDIMScheduler(
+        num_train_timesteps=50,
+        trained_betas=schedule.betas.numpy(),
+        clip_sample=False,
+        thresholding=True,
+        dynamic_thresholding_ratio=quantile,
+        sample_max_value=1e9,
+    )
+    scheduler.set_timesteps(50)
+    x_T = theirs = start(schedule, (3, 1, 4, 4), generator=seeded())
+    states = ddim(dynamically_thresholded(wavy, schedule, quantile=quantile), schedule, x_T)
+    for i, state in zip(scheduler.timesteps, states, strict=True):
+        eps = wavy(theirs, torch.full((3,), i + 1.0))
+        step = scheduler.step(eps, i, theirs, use_clipped_model_output=True)
+        theirs = step.prev_sample
+        assert largest(state.x - theirs) <= 1e-4 * max(1, largest(theirs))
+        assert largest(step.pred_original_sample) <= 1
+
+
+@each_schedule
+def test_dynamic_thresholding_leaves_what_lies_in_range_alone(schedule):
+    ideal = IdealDenoiser(CORNERS.double(), schedule)
+    x, t = (
+        torch.randn(5, 2, generator=seeded(), dtype=torch.float64),
+        torch.tensor([1.0, 10.0, 25.0, 40.0, 50.0]),
+    )
+    assert largest(dynamically_thresholded(ideal, schedule)(x, t) - ideal(x, t)) < 1e-9
+
+
+@pytest.mark.parametrize("quantile", [-0.1, 1.1, math.nan])
+def test_a_quantile_that_is_none_is_refused(quantile):
+    with pytest.raises(ValueError, match=rf"quantile must lie in \[0, 1\], got {quantile:g}"):
+        dynamically_thresholded(zeros, linear(5), quantile=quantile)

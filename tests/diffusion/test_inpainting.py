@@ -12,13 +12,9 @@ import torch
 from diffusers import RePaintScheduler
 from oracles import largest, seeded
 
-from dhp_lab.diffusion import guidance
-from dhp_lab.diffusion.guidance import (
-    clipped,
-    inpaint,
-    outpaint,
-    place,
-)
+from dhp_lab.diffusion import editing
+from dhp_lab.diffusion.editing import inpaint, outpaint, place
+from dhp_lab.diffusion.guidance import clipped
 from dhp_lab.diffusion.samplers import ddpm, last, start
 from dhp_lab.diffusion.schedules import NoiseSchedule, broadcast_to, cosine, geometric, linear
 
@@ -64,11 +60,11 @@ def halves(
 def test_the_path_is_that_of_diffusers(count, jump, rounds):
     scheduler = RePaintScheduler(num_train_timesteps=count)
     scheduler.set_timesteps(count, jump_length=jump, jump_n_sample=rounds)
-    assert guidance._path(count, jump, rounds) == [count, *scheduler.timesteps.tolist()]
+    assert editing._path(count, jump, rounds) == [count, *scheduler.timesteps.tolist()]
 
 
 def test_the_path_goes_up_and_down():
-    assert guidance._path(5, 2, 2) == [5, 4, 3, 2, 3, 4, 3, 2, 1, 0, 1, 2, 1, 0]
+    assert editing._path(5, 2, 2) == [5, 4, 3, 2, 3, 4, 3, 2, 1, 0, 1, 2, 1, 0]
 
 
 @each_schedule
@@ -84,7 +80,7 @@ def test_known_pixels_are_kept_bit_for_bit(schedule, jump, rounds):
     assert torch.equal(x[..., mask].view(torch.int32), known[..., mask].view(torch.int32))
     assert all(bool(state.x.isfinite().all()) for state in states), "what is not known has no effect"
     times = schedule.times(20).flip(0).tolist()
-    assert [state.t for state in states] == [times[level] for level in guidance._path(20, jump, rounds)[1:]]
+    assert [state.t for state in states] == [times[level] for level in editing._path(20, jump, rounds)[1:]]
 
 
 @pytest.mark.parametrize("schedule", [linear(30), cosine(30)], ids=["linear", "cosine"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -269,3 +271,21 @@ X, T = torch.zeros(2, 1, 8, 8), torch.ones(2)
 def test_an_input_that_does_not_fit_is_refused(config, given, message):
     with pytest.raises(ValueError, match=message):
         UNet(config)(*given)
+
+
+def test_a_patch_is_the_same_network_on_pixels_that_are_channels():
+    """With patch = 2 the U-Net sees the pixels of each square as channels, by brute force."""
+    shape = UNetConfig(channels=(8,), attention_levels=(), heads=2, patch=2)
+    network, plain = UNet(shape), UNet(replace(shape, in_channels=4, patch=1))
+    torch.nn.init.normal_(network.exit[-1].weight)
+    plain.load_state_dict(network.state_dict())
+    x, t = torch.randn(2, 1, 6, 8), torch.tensor([3.0, 500.0])
+    squares = torch.stack([x[:, 0, i::2, j::2] for i in range(2) for j in range(2)], 1)  # (2, 4, 3, 4)
+    y, expected = network(x, t), plain(squares, t)
+    assert y.shape == x.shape and expected.abs().max() > 0.1
+    found = torch.stack([y[:, 0, i::2, j::2] for i in range(2) for j in range(2)], 1)
+    assert (found - expected).abs().max() < 1e-6
+    with pytest.raises(ValueError, match="multiples of 2, got"):
+        network(x[..., :7], t)
+    with pytest.raises(ValueError, match="patch must be at least 1, got 0"):
+        UNetConfig(patch=0)

@@ -9,7 +9,7 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, ScoreSdeVeScheduler
 from oracles import largest
 
-from dhp_lab.diffusion.schedules import NoiseSchedule, broadcast_to, cosine, geometric, linear
+from dhp_lab.diffusion.schedules import NoiseSchedule, broadcast_to, cosine, from_sigmas, geometric, linear
 
 LENGTHS = (1, 2, 30, 50, 1000)
 each_schedule = pytest.mark.parametrize("make", [linear, cosine, geometric])
@@ -148,6 +148,16 @@ def test_geometric_sigmas_are_those_of_diffusers(steps):
     assert ours[0].item() == pytest.approx(0.01, rel=1e-12) and ours[-1].item() == pytest.approx(
         50, rel=1e-12
     )
+
+
+def test_a_schedule_from_sigmas_has_them():
+    sigmas = torch.tensor([0.002, 0.5, 3.0, 80.0], dtype=torch.float64)
+    schedule = from_sigmas("mine", sigmas)
+    assert (schedule.sigma(torch.arange(1, 5)) / sigmas - 1).abs().max() < 1e-9
+    assert schedule.name == "mine" and not schedule.preserving
+    for wrong in ([1.0, 0.5], [0.0, 1.0], [[1.0, 2.0]]):
+        with pytest.raises(ValueError, match="rises from above 0"):
+            from_sigmas("mine", torch.tensor(wrong))
 
 
 def test_geometric_sigmas_rise_by_one_factor():

@@ -1,10 +1,12 @@
-"""The sampler that a denoiser is trained through."""
+"""The step of DDIM that a denoiser is trained through."""
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 
-from dhp_lab.diffusion.samplers import ddim, last, unrolled_ddim
+from dhp_lab.diffusion.samplers import ddim, ddim_step, last
 from dhp_lab.diffusion.schedules import geometric
 
 SCHEDULE = geometric(100, first=0.1, last=3.0)
@@ -20,11 +22,17 @@ def gaussian(scale: torch.Tensor):
     return denoiser
 
 
-def test_it_draws_the_samples_of_ddim():
+def unrolled(denoiser, x: torch.Tensor, count: int) -> torch.Tensor:
+    """All steps, one after the other."""
+    for t, t_prev in pairwise(SCHEDULE.times(count).tolist()):
+        x = ddim_step(denoiser, SCHEDULE, x, t, t_prev).x
+    return x
+
+
+def test_its_steps_draw_the_samples_of_ddim():
     x_T = 3 * torch.randn(4, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     denoiser = gaussian(torch.tensor(1.5, dtype=torch.float64))
-    found, wanted = (last(sampler(denoiser, SCHEDULE, x_T, count=5)).x for sampler in (unrolled_ddim, ddim))
-    assert torch.equal(found, wanted)
+    assert torch.equal(unrolled(denoiser, x_T, 5), last(ddim(denoiser, SCHEDULE, x_T, count=5)).x)
 
 
 def test_its_gradient_is_that_of_finite_differences():
@@ -33,7 +41,7 @@ def test_its_gradient_is_that_of_finite_differences():
     scale = torch.tensor(1.5, dtype=torch.float64, requires_grad=True)
 
     def sample(scale: torch.Tensor, x_T: torch.Tensor) -> torch.Tensor:
-        return last(unrolled_ddim(gaussian(scale), SCHEDULE, x_T, count=3)).x
+        return unrolled(gaussian(scale), x_T, 3)
 
     assert torch.autograd.gradcheck(sample, (scale, x_T))
     assert not last(ddim(gaussian(scale), SCHEDULE, x_T, count=3)).x.requires_grad

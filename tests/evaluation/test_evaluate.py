@@ -12,15 +12,17 @@ import pytest
 import torch
 from fake_codec import FakeModel, expected_row
 from photos import photo
+from realism_codecs import codec
 
 from dhp_lab.codec.model import DiffusionHyperprior
+from dhp_lab.codec.realism import realism_id
 from dhp_lab.core.environment import cpu_model
 from dhp_lab.core.files import OverwriteError
 from dhp_lab.data.images import batches, load_pictures, save_image
 from dhp_lab.evaluation import report
 from dhp_lab.evaluation.codecs import CODECS
 from dhp_lab.evaluation.config import DEFAULT_LAMBDA_RATES, EvaluationConfig
-from dhp_lab.evaluation.evaluate import evaluate, run
+from dhp_lab.evaluation.evaluate import evaluate, model_ids, run
 from dhp_lab.metrics.pixels import ms_ssim, psnr
 from dhp_lab.metrics.rd_curves import bd_rate
 
@@ -178,7 +180,7 @@ def test_run_writes_one_json_with_everything(tmp_path, fake_checkpoint):
         "--codecs jpeg --metrics psnr,ms-ssim,texture --save_samples"
     )
     assert stored["about"]["pictures_from"] == "my photos"
-    assert stored["about"]["model_id"] == b"fake-mdl".hex()
+    assert stored["about"]["model_id"] == b"fake-mdl".hex() and stored["about"]["realism_id"] is None
     assert stored["about"]["device"] == cpu_model() and stored["about"]["threads"] == torch.get_num_threads()
     assert stored["notes"] == ["b.png: skipped, not a picture that Pillow can read"]
     assert len(stored["measurements"]) == 8 and len(stored["points"]) == 8 + len(CODECS["jpeg"].settings)
@@ -190,6 +192,14 @@ def test_run_writes_one_json_with_everything(tmp_path, fake_checkpoint):
     assert names == {"a.png", *(f"a_lambda{value:g}_K{k}.png" for value in LAMBDAS for k in (0, 2))}
     assert [path.name for path in sorted((tmp_path / "out").iterdir())] == ["evaluation.json", "samples"]
     assert result.points[0].codec == "dhp K=0"
+
+
+def test_results_name_the_realism_part_beside_the_codec():
+    model = codec()
+    assert model_ids(model) == {
+        "model_id": model.model_id.hex(),
+        "realism_id": realism_id(model.realism, model.model_id).hex(),
+    }
 
 
 def test_a_report_is_never_overwritten_unasked(tmp_path, fake_checkpoint):

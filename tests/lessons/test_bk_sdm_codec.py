@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.models.attention_processor import Attention, AttnProcessor
 from oracles import largest
 from PIL import Image
 from torch import nn
@@ -22,11 +23,13 @@ from dhp_lab.codec.bits import bitstream
 from dhp_lab.codec.entropy_coding import decode_latents
 from dhp_lab.codec.stable_diffusion.networks import Frozen
 from dhp_lab.data.images import to_pixels
+from dhp_lab.data.photos import PHOTOS
 from dhp_lab.data.scenes import batch
 from dhp_lab.latent.autoencoders import decode, encode
 from dhp_lab.lessons.bk_sdm_codec import coded_scenes
 from dhp_lab.lessons.bk_sdm_codec import figures as lesson
-from dhp_lab.lessons.bk_sdm_codec.coded_scenes import CodedScenes, new_scenes
+from dhp_lab.lessons.bk_sdm_codec.coded_scenes import CodedScenes, knows_photos, new_scenes, photo_detail
+from dhp_lab.lessons.bk_sdm_codec.costs import multiply_adds, published_costs
 from dhp_lab.lessons.bk_sdm_codec.explorer import explore as explore_bk_sdm_codec
 from dhp_lab.metrics.pixels import psnr
 
@@ -153,31 +156,73 @@ def test_weights_are_counted_on_the_right_side(vae, unet):
     assert own == sum(p.numel() for p in one.parameters()) and (own > counts[0]) == (not vae)
 
 
-def test_block_removal_is_shown_as_measured(tmp_path):
-    row = {
-        "teacher": "scenes-f4",
-        "size": "small",
-        "weights": "the teacher's",
-        "trained": "task, output",
-        "parameters": 3_448_964,
-        "step_seconds": [0.3, 0.1, 0.2],
-        "errors": {"task": 0.6, "output": 1.5e-3, "feature": 0.05},
-        "placed": {"all": {"share": 0.875}},
-        "matches": {"all": {"share": 0.8}},
-    }
-    none = {"teacher": "scenes-f8", "size": "base", "reason": "no <layer>"}
+@pytest.fixture
+def removal(tmp_path):
+    """A file as benchmarks/small_teachers.py writes it."""
+
+    def line(size, state, change):
+        part = {"error": 0.5, "change": change, "half": 1.5, "changes": [change - 1, change + 1]}
+        return {"size": size, "state": state, "parameters": 1234, "seeds": 2, "all": part, "codec": part}
+
     found = {
-        "command": "python benchmarks/block_removal.py --count 8",
-        "rows": [row, none],
+        "command": "python benchmarks/small_teachers.py --seeds 0,1",
+        "seeds": [0, 1],
+        "summary": [
+            line("full", "the teacher", 0),
+            line("full", "trained on", -2),
+            line("base", "cut", 8.25),
+        ],
         "environment": {"device": "a CPU", "threads": 1, "versions": {"torch": "2"}, "date": "today"},
     }
     (tmp_path / "a.json").write_text(json.dumps(found))
-    text = lesson.measured_removal(tmp_path / "a.json").text
-    assert all(words in text for words in ("small", "3.45 million", ">0.200<", "1.5e-03", "87.5%", "80.0%"))
-    assert all(
-        words in text
-        for words in ("block_removal.py --count 8", "a CPU, 1 threads", "scenes-f8, base: no &lt;layer&gt;")
+    return tmp_path / "a.json"
+
+
+def test_block_removal_is_shown_as_measured(removal):
+    text = lesson.removal_table(removal).text
+    words = (
+        "base, cut",
+        "1,234",
+        "+8.2 ± 1.5 %",
+        ">0.500<",
+        "small_teachers.py --seeds 0,1",
+        "seeds measured: 0, 1",
     )
+    assert all(word in text for word in words) and "+0.0 ±" not in text
+
+
+def test_the_changes_are_drawn_with_their_intervals(removal):
+    both = lesson.removal_figure(removal).axes
+    assert [label.get_text() for label in both[0].get_yticklabels()] == ["full, trained on", "base, cut"]
+    for axes in both:
+        (bar,) = axes.collections[1:] or axes.collections
+        assert np.allclose(bar.get_segments()[0][:, 0], [6.75, 9.75])
+
+
+# costs
+
+
+def test_multiply_adds_are_those_by_hand():
+    with torch.device("meta"):
+        conv = nn.Conv2d(4, 6, 3, padding=1)
+        assert multiply_adds(conv, torch.empty(2, 4, 5, 7)) == 2 * 9 * 4 * 6 * 5 * 7
+        linear = nn.Linear(8, 3)
+        assert multiply_adds(linear, torch.empty(10, 8)) == 10 * 8 * 3
+
+
+def test_attention_is_counted():
+    attention = Attention(query_dim=32, heads=4, dim_head=8, bias=False)
+    attention.set_processor(AttnProcessor())
+    assert multiply_adds(attention, torch.zeros(1, 50, 32)) == 4 * 50 * 32 * 32 + 2 * 50 * 50 * 32
+
+
+def test_the_published_parts_have_the_published_sizes():
+    costs = published_costs(64)
+    millions = {name: round(cost.parameters / 1e6) for name, cost in costs.items()}
+    assert millions["U-Net, full"] == 860 and millions["VAE encoder"] + millions["VAE decoder"] == 83
+    smaller = [millions[f"U-Net, {size}"] for size in ("base", "small", "tiny")]
+    assert np.allclose(smaller, [580, 490, 330], rtol=0.025)  # Kim et al. 2023
+    assert costs["VAE decoder"].multiply_adds > 2.5 * costs["U-Net, full"].multiply_adds
 
 
 # the explorer's picture
@@ -244,6 +289,17 @@ def test_the_picture_shows_the_four_and_says_what_it_is(model, coded):
 def test_the_picture_is_pure(coded):
     state = torch.get_rng_state()
     assert coded.render(**START) == coded.render(**START) and torch.equal(state, torch.get_rng_state())
+
+
+def test_photos_are_shown_where_the_vae_has_learnt_them(model, monkeypatch):
+    assert not knows_photos(model)
+    monkeypatch.setattr(coded_scenes, "through_vae", lambda model, x: x + 0.01)
+    assert knows_photos(model)
+    explorer = explore_bk_sdm_codec(model)
+    canvas = np.asarray(Image.open(io.BytesIO(explorer.render(**START).picture)))
+    shown = canvas[coded_scenes.TITLE : coded_scenes.TITLE + coded_scenes.SHOWN, : coded_scenes.SHOWN]
+    assert np.array_equal(shown, to_pixels(photo_detail(1)))
+    assert explorer.still().text.count(f"Photo {PHOTOS[1]}") == 1
 
 
 @pytest.mark.parametrize("change", [{"scene": 2}, {"lambda_rate": 2e-2}, {"steps": 0}, {"steps": 2}], ids=str)

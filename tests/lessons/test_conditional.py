@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from dhp_lab.diffusion.schedules import linear
 from dhp_lab.lessons.conditional import figures as lesson
 from dhp_lab.lessons.conditional.explorer import explore as explore_conditional
 from dhp_lab.metrics.digit_classifier import digit_classifier
+from dhp_lab.training.digit_denoiser import load_denoiser
 
 SCHEDULE = linear(50)
 START = {"label": "3", "scale": 3.0, "known": lesson.NOTHING, "digit": "8", "seed": 0}
@@ -40,21 +42,41 @@ def test_densities_are_drawn_as_given():
 
 
 def test_the_trade_is_drawn_as_given():
-    measures = {"as asked": [0.5, 0.9, 1.0], "diversity": [4.0, 3.0, 2.0]}
-    figure = lesson.trade_figure([1, 3, 15], measures, {"as asked": 0.97, "diversity": 5.0})
-    for axes, (name, values) in zip(figure.axes, measures.items(), strict=True):
-        curve, real = axes.lines
+    measures = {
+        "accuracy": ([0.5, 0.9, 1.0], [0.1, 0.0, 0.2]),
+        "diversity": ([4.0, 3.0, 2.0], [0.5, 0.5, 0.5]),
+    }
+    real = {"accuracy": 0.97, "diversity": 5.0}
+    figure = lesson.trade_figure([1, 3, 15], measures, real)
+    for axes, (name, (values, deviations)) in zip(figure.axes, measures.items(), strict=True):
+        (bars,) = axes.containers
+        curve, _, (lengths,) = bars
         assert axes.get_title(loc="left") == name and curve.get_ydata().tolist() == values
-        assert set(real.get_ydata()) == {{"as asked": 0.97, "diversity": 5.0}[name]}
+        ends = [segment[1, 1] - segment[0, 1] for segment in lengths.get_segments()]
+        assert ends == pytest.approx([2 * deviation for deviation in deviations])
+        assert real[name] in axes.lines[-1].get_ydata()
         assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "3", "15"]
-        assert axes.get_ylim()[1] > 5.0 or name == "as asked"
+        assert axes.get_ylim()[1] > 5.0 or name == "accuracy"
 
 
-def test_walks_are_drawn_as_given():
-    walks = {"down": [3.0, 2.0, 0.0], "and up": [3.0, 1.0, 2.0, 0.0]}
-    figure = lesson.walk_figure(walks)
-    for axes, (name, times) in zip(figure.axes, walks.items(), strict=True):
-        assert axes.get_title(loc="left") == name and axes.lines[0].get_ydata().tolist() == times
+def test_lines_are_drawn_as_given():
+    panels = {"one": {"a": [1.0, 2.0], "b": [3.0, 4.0]}, "two": {"c": [5.0, 6.0]}}
+    figure = lesson.lines_figure([10, 20], panels, xlabel="t", log="two")
+    for axes, (name, curves) in zip(figure.axes, panels.items(), strict=True):
+        assert axes.get_title(loc="left") == name and axes.get_xlabel() == "t"
+        assert {line.get_label(): line.get_ydata().tolist() for line in axes.lines} == curves
+        assert axes.get_yscale() == ("log" if name == "two" else "linear")
+
+
+def test_the_guidance_field_has_arrows_and_points():
+    field = np.zeros((3, 3, 2))
+    field[2, 0] = [-3.0, 4.0]  # at the upper left corner
+    points = np.array([[0.5, 0.5], [1.0, -1.0]])
+    (axes,) = lesson.guidance_field({"w = 2": (field, points)}, np.ones((4, 4)), reach=1.0).axes
+    scatter, arrows = axes.collections
+    assert axes.get_title(loc="left") == "w = 2" and scatter.get_offsets().tolist() == points.tolist()
+    assert arrows.get_offsets()[6].tolist() == [-1, 1]
+    assert (arrows.U[6], arrows.V[6]) == pytest.approx((-0.6, 0.8)) and not arrows.U[:6].any()
 
 
 def test_the_masks_are_what_their_names_say():
@@ -143,3 +165,21 @@ def test_the_explorer_starts_there(digits):
     explorer.controls["known"].value = "upper half"
     assert "32 of 64 pixels are known" in explorer.text.value
     assert 'alt="16 samples of class 3' in explorer.still().text
+
+
+@pytest.mark.slow
+def test_the_explorer_shows_what_the_lesson_tells():
+    """The folded answers quote it; another processor may round the last digit otherwise."""
+    network, config = load_denoiser("digits-conditional")
+    shipped = lesson.GuidedDigits(network, config.noise_schedule())
+
+    def shown(**change):
+        return re.findall(r">([\d %.]+)</td>", shipped.render(**START | change).text)
+
+    quoted = {0.0: ("0%", 15.6), 3.0: ("100%", 4.2), 15.0: ("100%", 6.2)}
+    for scale, (accuracy, diversity) in quoted.items():
+        _, found_accuracy, found_diversity = shown(scale=scale)
+        assert found_accuracy == accuracy and float(found_diversity) == pytest.approx(diversity, abs=0.11)
+    assert shown(label="1", known="frame", digit="0")[1] == "100%"
+    for known, diversity in (("every second pixel", 3.6), ("upper half", 6.9)):
+        assert float(shown(label=lesson.ANY, known=known)[-1]) == pytest.approx(diversity, abs=0.11)

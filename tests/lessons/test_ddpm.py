@@ -1,6 +1,7 @@
 """Lesson 01: figures show the arrays they are given, the explorer's picture and text are true."""
 
 import io
+import json
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from dhp_lab.diffusion.process import noise_like, q_sample
 from dhp_lab.diffusion.schedules import cosine, linear
 from dhp_lab.lessons.ddpm import figures as ddpm
 from dhp_lab.lessons.ddpm.explorer import explore as explore_ddpm
+from dhp_lab.lessons.ddpm.shipped_run import shipped_run
 from dhp_lab.notebook.style import CSS_DPI
 
 T = 100
@@ -44,12 +46,6 @@ def test_posterior_fills_the_last_density():
     assert [line.get_label() for line in axes.lines] == ["a", "b", "the clean value $x_0$"]
 
 
-def test_embedding_has_a_row_for_each_number():
-    values = np.linspace(-1, 1, 40).reshape(10, 4)
-    axes = axes_of(ddpm.embedding_figure(values))[0]
-    assert np.array_equal(axes.images[0].get_array(), values.T)
-
-
 def test_loss_curve_runs_through_the_means():
     losses = list(np.random.default_rng(0).random(200))
     (axes,) = axes_of(ddpm.loss_figure(losses))
@@ -60,6 +56,36 @@ def test_loss_curve_runs_through_the_means():
 
 def test_a_short_run_has_a_loss_curve_too():
     assert axes_of(ddpm.loss_figure([1.0, 0.5]))[0].lines[1].get_ydata() == [0.75]
+
+
+def test_a_longer_run_stands_beside_it():
+    axes = axes_of(ddpm.loss_figure([1.0, 0.5], [0.7, 0.4, 0.3], every=20))[0]
+    assert axes.lines[2].get_xydata().tolist() == [[20, 0.7], [40, 0.4], [60, 0.3]]
+
+
+def test_class_figure_shows_percent_and_bits():
+    right, information = axes_of(ddpm.class_figure([100, 500], [0.9, 0.25], [3.0, 0.5]))
+    assert right.lines[0].get_xydata().tolist() == [[100, 90], [500, 25]]
+    assert information.lines[0].get_xydata().tolist() == [[100, 3], [500, 0.5]]
+    assert right.lines[1].get_ydata() == [10, 10]
+
+
+def test_the_shipped_run_is_what_the_benchmark_wrote(tmp_path):
+    level = " ".join(str(i % 17) for i in range(64))
+    place = {"date": "2026-01-02", "device": "a", "threads": 1, "versions": {"torch": "2.0"}}
+    row = {"name": "real digits", "frechet_distances": [1.0, 2.0, 3.0], "nearest": 0.25, "digits": [level]}
+    found = {"command": "python a.py", "environment": place, "samples": 360, "loss_every": 20}
+    file = tmp_path / "found.json"
+    file.write_text(
+        json.dumps(found | {"loss": [0.5, 0.25], "rows": [row, row | {"name": "after 1", "digits": []}]})
+    )
+    run = shipped_run(file)
+    one = run.rows["real digits"]
+    assert (one.distance, one.deviation, one.nearest) == (2.0, 1.0, 0.25)
+    assert one.digits.shape == (1, 1, 8, 8) and run.rows["after 1"].digits.shape == (0, 1, 8, 8)
+    assert (8 * (one.digits.flatten() + 1)).tolist() == [i % 17 for i in range(64)]
+    assert list(run.rows) == ["after 1", "real digits"]
+    assert (run.losses, run.every, run.size) == ([0.5, 0.25], 20, 360) and "python a.py" in run.source
 
 
 def test_errors_come_in_pairs_of_one_colour():

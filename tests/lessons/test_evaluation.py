@@ -233,6 +233,14 @@ def test_the_trade_is_shown_as_measured(tmp_path):
     assert ">DISTS<" in benchmark_tables.measured_trade(realism(tmp_path, dists=0.125)).text
 
 
+def test_without_drawn_pictures_there_are_no_gammas(tmp_path):
+    file = realism(tmp_path, patch_kid=0.5)
+    found = json.loads(file.read_text())
+    assert ">patch-KID<" in benchmark_tables.measured_trade(file).text
+    file.write_text(json.dumps(found | {"rows": found["rows"][:1]}))
+    assert "Not measured yet" in benchmark_tables.measured_gammas(file).text
+
+
 def test_gammas_are_drawn_as_measured(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(

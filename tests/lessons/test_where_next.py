@@ -7,18 +7,20 @@ from __future__ import annotations
 import io
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from models import picture, untrained, woken
 from PIL import Image
+from scipy import stats
 
 from dhp_lab.codec import dhp_file
 from dhp_lab.codec.bits import bitstream
 from dhp_lab.codec.bits.lambdas import lambda_code, lambda_of
 from dhp_lab.data.images import to_pixels
 from dhp_lab.data.photos import load_photo
-from dhp_lab.lessons.where_next import attention, latent_hooks, one_step
+from dhp_lab.lessons.where_next import attention, latent_hooks, one_step, reverse_channel
 from dhp_lab.lessons.where_next import figures as lesson
 from dhp_lab.lessons.where_next.explorer import explore as explore_where_next
 
@@ -277,14 +279,75 @@ def test_a_context_of_weight_0_is_the_plain_codec(model):
     )
 
 
+# reverse channel coding
+
+
+def test_an_interval_is_scipys():
+    values = np.random.default_rng(0).normal(1, 2, size=7)
+    mean, half = reverse_channel.paired_interval(values)
+    low, high = stats.ttest_1samp(values, 0).confidence_interval()
+    assert mean - half == pytest.approx(low) and mean + half == pytest.approx(high)
+
+
+@pytest.mark.parametrize(("mean", "std"), [([0.7], 0.5), ([-0.4, 1.1], 0.3)])
+def test_the_divergence_is_the_integral(mean, std):
+    grid = np.linspace(-8, 8, 20_001)
+    expected = 0.0
+    for m in mean:  # independent numbers: the divergences add up
+        log_ratio = -0.5 * ((grid - m) / std) ** 2 - math.log(std) + 0.5 * grid**2
+        density = np.exp(-0.5 * ((grid - m) / std) ** 2) / (std * math.sqrt(2 * math.pi))
+        expected += (density * log_ratio).sum() * (grid[1] - grid[0]) / math.log(2)
+    assert reverse_channel.kl_bits(np.array(mean), std) == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_search_stops_at_the_winner_of_many_candidates():
+    for seed in range(20):
+        mean, std = np.array([0.9, -0.3]), 0.4
+        shared, time, scores = np.random.default_rng(seed), 0.0, []
+        for _ in range(1000):
+            time += shared.exponential()
+            z = shared.normal(size=2)
+            ratio = stats.norm.pdf(z, mean, std).prod() / stats.norm.pdf(z).prod()
+            scores.append(time / ratio)
+        assert reverse_channel.encode_sample(mean, std, seed) == 1 + int(np.argmin(scores))
+
+
+def test_samples_have_their_distribution_and_their_code_length():
+    means = reverse_channel.targets(1, 0.5, 300, seed=0)
+    numbers = [reverse_channel.encode_sample(mean, 0.5, seed) for seed, mean in enumerate(means)]
+    z = np.array([reverse_channel.decode_sample(number, 1, seed) for seed, number in enumerate(numbers)])
+    assert stats.kstest(((z - means) / 0.5).ravel(), "norm").pvalue > 0.01
+    assert stats.kstest(z.ravel(), "norm").pvalue > 0.01  # on average over the targets: the prior
+    divergence = np.mean([reverse_channel.kl_bits(mean, 0.5) for mean in means])
+    assert np.log2(numbers).mean() < divergence + reverse_channel.LOG_INDEX_BITS
+    bits = np.mean([reverse_channel.zipf_bits(number, 1.0) for number in numbers])
+    assert 1 < bits < 1 + 1 + 4
+
+
+def test_zipfs_probabilities_sum_to_1():
+    lengths = np.array([reverse_channel.zipf_bits(i, 0.1) for i in range(1, 20_000)])
+    assert 0.995 < (2.0**-lengths).sum() < 1
+
+
 # figures and the explorer
 
 
-def test_losses_are_drawn_as_given():
-    (axes,) = lesson.losses_figure({"one": [3.0, 2.0], "other": [4.0, 1.0]}, ylabel="objective").axes
-    assert [line.get_label() for line in axes.lines] == ["one", "other"] and list(
-        axes.lines[1].get_ydata()
-    ) == [4.0, 1.0]
+def test_paired_differences_are_drawn_as_given():
+    (axes,) = lesson.paired_figure({"one": [3.0, 2.0, 4.0], "other": [4.0, 1.0]}, xlabel="loss").axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["one", "other"]
+    ticks = [
+        line.get_xdata() for line in axes.lines if line.get_marker() == "|" and len(line.get_xdata()) > 1
+    ]
+    assert list(ticks[0]) == [3, 2, 4] and list(ticks[-1]) == [4, 1]
+
+
+def test_one_octave_is_singular():
+    assert [lesson.octaves_text(n) for n in (1, -1, 2, 0)] == [
+        "1 octave",
+        "-1 octave",
+        "2 octaves",
+        "0 octaves",
+    ]
 
 
 def test_the_map_lies_over_its_blocks():

@@ -5,7 +5,12 @@ import torch
 from oracles import normal, seeded
 from torchmetrics.image.kid import poly_mmd
 
-from dhp_lab.metrics.patch_distance import cubic_kernel, cut_patches, paired_kernel_distance
+from dhp_lab.metrics.patch_distance import (
+    cubic_kernel,
+    cut_patches,
+    kernel_distance_difference,
+    paired_kernel_distance,
+)
 
 
 def test_patches_lie_side_by_side_and_the_rest_is_left():
@@ -123,3 +128,16 @@ def test_what_does_not_fit_is_refused():
             paired_kernel_distance(real, fake)
     with pytest.raises(ValueError, match="two at least in all"):
         paired_kernel_distance([real[0][:1]], [real[0][:1]])
+
+
+def test_the_difference_of_two_distances_is_resampled_together():
+    """A way that is worse by the same in every picture has a narrow interval, however wide the distances'."""
+    real = pictures((6, 5, 7, 6, 8))
+    near, far = ([part + shift for part in real] for shift in (0.4, 0.5))
+    found = kernel_distance_difference(real, near, far)
+    distances = [paired_kernel_distance(real, one) for one in (near, far)]
+    assert found.value == pytest.approx(distances[0].value - distances[1].value)
+    assert found.low <= found.value <= found.high < 0
+    assert found.high - found.low < max(one.high - one.low for one in distances)
+    assert kernel_distance_difference(real, far, far) == (0, 0, 0)
+    assert kernel_distance_difference(real[:1], near[:1], far[:1])[1:] == (None, None)

@@ -1,11 +1,8 @@
-"""dhp_lab.lessons.start_here.explorer: controls reach render, positions are cached, errors are loud, and the
-codec's figures are true.
-"""
+"""A model and photos behind an explorer, and the explorer of lesson 00: the codec's figures are true."""
 
 import io
 from datetime import UTC, datetime
 
-import ipywidgets as widgets
 import numpy as np
 import pytest
 import torch
@@ -18,9 +15,7 @@ from dhp_lab.data.photos import load_photo
 from dhp_lab.evaluation import classical
 from dhp_lab.lessons.start_here.explorer import CodecExplorer
 from dhp_lab.metrics.pixels import psnr
-from dhp_lab.notebook.html import Rendered
-from dhp_lab.notebook.photo_codec import DETAIL, WHOLE, PhotoCodec
-from dhp_lab.notebook.sliders import Dropdown, Explorer, Slider
+from dhp_lab.notebook.photo_codec import BESIDE, DETAIL, WHOLE, PhotoCodec
 
 SIDE = 64
 
@@ -41,129 +36,6 @@ def png(image):
     return file.getvalue()
 
 
-DOT = png(Image.new("RGB", (8, 8), "red"))
-
-
-def slider_of(control):
-    return control.row.children[0]
-
-
-class Recorder:
-    """A render function that remembers the positions it drew."""
-
-    def __init__(self):
-        self.positions = []
-
-    def __call__(self, **position):
-        self.positions.append(position)
-        return Rendered(DOT, f"a dot at {position}", f"text for {sorted(position.items())}")
-
-
-# Controls
-
-
-def test_slider_and_box_follow_each_other():
-    control = Slider("amount", "amount", 0.0, 1.0, 0.1, 0.5, unit="%")
-    slider, box, unit = control.row.children
-    slider.value = 0.7
-    assert box.value == 0.7
-    box.value = 0.25
-    assert slider.value == 0.25
-    assert (slider.description, unit.value) == ("amount", "%")
-    assert not slider.continuous_update and not slider.readout
-
-
-def test_whole_numbers_stay_whole():
-    control = Slider("steps", "steps", 0, 8, 1, 1)
-    slider_of(control).value = 3
-    assert (control.holder.value, type(control.holder.value)) == (3, int)
-    assert isinstance(slider_of(control), widgets.IntSlider)
-
-
-def test_logarithmic_positions_are_rounded_to_three_digits():
-    control = Slider("rate", "rate", 1e-5, 1e-2, 0.1, 1e-3, log=True)
-    slider_of(control).value = 10**-2.9
-    assert control.holder.value == slider_of(control).value == 0.00126
-    for end in (1e-5, 1e-2):
-        control.holder.value = end
-        assert slider_of(control).value == pytest.approx(end, rel=1e-12) and control.holder.value == end
-
-
-def test_a_number_beyond_the_ends_is_moved_to_the_end():
-    control = Slider("rate", "rate", 1e-5, 1e-2, 0.1, 1e-3, log=True)
-    control.holder.value = 5.0
-    assert control.holder.value == 1e-2
-
-
-# Explorer
-
-
-def test_controls_reach_render_once_for_each_move():
-    render, rate = Recorder(), Slider("rate", "rate", 1e-5, 1e-2, 0.1, 1e-3, log=True)
-    steps, photo = Slider("steps", "steps", 0, 8, 1, 1), Dropdown("photo", "photo", ["cat", "cup"])
-    explorer = Explorer(render, [rate, steps, photo], size=(100, 100))
-    slider_of(rate).value = 10**-2.5
-    slider_of(steps).value = 4
-    photo.holder.value = "cup"
-    rate.holder.value = 0.001
-    assert render.positions == [
-        {"rate": 0.001, "steps": 1, "photo": "cat"},
-        {"rate": 0.00316, "steps": 1, "photo": "cat"},
-        {"rate": 0.00316, "steps": 4, "photo": "cat"},
-        {"rate": 0.00316, "steps": 4, "photo": "cup"},
-        {"rate": 0.001, "steps": 4, "photo": "cup"},
-    ]
-    assert explorer.position() == render.positions[-1]
-
-
-def test_positions_seen_before_come_from_the_cache():
-    render, steps = Recorder(), Slider("steps", "steps", 0, 8, 1, 1)
-    explorer = Explorer(render, [steps], size=(100, 100))
-    first = explorer.render(steps=1)
-    for value in (2, 1, 2, 1):
-        slider_of(steps).value = value
-    assert len(render.positions) == 2
-    assert explorer.render(steps=1) is first
-
-
-def test_what_a_page_and_the_browser_test_look_for():
-    control = Slider("steps", "steps", 0, 8, 1, 1)
-    explorer = Explorer(Recorder(), [control, Dropdown("photo", "photo", ["cat"])], size=(321, 123))
-    assert "dhp-explorer" in explorer._dom_classes and "dhp-text" in explorer.text._dom_classes
-    assert "dhp-slider" in slider_of(control)._dom_classes
-    assert '<img class="dhp-picture" alt="a dot at {' in explorer.picture.value
-    assert "max-width: 321px; aspect-ratio: 321/123" in explorer.picture.value
-    assert explorer.text.value == "text for [('photo', 'cat'), ('steps', 1)]"
-
-
-def test_the_still_is_the_first_position():
-    control = Slider("steps", "steps", 0, 8, 1, 1)
-    explorer = Explorer(Recorder(), [control], size=(100, 100))
-    slider_of(control).value = 5
-    text = explorer.still().text
-    assert "text for [('steps', 1)]" in text and 'alt="a dot at {' in text and "image/webp" in text
-
-
-def test_an_error_is_shown_and_raised():
-    def render(*, steps):
-        if steps == 3:
-            raise RuntimeError("no <third> step")
-        return Rendered(DOT, "a dot", "fine")
-
-    control = Slider("steps", "steps", 0, 8, 1, 1)
-    explorer = Explorer(render, [control], size=(100, 100))
-    with pytest.raises(RuntimeError, match="no <third> step"):
-        slider_of(control).value = 3
-    assert explorer.text.value == "<b>RuntimeError: no &lt;third&gt; step</b>"
-    slider_of(control).value = 4
-    assert explorer.text.value == "fine"
-
-
-def test_an_error_at_the_first_position_is_raised():
-    with pytest.raises(ZeroDivisionError):
-        Explorer(lambda *, steps: 1 // 0, [Slider("steps", "steps", 0, 8, 1, 1)], size=(100, 100))
-
-
 # JPEG beside it
 
 
@@ -181,10 +53,19 @@ def test_jpeg_within_is_the_best_that_fits():
 
 
 def test_the_file_is_the_models(codec, model):
-    data, jpeg, seconds = codec.encode("coffee", 1e-4)
+    data, seconds = codec.encode("coffee", 1e-4)
     strings = model.compress(load_photo("coffee", SIDE), lambda_rate=1e-4)["strings"]
     assert bitstream.read(data).strings == strings
-    assert len(jpeg) <= len(data) and seconds > 0
+    assert seconds > 0
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_what_stands_beside_is_the_best_that_fits(codec, name):
+    data, _ = codec.encode("coffee", 1e-5)
+    beside = codec.beside(name, "coffee", 1e-5)
+    files = [BESIDE[name].encode(load_photo("coffee", SIDE), quality) for quality in range(1, 101, 3)]
+    assert len(beside) <= len(data)
+    assert not [len(file) for file in files if len(beside) < len(file) <= len(data)]
 
 
 @pytest.mark.parametrize("steps", [0, 1, 3])
@@ -208,7 +89,8 @@ def test_a_move_of_k_writes_no_new_file(model, monkeypatch):
 
 def test_the_text_gives_bytes_and_psnr_of_both(codec):
     text = codec.render(photo="coffee", view=WHOLE, lambda_rate=1e-4, steps=1).text
-    x, (data, jpeg, _) = load_photo("coffee", SIDE), codec.encode("coffee", 1e-4)
+    x, (data, _) = load_photo("coffee", SIDE), codec.encode("coffee", 1e-4)
+    jpeg = codec.beside("JPEG", "coffee", 1e-4)
     x_hat, _ = codec.decode("coffee", 1e-4, 1)
     for size, picture in ((len(data), x_hat), (len(jpeg), classical.JPEG.decode(jpeg))):
         assert (
@@ -220,17 +102,21 @@ def test_the_text_gives_bytes_and_psnr_of_both(codec):
     assert "no JPEG" not in text
 
 
-def test_the_text_says_when_no_jpeg_is_as_small(codec):
-    data, jpeg, _ = codec.encode("coffee", 1e-2)
-    assert len(jpeg) > len(data)
-    shown = codec.render(photo="coffee", view=WHOLE, lambda_rate=1e-2, steps=1)
-    assert "no JPEG of this picture is as small" in shown.text
+@pytest.mark.parametrize("name", BESIDE)
+def test_the_text_says_when_none_is_as_small(codec, name):
+    data, _ = codec.encode("coffee", 1e-2)
+    assert len(codec.beside(name, "coffee", 1e-2)) > len(data)
+    shown = codec.render(photo="coffee", view=WHOLE, beside=name, lambda_rate=1e-2, steps=1)
+    assert f"no {name} of this picture is as small" in shown.text
 
 
 def test_the_panel_shows_our_picture_and_the_jpeg(codec):
     shown = codec.render(photo="coffee", view=WHOLE, lambda_rate=1e-4, steps=0)
     canvas = np.asarray(Image.open(io.BytesIO(shown.picture)))
-    ours, jpeg = codec.decode("coffee", 1e-4, 0)[0], classical.JPEG.decode(codec.encode("coffee", 1e-4)[1])
+    ours, jpeg = (
+        codec.decode("coffee", 1e-4, 0)[0],
+        classical.JPEG.decode(codec.beside("JPEG", "coffee", 1e-4)),
+    )
     ours, jpeg = to_pixels(ours), to_pixels(jpeg)
     assert np.array_equal(canvas[-SIDE:, :SIDE], ours)
     assert any(
@@ -331,9 +217,15 @@ def test_add_raises_without_the_folder_of_this_machine(codec):
 
 
 def test_the_sliders_of_lesson_00(explorer):
-    assert list(explorer.position()) == ["photo", "view", "lambda_rate", "steps"]
+    assert list(explorer.position()) == ["photo", "view", "beside", "lambda_rate", "steps"]
     before = explorer.picture.value, explorer.text.value
-    for name, value in (("lambda_rate", 1e-4), ("steps", 3), ("view", DETAIL), ("photo", "rocket")):
+    for name, value in (
+        ("lambda_rate", 1e-4),
+        ("steps", 3),
+        ("beside", "AVIF"),
+        ("view", DETAIL),
+        ("photo", "rocket"),
+    ):
         explorer.controls[name].value = value
         after = explorer.picture.value, explorer.text.value
         assert after[0] != before[0] and (name == "view" or after[1] != before[1])

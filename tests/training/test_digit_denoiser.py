@@ -59,6 +59,13 @@ def test_a_run_repeats_itself_and_leaves_the_global_generator_alone():
     assert not first.training and not any(p.requires_grad for p in first.parameters())
 
 
+def test_a_run_can_be_watched_and_its_last_average_is_the_result():
+    seen = []
+    result = train_denoiser(TINY, BARS, watch=lambda step, average: seen.append((step, weights(average))))
+    assert [step for step, _ in seen] == [1, 2, 3]
+    assert all(torch.equal(value, seen[-1][1][name]) for name, value in weights(result).items())
+
+
 def test_the_first_loss_is_that_of_answering_zero():
     """A new network's estimate is 0, so its loss is the mean square of the noise that the seed gives."""
     losses, generator = [], torch.Generator().manual_seed(3)
@@ -68,6 +75,15 @@ def test_the_first_loss_is_that_of_answering_zero():
     draw_times(TINY.noise_schedule(), x, generator)
     assert losses[0] == (1, pytest.approx(noise_like(x, generator).square().mean().item(), rel=1e-6))
     assert [step for step, _ in losses] == [1, 2, 3]
+
+
+def test_the_average_can_be_watched_at_every_step():
+    seen = []
+    trained = train_denoiser(TINY, BARS, watch=lambda step, average: seen.append((step, weights(average))))
+    assert [step for step, _ in seen] == [1, 2, 3]
+    last = seen[-1][1]
+    assert all(torch.equal(value, last[name]) for name, value in weights(trained).items())
+    assert any(not torch.equal(value, last[name]) for name, value in seen[0][1].items())
 
 
 @pytest.mark.slow

@@ -232,6 +232,17 @@ def test_the_average_is_what_comes_back(vae):
     assert 0 < largest(b - a) <= largest(c - a) and not torch.equal(b, c)
 
 
+def test_latents_at_hand_are_those_of_the_configuration(vae):
+    data = scaled_latents(vae, TINY.scenes, seed=TINY.seed)
+    given = train_latent_diffusion(TINY, vae, data=data)
+    assert equal(networks(given), networks(train_latent_diffusion(TINY, vae)))
+
+
+def test_a_stage_has_as_many_layers_as_are_named(vae):
+    unet = new_latent_diffusion(replace(TINY, layers=2), vae).unet
+    assert [len(stage.resnets) for stage in (*unet.down_blocks, *unet.up_blocks)] == [2, 3]
+
+
 def test_a_run_goes_on_from_another(vae):
     """With steps of no length it ends where it starts; what it starts from stays."""
     before = train_latent_diffusion(TINY, vae)
@@ -267,6 +278,7 @@ def test_a_loss_that_is_no_number_stops_the_run():
         ({"text_width": 0}, "got 0"),
         ({"text_layers": 0}, "text_layers must be at least 1, got 0"),
         ({"diffusion_steps": 0}, "diffusion_steps must be at least 1, got 0"),
+        ({"layers": 0}, "layers must be at least 1, got 0"),
         ({"scenes": 0}, "scenes must be at least 1, got 0"),
         ({"training_steps": -1}, "training_steps must be at least 1, got -1"),
         ({"batch_size": 0}, "batch_size must be at least 1"),

@@ -27,10 +27,12 @@ pytestmark = pytest.mark.usefixtures("networks")
 
 def test_a_part_to_start_from_brings_its_weights_and_widths(config, tmp_path):
     torch.manual_seed(3)
-    network = residual_unet.ResidualUNet((2, 4, 6))
+    network = residual_unet.ResidualUNet((2, 4, 6), start=2.5, first=0.1)
     save_part(tmp_path, network, b"codec-id")
     start = {"init_from": str(tmp_path), "drawn_steps": 0}
     run = RealismTrainer(config(**start, widths=realism_config.WIDTHS))
+    levels = run.objective.sampler.schedule.sigma(torch.tensor([1.0, 1000.0])).tolist()
+    assert levels == pytest.approx([0.1, 2.5])
     assert run.network.widths == (2, 4, 6) and same(tensors(run), network.state_dict())
     with pytest.raises(ValueError, match="widths is 4,6,8, .* leave widths out"):
         RealismTrainer(config(**start))

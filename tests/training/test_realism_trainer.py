@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dhp_lab.codec.denoising import residual_unet
-from dhp_lab.codec.denoising.residual_sampling import ResidualSampler, residual_schedule
+from dhp_lab.codec.denoising.residual_sampling import FIRST, START, ResidualSampler, residual_schedule
 from dhp_lab.core.weights import CheckpointError
 from dhp_lab.data.images import ImageError
 from dhp_lab.metrics.perceptual import dists_network, lpips_network
@@ -84,7 +84,8 @@ def test_what_is_left_is_the_average_and_loads_into_the_network(config, tmp_path
     run = RealismTrainer(config(drawn_steps=0, ema_decay=0.5))
     run.run()
     about = json.loads((tmp_path / "out" / "realism.json").read_text())
-    assert about == {"model": "ResidualUNet", "widths": [4, 6, 8], "codec": run.model.model_id.hex()}
+    levels = {"start": START, "first": FIRST}
+    assert about == {"model": "ResidualUNet", "widths": [4, 6, 8], "codec": run.model.model_id.hex()} | levels
     network = residual_unet.ResidualUNet((4, 6, 8))
     network.load_state_dict(load_file(tmp_path / "out" / "realism.safetensors"))
     assert same(network.state_dict(), run.ema.average.state_dict())

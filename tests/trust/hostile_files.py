@@ -181,7 +181,7 @@ def fuzz(options: argparse.Namespace) -> None:
 
 
 def row(found: dict) -> list[str]:
-    """Its line in the table of README.md."""
+    """Its line in the table of SECURITY.md."""
     outcomes, mended = found["outcomes"], found["checksums_mended"]
     total = found["inputs"]
     same = outcomes.get("same", 0)

@@ -287,7 +287,7 @@ def _fill(path: Path) -> int:
 
 
 def row(found: dict) -> list[str]:
-    """Its line in the table of README.md."""
+    """Its line in the table of SECURITY.md."""
     first, second, third = found["killed"], found["vanished"], found["full_disk"]
     disk = "; the disk filled once" if third else ""
     kills = first["kills"] + second["kills"]

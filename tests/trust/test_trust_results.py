@@ -1,4 +1,4 @@
-"""data/results/trust.json and its table in README.md: each check owns a key, and a row."""
+"""data/results/trust.json and its table in SECURITY.md: each check owns a key, and a row."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def test_a_result_names_what_measures_it_again(name):
     assert len(importlib.import_module(name).row(FOUND[name])) == len(trust_results.HEADS)
 
 
-def test_the_readme_has_the_figures_that_were_found():
-    page = (trust_results.ROOT / "README.md").read_text("utf-8")
+def test_the_page_has_the_figures_that_were_found():
+    page = (trust_results.ROOT / "SECURITY.md").read_text("utf-8")
     assert trust_results.filled(page, FOUND) == page
 
 

@@ -1,6 +1,6 @@
 """data/results/trust.json: what the long checks of `make trust` found, each under a key of its own.
 
-    python tests/trust/trust_results.py [--page README.md]        puts the table into the page
+    python tests/trust/trust_results.py [--page SECURITY.md]        puts the table into the page
 
 A check is a module of this folder, named like its key, with
 
@@ -79,7 +79,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--page", type=Path, default=ROOT / "README.md")
+    parser.add_argument("--page", type=Path, default=ROOT / "SECURITY.md")
     parser.add_argument("--results", type=Path, default=RESULT)
     return parser
 

@@ -10,7 +10,7 @@ The U-Net works on blocks of 2 x 2 pixels, from whose 12 numbers it sees the sta
 log2 of e in all and in eight bands, log2(Delta) and the noise level. It is preconditioned as in EDM (Karras
 et al. 2022, table 1 and eq. 7, with sigma_data = 1):
 
-    D(u, sigma) = u / (1 + sigma^2)  +  sigma / sqrt(1 + sigma^2) * F(u / sqrt(1 + sigma^2), log(sigma), ...)
+    D(u, sigma) = c_skip u + c_out F(c_in u, c_noise, ...)          ``dhp_lab.diffusion.edm``
 
 | paper      | here                | shape, range                              |
 |------------|---------------------|-------------------------------------------|
@@ -31,10 +31,13 @@ from dhp_lab.codec.denoising.expected_error import BANDS
 from dhp_lab.codec.networks.lapped import BLOCK
 from dhp_lab.codec.networks.layers import residual_blocks, scaled_log2_delta, zero_init
 from dhp_lab.core.precision import autocast
+from dhp_lab.diffusion.edm import preconditioning
 
 PIXELS = 2  # side of the blocks whose numbers become channels
 WIDTHS = (48, 80, 128)  # channels at 1/2, 1/4 and 1/8 of the picture's sides
 UNIT = 8  # the sides of what it takes are multiples of this
+START = 3.0  # the noise level that a chain starts at, in units of e
+FIRST = 0.16  # that of the schedule's first time: with it two steps are at 3 and 0.7
 
 
 @dataclass(frozen=True)
@@ -64,11 +67,14 @@ class ResidualUNet(nn.Module):
 
     Args:
         widths: channels at 1/2, 1/4 and 1/8 of the picture's sides.
+        start, first: the noise levels of the chain that it is trained for, for whoever makes the schedule.
     """
 
-    def __init__(self, widths: tuple[int, int, int] = WIDTHS) -> None:
+    def __init__(
+        self, widths: tuple[int, int, int] = WIDTHS, *, start: float = START, first: float = FIRST
+    ) -> None:
         super().__init__()
-        self.widths = widths
+        self.widths, self.start, self.first = widths, start, first
         a, b, c = widths
         numbers = 3 * PIXELS**2
         self.entry = nn.Conv2d(2 * numbers + 1 + BANDS + 2, a, 3, padding=1)
@@ -85,9 +91,8 @@ class ResidualUNet(nn.Module):
 
     def forward(self, u: Tensor, sigma: Tensor, conditions: Conditions) -> Tensor:
         """Shapes and ranges are in the module's docstring."""
-        sigma = sigma.view(-1, 1, 1, 1)
-        spread = (1 + sigma.square()).sqrt()
-        planes = self._planes(u / spread, sigma, conditions)
+        scalings = preconditioning(sigma.view(-1, 1, 1, 1))
+        planes = self._planes(scalings.c_in * u, scalings.c_noise, conditions)
         with autocast(u.device):
             a = self.down_a(self.entry(planes.contiguous(memory_format=torch.channels_last)))
             b = self.down_b(self.to_b(a))
@@ -95,16 +100,16 @@ class ResidualUNet(nn.Module):
             b = self.up_b(b + self.from_c(c))
             a = self.up_a(a + self.from_b(b))
             estimate = F.pixel_shuffle(self.exit(a), PIXELS)
-        return u / spread.square() + sigma / spread * estimate.float()
+        return scalings.c_skip * u + scalings.c_out * estimate.float()
 
-    def _planes(self, scaled: Tensor, sigma: Tensor, conditions: Conditions) -> Tensor:
+    def _planes(self, scaled: Tensor, c_noise: Tensor, conditions: Conditions) -> Tensor:
         """What the U-Net sees, (B, C, H/2, W/2)."""
         state, picture = (
             F.pixel_unshuffle(image, PIXELS) for image in (scaled, 4 * (conditions.picture - 0.5))
         )
         errors = F.interpolate((conditions.errors.log2() + 5) / 2, scale_factor=BLOCK // PIXELS)
         step = scaled_log2_delta(conditions.log2_delta).view(-1, 1, 1, 1)
-        levels = [plane.expand_as(state[:, :1]) for plane in (step, sigma.log() / 4)]
+        levels = [plane.expand_as(state[:, :1]) for plane in (step, c_noise)]
         return torch.cat([state, picture, errors, *levels], 1)
 
 

@@ -1,4 +1,4 @@
-"""The lapped orthogonal transform: the straight part of g_a and g_s (Malvar & Staelin 1989).
+"""The lapped orthogonal transform: the linear part of g_a and g_s (Malvar & Staelin 1989).
 
 Kernels of 32 x 32 pixels at a step of 16, orthonormal: a block transform whose blocks overlap, so that coarse
 quantisation leaves no edges between them. Its filters are even or odd, which makes a mirrored border

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
+from dhp_lab.latent.folder import EPSILON
+from dhp_lab.latent.folder import V_PREDICTION as V
 from dhp_lab.notebook.exercises import Case, exercise
+
+GOAL = 0.96  # the squared error to reach in `combined`, over that of the better estimate
 
 
 @exercise
@@ -33,57 +38,68 @@ def latent_step() -> Iterator[Case]:
 
 
 @exercise
-def clean_from_v() -> Iterator[Case]:
-    """Return the clean latent from a U-Net's prediction v: clean_from_v(y_hat, sigma, v)."""
+def clean_latent() -> Iterator[Case]:
+    """Return the clean latent after one evaluation: clean_latent(y_hat, sigma, unet, prediction)."""
     still = "without noise (sigma = 0) y_hat is the clean latent, whatever v is"
-    yield Case({"y_hat": 3.0, "sigma": 0.0, "v": 5.0}, 3.0, hint=still)
+    yield Case(_evaluated(3.0, 0.0, _constant(5.0), V), 3.0, hint=still)
     scaled = (
         "the U-Net sees z_t = s y_hat with s = 1 / sqrt(1 + sigma^2); here "
         "v = 0, so the answer is s z_t = s^2 y_hat"
     )
-    yield Case({"y_hat": 1.0, "sigma": 1.0, "v": 0.0}, 0.5, hint=scaled)
+    yield Case(_evaluated(1.0, 1.0, _constant(0.0), V), 0.5, hint=scaled)
     weighted = "v counts sqrt(1 - s^2) times: here y_hat = 0 and sigma = 1, so it is sqrt(1/2)"
-    yield Case({"y_hat": 0.0, "sigma": 1.0, "v": 1.0}, -math.sqrt(0.5), hint=weighted)
+    yield Case(_evaluated(0.0, 1.0, _constant(1.0), V), -math.sqrt(0.5), hint=weighted)
+    state = "the U-Net is evaluated on the scaled state s y_hat: here it returns v = z_t"
+    s = 1 / math.sqrt(1 + 0.75**2)
+    yield Case(_evaluated(2.0, 0.75, _same, V), 2 * s * (s - math.sqrt(1 - s**2)), hint=state)
+    noise = "with prediction 'epsilon' it returns the noise, of variance 1: y_hat - sigma eps"
+    yield Case(_evaluated(3.0, 0.5, _constant(2.0), EPSILON), 2.0, hint=noise)
     draw = np.random.default_rng(0)
     y, eps, sigma = draw.normal(size=6), draw.normal(size=6), 0.6
     s = 1 / math.sqrt(1 + sigma**2)
-    exact = (
-        "a v without error, s eps - sqrt(1 - s^2) y, gives the latents "
-        "back as they were; numpy arrays go in and out"
-    )
-    yield Case(
-        {"y_hat": y + sigma * eps, "sigma": sigma, "v": s * eps - math.sqrt(1 - s**2) * y}, y, hint=exact
-    )
+    exact = "a U-Net without error gives the latents back as they were; numpy arrays go in and out"
+    v = s * eps - math.sqrt(1 - s**2) * y
+    yield Case(_evaluated(y + sigma * eps, sigma, _constant(v), V), y, hint=exact)
+
+
+def _evaluated(y_hat: float | np.ndarray, sigma: float, unet: Callable, prediction: str) -> dict[str, Any]:
+    return {"y_hat": y_hat, "sigma": sigma, "unet": unet, "prediction": prediction}
+
+
+def _constant(value: float | np.ndarray) -> Callable:
+    return lambda z_t: value
+
+
+def _same(z_t: float) -> float:
+    return z_t
 
 
 @exercise
-def averaged() -> Iterator[Case]:
-    """Return the best average of two estimates, and its variance: averaged(a, variance_a, b, variance_b)."""
-    even = "two estimates of equal variance have equal weights, and together half the variance"
-    yield Case({"a": 1.0, "variance_a": 2.0, "b": 3.0, "variance_b": 2.0}, (2.0, 1.0), hint=even)
-    inverse = "inverse-variance weighting: weights go as 1 / variance, so here 3/4 and 1/4"
-    yield Case({"a": 0.0, "variance_a": 1.0, "b": 4.0, "variance_b": 3.0}, (1.0, 0.75), hint=inverse)
-    small = (
-        "an estimate of tiny variance is nearly the answer; "
-        "1 / (1 / variance_a + 1 / variance_b) is the variance"
+def combined() -> Iterator[Case]:
+    """Return the weights (w_a, w_b) of an average whose error on other examples is 0.96 or less, in units of
+    the squared error of a alone: combined(a, b, truth).
+    """
+    a, b, truth = _two_estimates(20_000, seed=0)
+    hint = (
+        "1/V weights assume uncorrelated errors; find the weights whose error on these examples is least: "
+        "least squares, and a weight above 1 or below 0 is allowed"
     )
-    yield Case(
-        {"a": 5.0, "variance_a": 1e-9, "b": -5.0, "variance_b": 1.0}, (5.0, 1e-9), hint=small, tolerance=1e-6
-    )
-    draw = np.random.default_rng(0)
-    truth = draw.normal(size=200_000)
-    a, b = truth + 0.5 * draw.normal(size=truth.size), truth + 1.5 * draw.normal(size=truth.size)
-    weight = _least_error(a, b, truth)
-    measured = "many draws: the weight that was best for them, found by trying; numpy arrays go in and out"
-    yield Case(
-        {"a": a, "variance_a": 0.25, "b": b, "variance_b": 2.25},
-        (weight * a + (1 - weight) * b, 0.225),
-        hint=measured,
-        tolerance=1e-2,
-    )
+    arguments = {"a": a, "b": b, "truth": truth}
+    yield Case(arguments, GOAL, hint=hint, tolerance=1e-6, measure=_error_elsewhere)
 
 
-def _least_error(a: np.ndarray, b: np.ndarray, truth: np.ndarray) -> float:
-    """The weight of a, of 1001 tried, with which the average is nearest to the truth."""
-    weights = np.linspace(0, 1, 1001)
-    return float(weights[np.argmin([np.square(w * a + (1 - w) * b - truth).mean() for w in weights])])
+def _two_estimates(count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Estimates a and b of a truth of variance 4, with errors of variance 1 and 1.6 and correlation 0.9."""
+    draw = np.random.default_rng(seed)
+    first, second = draw.normal(size=(2, count))
+    truth = 2 * draw.normal(size=count)
+    return truth + first, truth + math.sqrt(1.6) * (0.9 * first + math.sqrt(1 - 0.9**2) * second), truth
+
+
+def _error_elsewhere(weights: object) -> object:
+    """The squared error with these weights on other examples, over that of a alone, or GOAL if it is less."""
+    if not isinstance(weights, (tuple, list, np.ndarray)) or len(weights) != 2:
+        return weights
+    a, b, truth = _two_estimates(20_000, seed=1)
+    found = np.square(weights[0] * a + weights[1] * b - truth).mean() / np.square(a - truth).mean()
+    return max(GOAL, float(found))

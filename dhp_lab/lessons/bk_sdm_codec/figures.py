@@ -9,7 +9,8 @@
 | `unet_alone`         | a codec whose K = 1 is the U-Net's estimate, and nothing else                     |
 | `with_unet`          | a codec with another U-Net in the place of its own                                |
 | `weights_of`         | the numbers of a codec's own weights and of borrowed ones                         |
-| `measured_removal`   | what benchmarks/block_removal.py has measured, as a table                         |
+| `removal_table`      | what benchmarks/small_teachers.py has measured of removed blocks, as a table      |
+| `removal_figure`     | the same as points with intervals                                                 |
 
 The explorer's picture is in ``coded_scenes``.
 """
@@ -17,10 +18,8 @@ The explorer's picture is in ``coded_scenes``.
 from __future__ import annotations
 
 import copy
-import html
 from collections.abc import Mapping
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 import torch
@@ -30,12 +29,17 @@ from torch import nn
 from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.codec.stable_diffusion.networks import Frozen
 from dhp_lab.core.paths import RESULTS
+from dhp_lab.latent.block_removal import SIZES
 from dhp_lab.metrics.rd_curves import Curve
 from dhp_lab.notebook.html import Html, table_html
 from dhp_lab.notebook.results import read_results, source_html
 from dhp_lab.notebook.style import AMBER, BLUE, CHART_DPI, GREEN, GREY, ORANGE, PURPLE, SKY, style
 
 COLOURS = (BLUE, ORANGE, GREEN, SKY, PURPLE, AMBER)
+LOG_RATES = (0.05, 0.1, 0.2, 0.5, 1.0)  # named on a logarithmic axis
+SMALL_TEACHERS = RESULTS / "small_teachers.json"
+RANGES = {"all": "all times", "codec": "the codec's times"}  # of small_teachers.py
+STATE_COLOURS = {"trained on": GREY, "cut": ORANGE, "distilled": BLUE, "new weights": PURPLE}
 LEAST_LOG_ERROR = -20.0  # of the U-Net: with inverse-variance weighting nothing else counts
 
 
@@ -78,6 +82,8 @@ def ceiling_figure(
         axes.set(xlabel="bits per pixel", ylabel="PSNR, dB")
         if logarithmic:
             axes.set_xscale("log")
+            axes.set_xticks(LOG_RATES, [f"{rate:g}" for rate in LOG_RATES])
+            axes.minorticks_off()
         axes.legend(loc="lower right", fontsize=8.5)
     return figure
 
@@ -147,32 +153,46 @@ def weights_of(model: DiffusionHyperprior) -> tuple[int, int]:
     return own, borrowed
 
 
-def measured_removal(file: Path = RESULTS / "block_removal.json") -> Html:
-    """What benchmarks/block_removal.py has measured of smaller U-Nets before and after distillation, with its
-    command.
+def removal_table(file: Path = SMALL_TEACHERS) -> Html:
+    """What benchmarks/small_teachers.py has measured of smaller U-Nets, with its command.
 
     Raises:
         FileNotFoundError: it was not measured.
     """
     found = read_results(file)
-    rows = [_removal_cells(row) for row in found["rows"] if "reason" not in row]
-    left_out = [row for row in found["rows"] if "reason" in row]
-    reasons = [html.escape(f"{row['teacher']}, {row['size']}: {row['reason']}") for row in left_out]
-    header = ["teacher", "U-Net", "weights", "distilled on", "parameters", "s a step", "from teacher"]
-    table = table_html(rows, [*header, "placed", "match the caption"]).text
-    notes = "<br>".join([source_html(found), *reasons])
+    rows = []
+    for line in found["summary"]:
+        cells = [f"{line['size']}, {line['state']}", f"{line['parameters']:,}"]
+        for name in RANGES:
+            half = line[name]["half"]  # of the interval over seeds; None for one seed
+            spread = "" if half is None else f" ± {half:.1f}"
+            change = f"{line[name]['change']:+.1f}{spread} %"
+            cells += [f"{line[name]['error']:.3f}", "" if line["state"] == "the teacher" else change]
+        rows.append(cells)
+    heads = [words for name in RANGES.values() for words in (f"error, {name}", "against its teacher")]
+    table = table_html(rows, ["U-Net", "parameters", *heads]).text
+    notes = f"{source_html(found)}; seeds measured: {', '.join(map(str, found['seeds']))}"
     return Html(f"<div>{table}<p>{notes}</p></div>")
 
 
-def _removal_cells(row: dict) -> list[str]:
-    return [
-        row["teacher"],
-        row["size"],
-        row["weights"],
-        row["trained"],
-        f"{row['parameters'] / 1e6:.2f} million",
-        f"{median(row['step_seconds']):.3f}",
-        f"{row['errors']['output']:.1e}",
-        f"{row['placed']['all']['share']:.1%}",
-        f"{row['matches']['all']['share']:.1%}",
-    ]
+def removal_figure(file: Path = SMALL_TEACHERS) -> Figure:
+    """The change of each smaller U-Net's error against its own teacher's: each seed, and 95 % intervals.
+
+    Raises:
+        FileNotFoundError: it was not measured.
+    """
+    lines = [line for line in read_results(file)["summary"] if line["state"] != "the teacher"]
+    lines.sort(key=lambda line: (line["state"] != "trained on", SIZES.index(line["size"])))
+    with style():
+        figure = Figure(figsize=(8.6, 3.6), dpi=CHART_DPI, layout="constrained")
+        both = figure.subplots(1, len(RANGES), sharey=True)
+        for axes, (name, words) in zip(both, RANGES.items(), strict=True):
+            axes.axvline(0, color=GREY, linestyle="--", linewidth=1.1)
+            for place, line in enumerate(lines):
+                part, colour = line[name], STATE_COLOURS[line["state"]]
+                axes.errorbar(part["change"], place, xerr=part["half"] or 0, fmt="o", color=colour, capsize=4)
+                axes.plot(part["changes"], [place] * len(part["changes"]), "|", color=colour, markersize=11)
+            axes.set(title=words, xlabel="error of v against its teacher's, %")
+        both[0].set_yticks(range(len(lines)), [f"{line['size']}, {line['state']}" for line in lines])
+        both[0].invert_yaxis()
+    return figure

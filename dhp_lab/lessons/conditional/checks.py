@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import lru_cache, partial
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from dhp_lab.data.digits import load_digits
+from dhp_lab.diffusion.networks import UNet
+from dhp_lab.diffusion.schedules import linear
 from dhp_lab.notebook.exercises import Case, exercise
+from dhp_lab.training.digit_denoiser import load_denoiser
 
 
 @exercise
@@ -32,66 +39,84 @@ def drop_labels() -> Iterator[Case]:
 
 
 @exercise
-def implied_gradient() -> Iterator[Case]:
-    """Return the gradient of log p(class | x_t) that two noise estimates imply: implied_gradient(eps,
-    eps_null, s, sigma).
+def guided_noise() -> Iterator[Case]:
+    """Return the noise estimate of classifier-free guidance, whose scale acts at times low < t <= high and is
+    1 elsewhere: guided_noise(network, x, t, label, null, scale, low, high), t a number; network(x, t, label)
+    gives the noise estimate.
     """
-    bayes = (
-        "log p(class | x_t) = log p(x_t | class) - log p(x_t) + a "
-        "constant: take the difference of the two scores"
+    case = {"network": _pulled, "x": np.array([4.0, -2.0]), "t": 300, "label": 3, "null": 10}
+    whole = {"low": 0, "high": 1000}
+    away = (
+        "the estimate for any class is x, that for label 3 is x - 3, and the difference -3 is taken twice: "
+        "x - 6; start from the estimate for any class"
     )
-    yield Case({"eps": 1.0, "eps_null": 3.0, "s": 1.0, "sigma": 1.0}, 2.0, hint=bayes)
-    unit = "a score is -eps / (s sigma): both the scale and the noise level divide"
-    yield Case({"eps": 1.0, "eps_null": 3.0, "s": 0.5, "sigma": 2.0}, 2.0, hint=unit)
-    yield Case({"eps": -2.0, "eps_null": 1.0, "s": 0.5, "sigma": 0.5}, 12.0, hint=unit)
-    yield Case(
-        _two_classes(s=0.6, sigma=4 / 3),
-        _sigmoid_gradient(s=0.6, sigma=4 / 3),
-        hint=(
-            "two classes of one number each, 1 and -1, of equal probability: p(class | x_t) is the logistic "
-            "function of 2 x_t / (s sigma^2), and these are the exact noise estimates for it"
-        ),
-    )
+    yield Case({**case, "scale": 2.0, **whole}, np.array([-2.0, -8.0]), hint=away)
+    zero = "at scale 0 the class has no effect: the estimate with the null label is left"
+    yield Case({**case, "scale": 0.0, **whole}, np.array([4.0, -2.0]), hint=zero)
+    time = "network needs the time as well: this one halves its estimate below t = 200"
+    yield Case({**case, "t": 100, "scale": 3.0, **whole}, np.array([-2.5, -5.5]), hint=time)
+    outside = "outside of the interval the scale is 1, not 0: the estimate for label 3, x - 3"
+    yield Case({**case, "scale": 2.0, "low": 400, "high": 1000}, np.array([1.0, -5.0]), hint=outside)
+    ends = "low < t <= high: low does not belong to the interval, high does"
+    yield Case({**case, "scale": 2.0, "low": 300, "high": 1000}, np.array([1.0, -5.0]), hint=ends)
+    yield Case({**case, "scale": 2.0, "low": 100, "high": 300}, np.array([-2.0, -8.0]), hint=ends)
+
+
+def _pulled(x: np.ndarray, t: float, label: int) -> np.ndarray:
+    """A noise estimate that a class moves by its number."""
+    return (x - (0 if label == 10 else label)) * (0.5 if t < 200 else 1.0)
+
+
+DELTA = 0.8  # the step of the open exercise's rounding
+GOAL = 0.135  # the root mean square error to reach
+SCHEDULE = linear(1000)  # of the shipped network
 
 
 @exercise
-def sharpened() -> Iterator[Case]:
-    """Return mean and variance of p(x) (p(x | class) / p(x))^w for two normal densities: sharpened(m, v, m0,
-    v0, w).
+def restored() -> Iterator[Case]:
+    """Return an estimate of digits that were rounded to multiples of delta: restored(rounded, delta, denoise,
+    scale, sigma, time_of). rounded is (B, 1, 8, 8); denoise(x_t, t) gives the noise estimate at a time t,
+    scale(t) and sigma(t) are those of the schedule, time_of(sigma) is the time of a noise level. On 100 test
+    digits rounded with delta = 0.8 the root mean square error shall be 0.135 or less; rounding leaves 0.204.
     """
-    one = "at w = 1 the density of all data cancels: the class as it is"
-    yield Case({"m": 2.0, "v": 1.0, "m0": 0.0, "v0": 4.0, "w": 1.0}, (2.0, 1.0), hint=one)
-    powers = "p^w has w times the precision 1 / variance; the precision of the result is w / v + (1 - w) / v0"
-    yield Case({"m": 0.0, "v": 1.0, "m0": 0.0, "v0": 4.0, "w": 3.0}, (0.0, 0.4), hint=powers)
-    weighted = (
-        "the mean is weighted by precisions: (w m / v + (1 - w) m0 / v0) times the variance of the result"
+    pictures = load_digits().test[:100]
+    rounded = (pictures / DELTA).round() * DELTA
+    goal = (
+        "take the rounding for noise of the size of its error: at which time is sigma about delta / "
+        "sqrt(12)? scale the picture as the states of that time are scaled, and do not add noise"
     )
-    yield Case({"m": 1.0, "v": 1.0, "m0": 0.0, "v0": 4.0, "w": 3.0}, (1.2, 0.4), hint=weighted)
-    yield Case({"m": 1.0, "v": 1.0, "m0": 2.0, "v0": 4.0, "w": 3.0}, (0.8, 0.4), hint=weighted)
-    beyond = "measured on a fine grid: the mean goes beyond the class's own, away from the others"
-    yield Case(
-        {"m": 1.0, "v": 0.5, "m0": -0.5, "v0": 2.0, "w": 8.0},
-        _on_a_grid(1.0, 0.5, -0.5, 2.0, 8.0),
-        hint=beyond,
-    )
+    functions = {"denoise": _denoise, "scale": _scale, "sigma": _sigma, "time_of": _time_of}
+    case = {"rounded": rounded, "delta": DELTA, **functions}
+    yield Case(case, GOAL, hint=goal, measure=partial(_error, pictures))
 
 
-def _two_classes(*, s: float, sigma: float, x_t: float = 0.3) -> dict[str, float]:
-    """The exact noise estimates for the class {1} and for {1, -1}: (x_t / s - mean of x0) / sigma."""
-    mean = math.tanh(x_t / (s * sigma**2))
-    return {"eps": (x_t / s - 1) / sigma, "eps_null": (x_t / s - mean) / sigma, "s": s, "sigma": sigma}
+def _error(pictures: Tensor, estimate: object) -> object:
+    """The goal or, if it is more, the root mean square error; what is no picture is given back."""
+    if not isinstance(estimate, Tensor) or estimate.shape != pictures.shape:
+        return estimate
+    error = (estimate.detach() - pictures).square().mean().sqrt().item()
+    return max(GOAL, error) if math.isfinite(error) else error
 
 
-def _sigmoid_gradient(*, s: float, sigma: float, x_t: float = 0.3) -> float:
-    """The slope at x_t of log(1 / (1 + exp(-2 x_t / (s sigma^2)))), by a small difference."""
-    log_p = [-math.log1p(math.exp(-2 * x / (s * sigma**2))) for x in (x_t - 1e-5, x_t + 1e-5)]
-    return (log_p[1] - log_p[0]) / 2e-5
+def _scale(t: float) -> float:
+    return SCHEDULE.scale(t).item()
 
 
-def _on_a_grid(m: float, v: float, m0: float, v0: float, w: float) -> tuple[float, float]:
-    """Mean and variance of the sharpened density, by a sum over many numbers."""
-    x = np.linspace(-12, 12, 200_001)
-    log_p = -w * (x - m) ** 2 / (2 * v) - (1 - w) * (x - m0) ** 2 / (2 * v0)
-    p = np.exp(log_p - log_p.max())
-    mean = float((x * p).sum() / p.sum())
-    return mean, float(((x - mean) ** 2 * p).sum() / p.sum())
+def _sigma(t: float) -> float:
+    return SCHEDULE.sigma(t).item()
+
+
+def _time_of(sigma: float) -> float:
+    return SCHEDULE.time_of(sigma).item()
+
+
+@torch.no_grad()
+def _denoise(x_t: Tensor, t: float) -> Tensor:
+    """The noise estimate of the shipped network, for any class."""
+    network = _network()
+    return network(x_t, torch.full((len(x_t),), float(t)), torch.full((len(x_t),), network.null))
+
+
+@lru_cache(maxsize=1)
+def _network() -> UNet:
+    return load_denoiser("digits-conditional")[0]

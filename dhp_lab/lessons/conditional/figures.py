@@ -3,8 +3,9 @@
 | function or class    | what it gives                                                                    |
 |----------------------|----------------------------------------------------------------------------------|
 | `densities_figure`   | curves over one number: what guidance does to a density                          |
+| `guidance_field`     | what guidance adds to a score: arrows and samples over a density in the plane    |
 | `trade_figure`       | measures against the guidance scale, with those of real digits beside them       |
-| `walk_figure`        | the time of a chain against its steps                                            |
+| `lines_figure`       | curves over one number, panel beside panel                                       |
 | `masks`              | which pixels may be known, by name                                               |
 | `GuidedDigits`       | digits for the explorer: a class, a scale, known pixels, a seed                  |
 """
@@ -19,7 +20,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from dhp_lab.data.digits import CLASSES, SIDE, load_digits
-from dhp_lab.diffusion.guidance import LabelDenoiser, clipped, guided, inpaint
+from dhp_lab.diffusion.editing import inpaint
+from dhp_lab.diffusion.guidance import LabelDenoiser, clipped, guided
 from dhp_lab.diffusion.process import Denoiser
 from dhp_lab.diffusion.samplers import State, ddim, start
 from dhp_lab.diffusion.schedules import NoiseSchedule
@@ -36,6 +38,7 @@ SIZE = LABEL + PER_ROW * PICTURE - GAP, (ROWS + 1) * PICTURE - GAP
 STEPS = 25  # noise levels of its chain
 JUMP, ROUNDS = 5, 3  # its way back up around known pixels (RePaint)
 ANY, NOTHING = "any", "nothing"
+PLANE = 2.0  # the plane is drawn from -PLANE to PLANE
 
 
 def masks() -> dict[str, Tensor]:
@@ -71,39 +74,82 @@ def densities_figure(at: np.ndarray, densities: Mapping[str, np.ndarray], *, xla
     return figure
 
 
+def guidance_field(
+    panels: Mapping[str, tuple[np.ndarray, np.ndarray]], density: np.ndarray, *, reach: float = PLANE
+) -> Figure:
+    """Arrows and points over a density in the plane, a panel for each title.
+
+    Args:
+        panels: by title the arrows (m, m, 2) on an even grid on [-reach, reach]^2, and points (n, 2).
+        density: (k, k) on the same square.
+    """
+    with style():
+        figure = Figure(figsize=(3.3 * len(panels), 3.6), dpi=CHART_DPI, layout="constrained")
+        row = figure.subplots(1, len(panels), squeeze=False)[0]
+        for axes, (title, (arrows, points)) in zip(row, panels.items(), strict=True):
+            extent = (-reach, reach, -reach, reach)
+            shade = {"cmap": "Blues", "vmin": 0, "vmax": 1.5 * density.max(), "interpolation": "bilinear"}
+            axes.imshow(density, origin="lower", extent=extent, **shade)
+            axes.scatter(points[:, 0], points[:, 1], s=4, color=ORANGE, alpha=0.5, linewidths=0)
+            line = np.linspace(-reach, reach, len(arrows))
+            length = np.linalg.norm(arrows, axis=2, keepdims=True)
+            short = arrows / (length + max(float(np.median(length)), 1e-9))  # compressed to 0 .. 1
+            scale = 0.8 * len(arrows) / (2 * reach)
+            looks = {"angles": "xy", "pivot": "middle", "scale_units": "xy", "scale": scale, "width": 0.006}
+            axes.quiver(line, line, short[..., 0], short[..., 1], color="#24292f", **looks)
+            axes.set(title=title, xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
+            axes.grid(False)
+    return figure
+
+
 def trade_figure(
-    scales: Sequence[float], measures: Mapping[str, Sequence[float]], real: Mapping[str, float]
+    scales: Sequence[float],
+    measures: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    real: Mapping[str, float],
 ) -> Figure:
     """Measures at each guidance scale, a panel for each.
 
     Args:
         scales: (n,).
-        measures: (n,) by name, four at most.
+        measures: by name, four at most, the means (n,) and their standard deviations (n,).
         real: what real digits reach, by the same names, as a dashed line.
     """
     with style():
         figure = Figure(figsize=(2.75 * len(measures), 2.9), dpi=CHART_DPI, layout="constrained")
         panels = figure.subplots(1, len(measures), squeeze=False)[0]
         looks = zip(panels, COLOURS[: len(panels)], strict=True)
-        for (axes, colour), (name, values) in zip(looks, measures.items(), strict=True):
-            axes.plot(range(len(scales)), values, "o-", color=colour, label="samples")
+        for (axes, colour), (name, (values, deviations)) in zip(looks, measures.items(), strict=True):
+            places = range(len(scales))
+            axes.errorbar(places, values, deviations, fmt="o-", color=colour, capsize=3, label="samples")
             axes.axhline(real[name], color=GREY, linestyle="--", linewidth=1.4, label="real digits")
             axes.set(title=name, xlabel="guidance scale", ylim=(0, 1.12 * max(*values, real[name])))
-            axes.set_xticks(range(len(scales)), [f"{scale:g}" for scale in scales])
+            axes.set_xticks(places, [f"{scale:g}" for scale in scales])
         panels[0].legend(loc="lower right")
     return figure
 
 
-def walk_figure(walks: Mapping[str, Sequence[float]]) -> Figure:
-    """The time after each step of up to four chains by name, a panel for each."""
+def lines_figure(
+    at: Sequence[float], panels: Mapping[str, Mapping[str, Sequence[float]]], *, xlabel: str, log: str = ""
+) -> Figure:
+    """Curves over one number, a panel for each title.
+
+    Args:
+        at: (n,) the number.
+        panels: by title curves (n,) by name, four names at most in all.
+        xlabel: what the number is.
+        log: the title of a panel whose values are drawn on a logarithmic scale, if any.
+    """
     with style():
-        figure = Figure(figsize=(9.4, 2.6), dpi=CHART_DPI, layout="constrained")
-        panels = figure.subplots(1, len(walks), sharey=True, squeeze=False)[0]
-        looks = zip(panels, COLOURS[: len(panels)], strict=True)
-        for (axes, colour), (name, times) in zip(looks, walks.items(), strict=True):
-            axes.plot(times, color=colour, linewidth=1.4)
-            axes.set(title=name, xlabel="steps, down and up")
-        panels[0].set_ylabel("time t")
+        figure = Figure(figsize=(3.6 * len(panels), 3.2), dpi=CHART_DPI, layout="constrained")
+        row = figure.subplots(1, len(panels), squeeze=False)[0]
+        names = dict.fromkeys(name for curves in panels.values() for name in curves)
+        looks = dict(zip(names, zip(COLOURS, "osD^", strict=True), strict=False))  # one for each name
+        for axes, (title, curves) in zip(row, panels.items(), strict=True):
+            for name, values in curves.items():
+                colour, marker = looks[name]
+                axes.plot(at, values, marker=marker, markersize=4, color=colour, label=name)
+            axes.set(title=title, xlabel=xlabel, yscale="log" if title == log else "linear")
+            axes.legend(fontsize=9)
     return figure
 
 

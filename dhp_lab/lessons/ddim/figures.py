@@ -16,7 +16,7 @@ from time import perf_counter
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from matplotlib.ticker import FormatStrFormatter
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 from torch import Tensor
 
 from dhp_lab.data.digits import SIDE
@@ -86,9 +86,10 @@ def quality_figure(
         marks = sorted({count for curve in curves.values() for count in curve})
         axes.set_xticks(marks, [str(count) for count in marks], minor=False)
         axes.set_xticks([], minor=True)
-        axes.set(xlabel="steps", ylabel=ylabel)
+        axes.set(xlabel="network evaluations (NFE)", ylabel=ylabel)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
-        axes.yaxis.set_minor_formatter(FormatStrFormatter("%g"))
+        axes.yaxis.set_minor_locator(NullLocator())
         axes.legend(loc="upper right")
     return figure
 

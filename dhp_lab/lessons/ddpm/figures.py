@@ -4,9 +4,9 @@
 |---------------------|-----------------------------------------------------------------------------------|
 | `schedules_figure`  | alpha_bar and the signal-to-noise ratio against time                              |
 | `posterior_figure`  | two Gaussians and their product                                                   |
-| `embedding_figure`  | the time embedding that a network gets                                            |
-| `loss_figure`       | a training run                                                                    |
+| `loss_figure`       | a training run, and a longer one beside it                                        |
 | `errors_figure`     | errors of denoisers against time                                                  |
+| `class_figure`      | what a state holds of its class, against time                                     |
 | `bound_figure`      | the noise estimate's error, its weight in the bound, and their product in bits    |
 | `NoisyDigit.render` | the explorer's picture and text                                                   |
 """
@@ -92,41 +92,49 @@ def posterior_figure(at: np.ndarray, densities: Mapping[str, np.ndarray], *, x0:
     return figure
 
 
-def embedding_figure(values: np.ndarray) -> Figure:
-    """The time embedding as an image: (T, size) numbers in [-1, 1], a column for each time."""
-    with style():
-        figure, (axes,) = _chart(width=8, height=2.8)
-        axes.grid(False)
-        picture = axes.imshow(
-            values.T,
-            cmap="RdBu",
-            vmin=-1,
-            vmax=1,
-            aspect="auto",
-            interpolation="nearest",
-            extent=(0.5, len(values) + 0.5, values.shape[1] - 0.5, -0.5),
-        )
-        axes.set(xlabel="time t", ylabel="number in the list")
-        figure.colorbar(picture, ax=axes, label="value")
-    return figure
-
-
-def loss_figure(losses: Sequence[float]) -> Figure:
+def loss_figure(losses: Sequence[float], longer: Sequence[float] = (), *, every: int = 1) -> Figure:
     """The loss at each training step, and its mean over a fiftieth of the run, or over 5 steps if that is
     more.
+
+    Args:
+        losses: of the run, at each step.
+        longer: means of another run's losses, if any.
+        every: steps of each of these means.
     """
     window = min(len(losses), max(5, len(losses) // 50))
     means = np.convolve(losses, np.full(window, 1 / window), mode="valid")
     steps = np.arange(1, len(losses) + 1)
     with style():
         figure, (axes,) = _chart(width=8, height=2.8)
-        axes.semilogy(steps, losses, color=SKY, linewidth=0.8, label="each step")
-        axes.semilogy(steps[window - 1 :], means, color=BLUE, label=f"mean of the last {window}")
+        axes.loglog(steps, losses, color=SKY, linewidth=0.8, label="your run, each step")
+        axes.loglog(steps[window - 1 :], means, color=BLUE, label=f"your run, mean of {window} steps")
+        if longer:
+            ends = every * np.arange(1, len(longer) + 1)
+            axes.loglog(ends, longer, color=ORANGE, label=f"the shipped run, mean of {every} steps")
         axes.set(xlabel="training step", ylabel="loss, 1 = always zero")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
         axes.yaxis.set_minor_locator(NullLocator())
         axes.legend()
+    return figure
+
+
+def class_figure(times: Sequence[float], accuracy: Sequence[float], bits: Sequence[float]) -> Figure:
+    """What a state holds of its class.
+
+    Args:
+        times: (n,).
+        accuracy: (n,) of the Bayes classifier, in [0, 1].
+        bits: (n,) information on the class, in bits.
+    """
+    with style():
+        figure, (right, information) = _chart(2, height=2.9)
+        right.plot(times, [100 * share for share in accuracy], "o-", color=BLUE)
+        right.axhline(100 / CLASSES, color=GREY, linewidth=1, linestyle="--")
+        right.set(title="class read from the state", xlabel="time t", ylabel="accuracy, %", ylim=(0, 100))
+        information.plot(times, bits, "o-", color=ORANGE)
+        information.axhline(np.log2(CLASSES), color=GREY, linewidth=1, linestyle="--")
+        information.set(title="information on the class", xlabel="time t", ylabel="bits, 3.3 is all")
     return figure
 
 

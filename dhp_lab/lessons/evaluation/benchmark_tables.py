@@ -31,6 +31,7 @@ COLUMNS = {  # title and digits by measure
     "dists": ("DISTS", 3),
     "fid": ("FID", 1),
     "kid": ("KID, 1000 times", 2),
+    "patch_kid": ("patch-KID", 3),
 }
 WAYS = {"z": "z alone", "z+y": "z + y, at most as many bytes", "shrunk": "z + y of a shrunk photo"}
 USUAL_STEPS = 8  # of the K that were measured, the nearest one's gammas are drawn
@@ -104,6 +105,8 @@ def measured_gammas(file: Path = RESULTS / "realism.json") -> Html:
         return _not_measured("realism.py", file)
     found = read_results(file)
     rows = [row for row in found["rows"] if row["gamma"] is not None]
+    if not rows:  # a codec without a realism part
+        return _not_measured("realism.py", file)
     steps = min({row["K"] for row in rows}, key=lambda k: abs(k - USUAL_STEPS))
     rows = [row for row in rows if row["K"] == steps]
     paths = {}

@@ -24,7 +24,7 @@ from dhp_lab.metrics.pixels import (
 )
 from dhp_lab.metrics.rd_curves import Curve
 from dhp_lab.notebook.html import Rendered, picture_bytes, table_html
-from dhp_lab.notebook.photo_codec import NO_JPEG, PhotoCodec
+from dhp_lab.notebook.photo_codec import PhotoCodec, none_as_small
 from dhp_lab.notebook.style import (
     AMBER,
     BLUE,
@@ -90,13 +90,14 @@ class MeasuredPhoto:
             seed: of the noise.
         """
         x, _ = self.files.photo(photo)
-        data, jpeg, seconds = self.files.encode(photo, lambda_rate, effort)
+        data, seconds = self.files.encode(photo, lambda_rate, effort)
+        jpeg = self.files.beside("JPEG", photo, lambda_rate, effort)
         ours = self.decode(photo, lambda_rate, effort, steps, gamma, seed)
         theirs = JPEG.decode(jpeg)
         drawn = "" if steps < 2 else f", γ = {gamma:g}, seed {seed}"
         rows = [_row(f"ours, K = {steps}{drawn}", data, ours, x), _row("JPEG", jpeg, theirs, x)]
         table = table_html(rows, ["", "bytes", "bits per pixel", "PSNR, dB", "MS-SSIM, dB", "texture"]).text
-        notes = [NO_JPEG] if len(jpeg) > len(data) else []
+        notes = [none_as_small("JPEG")] if len(jpeg) > len(data) else []
         if steps < 2:
             notes.append("γ and the seed count from K = 2 on")
         spent = f"λ = {lambda_rate:g}"
@@ -123,7 +124,7 @@ class MeasuredPhoto:
     def _decode(
         self, photo: str, lambda_rate: float, effort: int, steps: int, gamma: float, seed: int
     ) -> Tensor:
-        data, _, _ = self.files.encode(photo, lambda_rate, effort)
+        data, _ = self.files.encode(photo, lambda_rate, effort)
         return dhp_file.decode(self.model, data, steps=steps, gamma=gamma, seed=seed).float().cpu()
 
     def _curves(self, photo: str) -> dict[str, Curve]:

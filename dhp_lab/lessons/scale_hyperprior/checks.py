@@ -3,70 +3,36 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from itertools import pairwise
+from collections.abc import Callable, Iterator
 from statistics import NormalDist
 
 import numpy as np
 
+from dhp_lab.lessons.scale_hyperprior.proxies import normal_bits
 from dhp_lab.notebook.exercises import Case, exercise
 
-
-@exercise
-def cross_entropy() -> Iterator[Case]:
-    """Return the mean bits for symbols of probabilities p, coded with a table q: cross_entropy(p, q)."""
-    coin = np.array([0.5, 0.5])
-    yield Case(
-        {"p": coin, "q": coin},
-        1.0,
-        hint="with the right table it is the entropy, and a fair coin has one bit",
-    )
-    four = np.array([0.5, 0.25, 0.125, 0.125])
-    yield Case(
-        {"p": four, "q": four},
-        1.75,
-        hint="a symbol costs log2(1 / q); weigh the costs by how often they are paid",
-    )
-    wrong = "the data decide how often a symbol comes, the table what it costs: sum p log2(1 / q)"
-    yield Case({"p": four, "q": np.full(4, 0.25)}, 2.0, hint=wrong)
-    yield Case(
-        {"p": np.array([0.75, 0.25]), "q": np.array([0.25, 0.75])}, 1.5 + 0.25 * math.log2(4 / 3), hint=wrong
-    )
-    zero = (
-        "a symbol that never comes costs nothing, whatever its probability in the table: 0 log 0 counts as 0"
-    )
-    yield Case({"p": np.array([1.0, 0.0]), "q": np.array([0.5, 0.5])}, 1.0, hint=zero)
-    yield Case({"p": np.array([1.0, 0.0]), "q": np.array([1.0, 0.0])}, 0.0, hint=zero)
-    never = "a symbol that comes, but has no room in the table, cannot be coded at all: return infinity"
-    yield Case({"p": coin, "q": np.array([1.0, 0.0])}, math.inf, hint=never)
-    draws = np.random.default_rng(0).choice(4, 200_000, p=four)
-    table = np.array([0.1, 0.2, 0.3, 0.4])
-    measured = "measured: the mean cost of 200 000 symbols drawn by p"
-    yield Case({"p": four, "q": table}, float(-np.log2(table[draws]).mean()), hint=measured, tolerance=0.01)
+FIELD = 96  # places on a side of the field of latents of `context_scale`
+COARSE = 4  # places for each value of the map of its scales
+STEPS = 2.0  # the scale that h_s predicts for all of them
+NARROWEST = 1 / 8  # steps
 
 
 @exercise
-def pop() -> Iterator[Case]:
-    """Return the symbol on top of an rANS state and the state below it: pop(state, table, precision)."""
-    four = [0, 8, 12, 14, 16]
-    slot = (
-        "29 is 1 * 16 + 13: place 13 lies in the part of symbol 2, and the state before was 2 * 1 + (13 - 12)"
-    )
-    yield Case({"state": 29, "table": four, "precision": 4}, (2, 3), hint=slot, tolerance=1e-9)
-    first = "a part holds its first place and not its end: place 8 is the second symbol's, number 1"
-    yield Case({"state": 24, "table": four, "precision": 4}, (1, 4), hint=first, tolerance=1e-9)
-    back = "undo the push: frequency * (state >> precision), and how far into its part the place lies"
-    yield Case({"state": 100, "table": four, "precision": 4}, (0, 52), hint=back, tolerance=1e-9)
-    yield Case({"state": 5, "table": four, "precision": 4}, (0, 5), hint=back, tolerance=1e-9)
-    size = "this table has 2^3 places, and a symbol with seven of them"
-    yield Case({"state": 59, "table": [0, 1, 8], "precision": 3}, (1, 51), hint=size, tolerance=1e-9)
-    searched = "found by pushing every symbol on every smaller state, until one gave this state"
-    yield Case(
-        {"state": 4001, "table": four, "precision": 4},
-        _pushed_to(4001, four, 4),
-        hint=searched,
-        tolerance=1e-9,
-    )
+def dead_zone_symbol() -> Iterator[Case]:
+    """Return the symbol of v = y/Delta - mean, with a dead zone: dead_zone_symbol(v, scale, zone)."""
+    plain = "without a dead zone it is the nearest whole number"
+    yield Case({"v": 0.6, "scale": 0.5, "zone": 0.0}, 1, hint=plain)
+    border = "with scale 1/2 and zone 1 a bin is 1 + 1 / (1 + 12 / 4) = 1.25 steps wide, so 1 begins at 0.625"
+    yield Case({"v": 0.6, "scale": 0.5, "zone": 1.0}, 0, hint=border)
+    yield Case({"v": -0.65, "scale": 0.5, "zone": 1.0}, -1, hint=border)
+    all_bins = "all borders move outwards, not only those of 0: 1.85 / 1.25 is 1.48"
+    yield Case({"v": 1.85, "scale": 0.5, "zone": 1.0}, 1, hint=all_bins)
+    part = "with zone 0.4 a bin of scale 1/2 is 1 + 0.4 / 4 = 1.1 steps wide"
+    yield Case({"v": 0.56, "scale": 0.5, "zone": 0.4}, 1, hint=part)
+    yield Case({"v": 0.54, "scale": 0.5, "zone": 0.4}, 0, hint=part)
+    many = "v and scale may be arrays: use numpy"
+    arrays = {"v": np.array([0.9, 0.9, -7.7]), "scale": np.array([0.0, 1.0, 4.0])}
+    yield Case({**arrays, "zone": 1.0}, np.array([0, 1, -8]), hint=many)
 
 
 @exercise
@@ -91,7 +57,7 @@ def latent_bits() -> Iterator[Case]:
         -math.log2(NormalDist().cdf(2.5) - NormalDist().cdf(1.5)),
         hint=two,
     )
-    even = "the density is even, so -2 costs as much as 2"
+    even = "the density is even, so -2 has the code length of 2"
     yield Case(
         {"y": -1.9, "mean": 0.0, "scale": 1.0},
         -math.log2(NormalDist().cdf(2.5) - NormalDist().cdf(1.5)),
@@ -106,10 +72,54 @@ def latent_bits() -> Iterator[Case]:
     yield Case({"y": 1.1, "mean": 4.0, "scale": 2.0}, -math.log2(share), hint=measured, tolerance=0.01)
 
 
-def _pushed_to(state: int, table: list[int], precision: int) -> tuple[int, int]:
-    """The only symbol and smaller state whose push gives this state, by brute force."""
-    for symbol, (start, end) in enumerate(pairwise(table)):
-        for before in range(state):
-            if (before // (end - start) << precision) + start + before % (end - start) == state:
-                return symbol, before
-    raise AssertionError(f"no push gives {state}")
+@exercise
+def context_scale() -> Iterator[Case]:
+    """Return the factor on each latent's scale, from the |r| of its four decoded neighbours:
+    context_scale(left, right, above, below).
+    """
+    wide = "where the neighbours are large, the factor must be above 1, and below 1 where they are small"
+    yield _field_to_code(0, 3.28, wide)
+    yield _field_to_code(2, 3.22, "another field: did you fit your numbers to the first one?")
+
+
+def latent_field(seed: int) -> np.ndarray:
+    """(FIELD + 2, FIELD + 2) symbols whose true scale, in units of the predicted one, varies from place to
+    place: 2^u for a u that is linear between normal numbers of deviation 1.2.
+    """
+    draws = np.random.default_rng(seed)
+    coarse = draws.normal(0, 1.2, (FIELD // COARSE + 2, FIELD // COARSE + 2))
+    at = np.arange(FIELD + 2) / COARSE
+    low = at.astype(int)
+    share = at - low
+    rows = coarse[low] * (1 - share)[:, None] + coarse[low + 1] * share[:, None]
+    log2_scale = rows[:, low] * (1 - share) + rows[:, low + 1] * share
+    return np.rint(STEPS * draws.normal(size=log2_scale.shape) * 2.0**log2_scale)
+
+
+def _field_to_code(seed: int, goal: float, hint: str) -> Case:
+    symbols = latent_field(seed)
+    size = np.abs(symbols) / STEPS
+    white = np.add.outer(np.arange(FIELD), np.arange(FIELD)) % 2 == 1
+    around = {
+        "left": size[1:-1, :-2][white],
+        "right": size[1:-1, 2:][white],
+        "above": size[:-2, 1:-1][white],
+        "below": size[2:, 1:-1][white],
+    }
+    measure = _bits_per_symbol(symbols[1:-1, 1:-1][white], goal)
+    return Case(around, goal, hint=hint, tolerance=1e-6, measure=measure)
+
+
+def _bits_per_symbol(symbols: np.ndarray, goal: float) -> Callable[[object], object]:
+    """From factors on the predicted scale to the ideal bits a symbol, or the goal if that is more."""
+
+    def measure(result: object) -> object:
+        factors = np.asarray(result)
+        if factors.dtype.kind not in "fiu" or factors.shape not in ((), symbols.shape):
+            return result
+        scale = np.broadcast_to(STEPS * factors, symbols.shape)
+        if not np.isfinite(scale).all():
+            return math.inf
+        return max(goal, float(normal_bits(symbols, np.maximum(scale, NARROWEST)).mean()))
+
+    return measure

@@ -3,13 +3,13 @@
 | function or class | what it gives                                                                          |
 |-------------------|----------------------------------------------------------------------------------------|
 | `proxy_figure`    | a density smeared by uniform noise; bits of noise and of rounding against the scale    |
-| `state_figure`    | how a coder's state grows, symbol by symbol                                            |
 | `bytes_figure`    | bytes of z and y by entropy model                                                      |
-| `gain_figure`     | Delta against lambda, and what each file costs at a price                              |
+| `gain_figure`     | Delta against lambda, and what files cost at steps beside it                           |
 | `HyperpriorMaps`  | symbols, scales and bits of a photo for the explorer                                   |
 
 The entropy models that the lesson fits are in ``entropy_models``, the figures of passes and of bins in
-``passes_and_bins``.
+``passes_and_bins``, of the whole codec in ``diagram``, of the lapped transform in ``transform_figures``, of
+training's objective in ``proxies``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from dhp_lab.codec import dhp_file
@@ -40,7 +39,6 @@ from dhp_lab.notebook.style import BLUE, CHART_DPI, GAP, GREEN, GREY, LINE, ORAN
 COLOURS = (BLUE, ORANGE, GREEN, SKY)
 BITS_LOOKS = ((ORANGE, "-"), (BLUE, "-"), (GREEN, "--"))
 SCALE_TICKS = (0.125, 0.25, 0.5, 1, 2, 4)
-FLOAT_BITS = 1000  # above this many a coder's state may be too large for a float
 SHOWN = 256  # pixels of a panel's longer side in the explorer
 SIZE = 4 * SHOWN + 3 * GAP, 10 + 2 * LINE + SHOWN
 SCALE_LOW, SCALE_HIGH = 1 / 8, 16.0  # steps; the ends of the colours of scales
@@ -82,25 +80,6 @@ def proxy_figure(
     return figure
 
 
-def state_figure(needed: Sequence[float], states: Sequence[int]) -> Figure:
-    """The state of an rANS coder against its ideal code length.
-
-    Args:
-        needed: bits that the first 0, 1, 2, ... symbols need together.
-        states: the coder's state after as many.
-    """
-    held = [float(np.log2(float(s))) if s < 2**FLOAT_BITS else s.bit_length() for s in states]
-    with style():
-        figure = Figure(figsize=(8, 3), dpi=CHART_DPI, layout="constrained")
-        axes = figure.add_subplot()
-        axes.step(range(len(needed)), needed, where="post", color=ORANGE, label="sum of log2(1 / p)")
-        axes.plot(range(len(states)), held, "o", color=BLUE, markersize=4, label="log2 of the state")
-        axes.set(xlabel="symbols pushed", ylabel="bits", ylim=(0, None), xlim=(-0.5, len(states)))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.legend(loc="upper left")
-    return figure
-
-
 def bytes_figure(rows: Mapping[str, Mapping[str, int]]) -> Figure:
     """Bars of bytes, a row for each name; the sum is written at the bar's end.
 
@@ -129,34 +108,35 @@ def bytes_figure(rows: Mapping[str, Mapping[str, int]]) -> Figure:
 def gain_figure(
     lambdas: np.ndarray,
     deltas: Mapping[str, np.ndarray],
-    file_lambdas: np.ndarray,
+    best: Mapping[float, float],
+    steps: Mapping[float, np.ndarray],
     costs: Mapping[float, np.ndarray],
 ) -> Figure:
-    """Left: the step against lambda. Right: what files cost at a price of a bit, over the cheapest of them.
+    """Left: the step against lambda. Right: the cost of files against their step, over the least.
 
     Args:
         lambdas: (n,).
         deltas: (n,) steps under two names, the second dashed.
-        file_lambdas: (k,) lambdas that files were made with.
-        costs: (k,) MSE + price * bits per pixel of these files by price, four at most.
+        best: the step measured as the best, by lambda.
+        steps: (k,) steps of files in units of the curve's own, by lambda; four lambdas at most.
+        costs: (k,) MSE + lambda * bits per pixel of these files over their least, likewise.
     """
     with style():
         figure = Figure(figsize=(10.8, 3.4), dpi=CHART_DPI, layout="constrained")
         left, right = figure.subplots(1, 2)
         for (name, values), (colour, line) in zip(deltas.items(), ((BLUE, "-"), (GREY, "--")), strict=True):
             left.loglog(lambdas, values, color=colour, linestyle=line, label=name)
+        left.loglog(list(best), list(best.values()), "o", color=ORANGE, label="best, measured")
         left.set(title="The step for each λ", xlabel="λ", ylabel="Δ")
         left.legend(loc="upper left")
-        for (price, values), colour in zip(costs.items(), COLOURS[: len(costs)], strict=True):
-            look = {"color": colour, "markersize": 4, "label": f"price {price:g}"}
-            right.semilogx(file_lambdas, values / values.min(), "o-", **look)
-            right.axvline(price, color=colour, linestyle=":", linewidth=1.2)
-        right.set(
-            title="MSE + price · bits per pixel, least = 1",
-            xlabel="λ that the file was made with",
-            ylim=(0.97, 2),
-        )
-        figure.legend(*right.get_legend_handles_labels(), loc="outside right upper")
+        for rate, colour in zip(costs, COLOURS[: len(costs)], strict=True):
+            right.plot(steps[rate], costs[rate], "o-", color=colour, markersize=4, label=f"λ = {rate:g}")
+        right.axvline(1, color=GREY, linestyle=":", linewidth=1.2)
+        right.set(title="MSE + λ · bits per pixel over the least", xlabel="step, over the codec's own")
+        right.set(xscale="log", ylim=(0.98, 1.3), xlim=(0.5, 3.2))
+        right.set_xticks([0.5, 1, 2, 3], ["0.5", "1", "2", "3"])
+        right.minorticks_off()
+        right.legend(loc="upper center")
     return figure
 
 

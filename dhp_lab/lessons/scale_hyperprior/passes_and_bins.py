@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 
 from dhp_lab.notebook.style import BLUE, CHART_DPI, GREY, ORANGE, SKY, style
 
-SHADES = "#dbe9f4", "#a9cce6", "#fbe3d3", "#f2b892"  # of the passes; letters on them stay readable
+# of the passes at black and at white places, pair by pair; letters on them stay readable
+SHADES = "#dbe9f4", "#a9cce6", "#fbe3d3", "#f2b892", "#dff0e3", "#a8d8b9", "#f3e3ef", "#dcb3d0"
 FILE_LOOKS = ((GREY, "o--"), (ORANGE, "o-"))
 REACH = 3.2  # steps to either side of a mean that the picture of bins shows
 
@@ -28,7 +29,9 @@ def order_figure(order: Sequence[np.ndarray], channels: Mapping[str, int]) -> Fi
         for axes, (name, channel) in zip(panels, channels.items(), strict=True):
             passes = np.argmax([places[channel] for places in order], 0)  # (rows, cols)
             for (row, col), number in np.ndenumerate(passes):
-                axes.fill_between([col, col + 1], -row, -row - 1, color=SHADES[number], edgecolor="white")
+                axes.fill_between(
+                    [col, col + 1], -row, -row - 1, color=SHADES[number % len(SHADES)], edgecolor="white"
+                )
                 axes.text(col + 0.5, -row - 0.5, str(number + 1), ha="center", va="center")
             axes.set(title=name, aspect="equal", xlim=(0, passes.shape[1]), ylim=(-passes.shape[0], 0))
             axes.set_axis_off()

@@ -7,12 +7,13 @@ from dhp_lab.notebook.sliders import Dropdown, Explorer, Slider
 
 
 def explore() -> Explorer:
-    """Samplers on a mixture of three Gaussians in the plane, with the exact denoiser."""
+    """Two samplers side by side on three Gaussians in the plane, with the exact denoiser."""
     return Explorer(
         figures.sampler_picture,
         [
-            Dropdown("sampler", "sampler", list(figures.SAMPLERS), figures.CORRECTED),
-            Dropdown("schedule", "schedule", list(figures.SCHEDULES), "VE, geometric"),
+            Dropdown("sampler", "left", list(figures.SAMPLERS), "DDIM"),
+            Dropdown("beside", "right", list(figures.SAMPLERS), "Euler-Maruyama"),
+            Dropdown("schedule", "schedule", list(figures.SCHEDULES), "VP, linear"),
             Slider("steps", "steps", 2, 100, 1, 20),
             Slider("snr", "SNR", 0.02, 0.6, 0.02, 0.16, unit="of the corrector: larger takes longer steps"),
         ],

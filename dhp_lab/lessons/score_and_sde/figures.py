@@ -1,13 +1,13 @@
 """The lesson's figures: vector fields, points, paths through time, errors against steps; the explorer.
 
-`sampler_picture` is the explorer's pure render: one sampler on the mixture of `mixture.py`, where every
+`sampler_picture` is the explorer's pure render: two samplers on the mixture of `mixture.py`, where every
 sampler gets the exact denoiser. Points are drawn as z = x / sqrt(s^2 (1 + sigma^2)), of about unit size at
 every time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -29,12 +29,13 @@ from dhp_lab.diffusion.samplers import (
 from dhp_lab.diffusion.schedules import NoiseSchedule, broadcast_to, geometric, linear
 from dhp_lab.lessons.score_and_sde.mixture import ISLANDS
 from dhp_lab.notebook.html import Rendered, picture_bytes, table_html
-from dhp_lab.notebook.style import BLUE, CHART_DPI, GREEN, GREY, ORANGE, pixel_figure, style
+from dhp_lab.notebook.style import BLUE, CHART_DPI, GREEN, GREY, ORANGE, SKY, pixel_figure, style
 
 SIZE = (806, 432)  # of the explorer's picture, in pixels
 REACH = 1.6  # the plane is drawn from -REACH to REACH
+PLANE = 2.4  # and the explorer's, which holds the noise too, from -PLANE to PLANE
 COLOURS = np.array([BLUE, ORANGE, GREEN])  # of the mixture's components
-MARKERS = "osD"  # of the curves
+LOOKS = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "D"), (SKY, "^"))  # of the curves
 SCHEDULES = {"VP, linear": linear(1000), "VE, geometric": geometric(1000)}
 CORRECTED = "predictor-corrector, 5 corrector steps"
 SAMPLERS: dict[str, Callable[..., Iterator[State]]] = {
@@ -45,7 +46,7 @@ SAMPLERS: dict[str, Callable[..., Iterator[State]]] = {
     "probability flow (Heun)": probability_flow,
 }
 RANDOM = ("Euler-Maruyama", CORRECTED, "DDPM")
-PATHS = 4  # in the explorer's left panel
+PATHS = 3  # in each of the explorer's panels
 
 
 def plane(count: int, reach: float = REACH) -> Tensor:
@@ -125,86 +126,115 @@ def paths_figure(panels: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray, 
     return figure
 
 
-def convergence_figure(
-    panels: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]], ylabel: str
-) -> Figure:
-    """Distances against numbers of steps on logarithmic axes.
+def order(steps: Sequence[float], errors: Sequence[float], points: int = 3) -> float:
+    """The order of a solver: minus the slope of log(error) over log(steps), fitted to the last points.
 
     Args:
-        panels: by title up to three curves by name, each of steps (n,) and distances (n,).
+        steps, errors: (n,), above 0.
+        points: how many of the last ones are used, 2 or more.
+    """
+    x, y = (np.log(np.asarray(values[-points:], dtype=float)) for values in (steps, errors))
+    return -float(np.polyfit(x, y, 1)[0])
+
+
+def convergence_figure(
+    panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]], ylabel: str
+) -> Figure:
+    """Errors against numbers of steps on logarithmic axes, the order of each curve in the legend.
+
+    Args:
+        panels: by title up to four curves by name, each of steps (n,) and errors (n,), n >= 2.
         ylabel: what is measured.
     """
     with style():
-        figure = Figure(figsize=(4.8 * len(panels), 3.4), dpi=CHART_DPI, layout="constrained")
+        figure = Figure(figsize=(4.8 * len(panels), 4.0), dpi=CHART_DPI, layout="constrained")
         row = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
         for axes, (title, curves) in zip(row, panels.items(), strict=True):
-            looks = zip(COLOURS, MARKERS, strict=True)
-            for (name, (steps, distances)), (colour, marker) in zip(curves.items(), looks, strict=False):
-                axes.loglog(steps, distances, marker=marker, color=colour, label=name)
+            for (name, (steps, errors)), (colour, marker) in zip(curves.items(), LOOKS, strict=False):
+                label = f"{name}: order {order(steps, errors):.1f}"
+                axes.loglog(steps, errors, marker=marker, color=colour, label=label)
+            _draw_slopes(axes, steps, max(errors[0] for _, errors in curves.values()))
             axes.set_xticks(steps, [f"{count:g}" for count in steps])
             axes.xaxis.set_minor_locator(NullLocator())
             axes.set(title=title, xlabel="steps")
-            axes.legend()
+            axes.legend(loc="lower left", fontsize=9)
         row[0].set_ylabel(ylabel)
     return figure
 
 
-def sampler_picture(*, sampler: str, schedule: str, steps: int, snr: float, points: int = 1000) -> Rendered:
-    """The paths of a few points under one sampler, the samples, and how well they are spread.
+def _draw_slopes(axes: Axes, steps: Sequence[float], top: float) -> None:
+    """Dotted lines of the slopes -1 and -2 through the upper left corner."""
+    ends = np.array([steps[0], steps[-1]], dtype=float)
+    for slope in (1, 2):
+        axes.loglog(ends, 1.5 * top * (ends / ends[0]) ** -slope, ":", color=GREY, linewidth=1.2)
+        place = ends[0] ** 0.3 * ends[1] ** 0.7
+        height = 1.5 * top * (place / ends[0]) ** -slope
+        axes.annotate(
+            f"slope −{slope}", (place, height), (4, 3), textcoords="offset points", color=GREY, fontsize=9
+        )
+
+
+def sampler_picture(
+    *, sampler: str, beside: str, schedule: str, steps: int, snr: float, points: int = 1000
+) -> Rendered:
+    """Two samplers from the same noise: the paths of a few points, the samples, and how they are spread.
 
     Args:
-        sampler, schedule: names in SAMPLERS and SCHEDULES.
+        sampler, beside: names in SAMPLERS, of the left and the right one.
+        schedule: a name in SCHEDULES.
         steps: 1 .. 1000.
         snr: above 0, of the corrector; no other sampler uses it.
         points: how many samples are drawn, PATHS or more.
     """
-    chain = SCHEDULES[schedule]
+    panels, rows, spoken = {}, [], []
+    for name in (sampler, beside):
+        paths, evaluations = _paths(name, SCHEDULES[schedule], steps, snr, points)  # (points, n, 2)
+        samples = paths[:, -1]
+        shares = [f"{share:.1%}" for share in ISLANDS.shares(samples)]
+        rows.append([name, *shares, f"{ISLANDS.width(samples):.2f}", evaluations])
+        spoken.append(f"{name} puts {', '.join(shares)} of {points} samples on the three islands")
+        panels[f"{name}, {steps} steps" + " " * len(panels)] = paths
+    rows.append(["the data", *(f"{weight:.1%}" for weight in ISLANDS.weights), "1.00", ""])
+    header = ["", "blue island", "orange island", "green island", "width", "network evaluations"]
+    corrected = CORRECTED in (sampler, beside)
+    note = "" if corrected else "<p>Neither sampler has a corrector: its SNR changes nothing.</p>"
+    alt = f"{schedule}, {steps} steps, {PATHS} paths and the samples of each: {'; '.join(spoken)}"
+    return Rendered(picture_bytes(_sampler_figure(panels)), alt, table_html(rows, header).text + note)
+
+
+def _paths(sampler: str, schedule: NoiseSchedule, steps: int, snr: float, points: int) -> tuple[Tensor, int]:
+    """The states (points, n, 2) of z from T to 0, and the number of evaluations of the denoiser."""
     generator = torch.Generator().manual_seed(0)
-    denoiser, times = ISLANDS.denoiser(chain), []
+    denoiser, times = ISLANDS.denoiser(schedule), []
 
     def counted(x: Tensor, t: Tensor) -> Tensor:
         times.append(t)
         return denoiser(x, t)
 
-    x_T = start(chain, (points, 2), generator=generator)
+    x_T = start(schedule, (points, 2), generator=generator)
     options = {}
     if sampler in RANDOM:
         options["generator"] = generator
     if sampler == CORRECTED:
         options["snr"] = snr
-    states = [State(chain.steps, x_T, x_T)]
-    states += SAMPLERS[sampler](counted, chain, x_T, count=steps, **options)
-    paths = torch.stack([_unit(chain, state.x[:PATHS], state.t) for state in states], 1)  # (PATHS, n, 2)
-    samples = states[-1].x
-    shares = [f"{share:.1%}" for share in ISLANDS.shares(samples)]
-    rows = [
-        ["these samples", *shares, f"{ISLANDS.width(samples):.2f}", len(times)],
-        ["the data", *(f"{weight:.1%}" for weight in ISLANDS.weights), "1.00", ""],
-    ]
-    header = ["", "blue island", "orange island", "green island", "width", "network evaluations"]
-    note = "" if sampler == CORRECTED else "<p>This sampler has no corrector: its SNR changes nothing.</p>"
-    alt = (
-        f"{sampler}, {schedule}, {steps} steps: {PATHS} paths from noise, and {points} samples, of which "
-        f"{', '.join(shares)} lie on the three islands"
-    )
-    picture = picture_bytes(_sampler_figure(paths, samples))
-    return Rendered(picture, alt, table_html(rows, header).text + note)
+    states = [State(schedule.steps, x_T, x_T)]
+    states += SAMPLERS[sampler](counted, schedule, x_T, count=steps, **options)
+    return torch.stack([_unit(schedule, state.x, state.t) for state in states], 1), len(times)
 
 
-def _sampler_figure(paths: Tensor, samples: Tensor) -> Figure:
-    """The paths (PATHS, n, 2) of z, and the samples (B, 2) at their end."""
-    density = ISLANDS.log_density(plane(120)).exp().view(120, 120).numpy()
+def _sampler_figure(panels: Mapping[str, Tensor]) -> Figure:
+    """A panel for each sampler: its samples, and the paths of the first PATHS points (points, n, 2)."""
+    density = ISLANDS.log_density(plane(120, PLANE)).exp().view(120, 120).numpy()
     with style():
         figure = pixel_figure(*SIZE, layout="constrained")
-        left, right = figure.subplots(1, 2)
-        _shade(left, np.zeros((2, 2)), 3.0)
-        for path, component in zip(paths.numpy(), ISLANDS.nearest(samples[:PATHS]), strict=True):
-            left.plot(path[:, 0], path[:, 1], color=COLOURS[component], linewidth=0.8, alpha=0.8)
-            left.plot(*path[0], "o", color=GREY, markersize=4)
-            left.plot(*path[-1], "o", color=COLOURS[component], markersize=6, markeredgecolor="white")
-        left.set_title(f"paths of {PATHS} points, from grey to colour")
-        _scatter(right, samples.numpy(), density, REACH)
-        right.set_title(f"{len(samples)} samples")
+        for axes, (title, paths) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+            _scatter(axes, paths[:, -1].numpy(), density, PLANE, alpha=0.25)
+            for path, component in zip(paths.numpy(), ISLANDS.nearest(paths[:PATHS, -1]), strict=False):
+                colour = COLOURS[component]
+                axes.plot(path[:, 0], path[:, 1], ".-", color=colour, linewidth=1.1, markersize=3.5)
+                axes.plot(*path[0], "o", color=GREY, markersize=6)
+                axes.plot(*path[-1], "o", color=colour, markersize=8, markeredgecolor="white")
+            axes.set_title(title)
     return figure
 
 
@@ -229,8 +259,8 @@ def _shade(axes: Axes, density: np.ndarray, reach: float) -> None:
     axes.grid(False)
 
 
-def _scatter(axes: Axes, points: np.ndarray, density: np.ndarray, reach: float) -> None:
+def _scatter(axes: Axes, points: np.ndarray, density: np.ndarray, reach: float, alpha: float = 0.6) -> None:
     """Points (n, 2), coloured by the nearest component, over a density."""
     _shade(axes, density, reach)
     colours = COLOURS[ISLANDS.nearest(torch.from_numpy(points)).numpy()]
-    axes.scatter(points[:, 0], points[:, 1], s=3, c=colours, alpha=0.6, linewidths=0)
+    axes.scatter(points[:, 0], points[:, 1], s=3, c=colours, alpha=alpha, linewidths=0)

@@ -46,12 +46,60 @@ def psnr() -> Iterator[Case]:
 
 
 @exercise
-def quantisation_step() -> Iterator[Case]:
-    """Return the step Delta whose rounding error has standard deviation sigma: quantisation_step(sigma)."""
-    spread = "an error spread evenly over one step has the variance Delta^2 / 12"
-    yield Case({"sigma": 1 / math.sqrt(12)}, 1.0, hint=spread)
-    yield Case({"sigma": 3.0}, 10.392305, hint="twice the error needs twice the step")
-    values = np.random.default_rng(0).normal(0.0, 5.0, 100_000)
-    error = np.round(values / 0.25) * 0.25 - values
-    measured = "sigma was measured here: 100 000 values rounded to multiples of Delta"
-    yield Case({"sigma": float(error.std())}, 0.25, hint=measured, tolerance=0.01)
+def start_time() -> Iterator[Case]:
+    """Return t* of a quantisation step: start_time(delta, latent_scale, log_alpha_bars), the last an array of
+    log alpha_bar at t = 0, 1, ..., T.
+    """
+    halving = -math.log(2) * np.arange(6)  # sigma(t)^2 = 2^t - 1, so that t = log2(1 + sigma^2)
+    spread = "a uniform error over one step has the variance Delta^2 / 12; here sigma is 1"
+    yield Case({"delta": math.sqrt(12), "latent_scale": 1.0, "log_alpha_bars": halving}, 1.0, hint=spread)
+    unit = "the schedule counts noise beside a signal of size 1: divide by the latents' scale"
+    yield Case(
+        {"delta": 4 * math.sqrt(12 * 3), "latent_scale": 4.0, "log_alpha_bars": halving}, 2.0, hint=unit
+    )
+    between = "between two integer times log alpha_bar is linear, not sigma: here 1 + sigma^2 is 2^1.5"
+    delta = math.sqrt(12 * (2**1.5 - 1))
+    yield Case({"delta": delta, "latent_scale": 1.0, "log_alpha_bars": halving}, 1.5, hint=between)
+    other = "another schedule: read the times from the table that is given"
+    uneven = -np.log(np.array([1.0, 2.0, 5.0, 17.0, 50.0]))  # sigma = 0, 1, 2, 4, 7
+    yield Case({"delta": 4 * math.sqrt(12), "latent_scale": 1.0, "log_alpha_bars": uneven}, 3.0, hint=other)
+
+
+class _PhotoSizes:
+    """Bytes of a photo's file by lambda, a power law with a header; no more than ``calls`` of them."""
+
+    def __init__(self, power: float, calls: int) -> None:
+        self.power, self.calls = power, calls
+
+    def __repr__(self) -> str:
+        return f"a photo whose bytes fall as lambda^-{self.power:g}"
+
+    def __call__(self, lambda_rate: float) -> int:
+        if not 1e-5 <= lambda_rate <= 3e-2:
+            raise ValueError(f"lambda must lie in 1e-5 .. 3e-2, got {lambda_rate:g}")
+        self.calls -= 1
+        if self.calls < 0:
+            raise RuntimeError("more than twelve files were encoded")
+        return round(60 + 900 * (lambda_rate / 1e-3) ** -self.power)
+
+    def lambda_of(self, size: float) -> float:
+        """The closed form of the inverse."""
+        return 1e-3 * ((size - 60) / 900) ** (-1 / self.power)
+
+
+@exercise
+def lambda_for() -> Iterator[Case]:
+    """Return a lambda whose file has 98 % to 100 % of the target's bytes, by twelve encodings at most:
+    lambda_for(size_of, target).
+    """
+    hints = {
+        (0.6, 10_000): "halve an interval of log(lambda), where the curve is nearly straight",
+        (0.6, 2_000): "files shrink as lambda grows: where the file is too large, lambda must rise",
+        (0.45, 5_000): "the file must fit: take the end of the interval whose file is not too large",
+        (0.9, 400): "another photo, another curve: encode and look",
+    }
+    for (power, target), hint in hints.items():
+        sizes = _PhotoSizes(power, calls=12)
+        least, most = sizes.lambda_of(target + 0.5), sizes.lambda_of(0.98 * target - 0.5)  # whole bytes
+        middle, half = (least + most) / 2, (most - least) / 2
+        yield Case({"size_of": sizes, "target": target}, middle, hint=hint, tolerance=half / middle)

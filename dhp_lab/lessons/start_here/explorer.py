@@ -5,12 +5,12 @@ from __future__ import annotations
 from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.data.images import ImageError
 from dhp_lab.data.photos import PHOTOS
-from dhp_lab.notebook.photo_codec import DETAIL, WHOLE, PhotoCodec
+from dhp_lab.notebook.photo_codec import BESIDE, DETAIL, WHOLE, PhotoCodec
 from dhp_lab.notebook.sliders import Dropdown, Explorer, Slider, Upload, lambda_slider
 
 
 class CodecExplorer(Explorer):
-    """Lambda and K on photos, or on the reader's own; a JPEG of at most as many bytes beside ours.
+    """Lambda and K on photos, or on the reader's own; a JPEG or AVIF of at most as many bytes beside ours.
 
     Args:
         model: on any device.
@@ -26,6 +26,7 @@ class CodecExplorer(Explorer):
             [
                 Dropdown("photo", "photo", PHOTOS, photo),
                 Dropdown("view", "show", [WHOLE, DETAIL]),
+                Dropdown("beside", "beside ours", list(BESIDE)),
                 lambda_slider(3e-3),
                 Slider("steps", "steps K", 0, 8, 1, 1, unit="0: no diffusion, 1: best PSNR, more: texture"),
             ],

@@ -1,15 +1,40 @@
-"""Figures of the first lesson: lambda -> Delta -> sigma_q -> t*."""
+"""Figures of the first lesson: lambda -> Delta -> sigma_q -> t*, and what K has gained on Kodak."""
 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
+from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 
+from dhp_lab.core.paths import RESULTS
+from dhp_lab.notebook.results import read_results
 from dhp_lab.notebook.style import BLUE, CHART_DPI, ORANGE, SKY, style
+
+KODAK = RESULTS / "kodak.json"
+
+
+def gains_over_no_diffusion(file: Path = KODAK) -> dict[int, list[float]]:
+    """PSNR over that of K = 0 in dB, for each K > 0 one value for each lambda, of a report of `dhp evaluate`.
+
+    Raises:
+        ValueError: the report holds nothing of ours with K = 0.
+    """
+    quality = defaultdict(dict)  # {lambda: {K: dB}}
+    for point in read_results(file)["points"]:
+        if point["codec"].startswith("dhp K="):
+            quality[point["setting"]][int(point["codec"].removeprefix("dhp K="))] = point["psnr"]
+    if not quality or any(0 not in found for found in quality.values()):
+        raise ValueError(f"{file}: no points of 'dhp K=0'; measure with `dhp evaluate --steps 0,1,4`")
+    gains = defaultdict(list)
+    for found in quality.values():
+        for steps in sorted(found.keys() - {0}):
+            gains[steps].append(found[steps] - found[0])
+    return dict(gains)
 
 
 def noise_level_figure(

@@ -4,25 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
 from dhp_lab.notebook.exercises import Case, exercise
 
-
-@exercise
-def noise_left() -> Iterator[Case]:
-    """Return how much of each step's noise is left at the end of a linear chain: noise_left(keep, add)."""
-    one = "one step: u becomes keep u + add eps, so add is what is left of eps"
-    yield Case({"keep": np.array([0.5]), "add": np.array([2.0])}, np.array([2.0]), hint=one)
-    later = "what a step adds is multiplied by `keep` of every later step, and not by its own"
-    yield Case({"keep": np.array([0.5, 0.1]), "add": np.array([2.0, 3.0])}, np.array([0.2, 3.0]), hint=later)
-    three = "after the first noise come two more steps: both multiply it"
-    arguments = {"keep": np.array([9.0, 0.5, 0.25]), "add": np.array([1.0, 1.0, 1.0])}
-    yield Case(arguments, np.array([0.125, 0.25, 1.0]), hint=three)
-    zero = "a step that keeps nothing (keep = 0) wipes out all earlier noise, and divides nothing"
-    arguments = {"keep": np.array([0.5, 0.0, 0.5]), "add": np.array([1.0, 2.0, 4.0])}
-    yield Case(arguments, np.array([0.0, 1.0, 4.0]), hint=zero)
+SIDE, BLOCK, REACH = 64, 8, 3  # pixels of the frames of `block_motion`, and of its motions
+MOTIONS = [(down, right) for down in range(-REACH, REACH + 1) for right in range(-REACH, REACH + 1)]
+GOAL = 0.2  # the share of the best single motion's error to reach
 
 
 @exercise
@@ -50,25 +40,75 @@ def block_lambdas() -> Iterator[Case]:
 
 
 @exercise
-def best_shift() -> Iterator[Case]:
-    """Return (down, right) for which frame[y, x] is nearest to reference[y + down, x + right]:
-    best_shift(frame, reference, reach).
+def chosen_candidate() -> Iterator[Case]:
+    """Return the number, from 1, of the candidate that stands for a sample of N(mean, std^2):
+    chosen_candidate(z, times, mean, std).
     """
-    random = np.random.default_rng(0)
-    scene = random.normal(size=(24, 30))
-    still = "the same frame twice: the motion is (0, 0)"
-    yield Case({"frame": scene[4:16, 4:20], "reference": scene[4:16, 4:20], "reach": 2}, (0, 0), hint=still)
-    sign = (
-        "try every whole motion from -reach to reach, and mind the sign: frame[y, "
-        "x] is looked up at reference[y + down, x + right]"
+    one = "a single candidate is chosen, and its number is 1"
+    yield Case(_candidates([0.3], [1.0], 0.0, 0.5), 1, hint=one)
+    prior = "where q is nearly p every ratio is 1: the first arrival wins"
+    yield Case(_candidates([0.4, -0.2, 0.1], [0.5, 0.9, 1.7], 0.0, 1 - 1e-9), 1, hint=prior)
+    ratio = "z = 2 is far likelier under q = N(2, 0.5^2) than under p: t p(z)/q(z) is least there"
+    yield Case(_candidates([0.0, 2.0, -1.0], [0.5, 0.9, 1.7], 2.0, 0.5), 2, hint=ratio)
+    late = "a likely candidate may come too late: its time counts as a factor"
+    yield Case(_candidates([1.2, 2.0], [0.1, 20.0], 2.0, 0.5), 1, hint=late)
+    prior_counts = (
+        "q/p, and not q alone: of two candidates equally likely under q, the one that p finds rarer"
     )
-    yield Case({"frame": scene[6:18, 4:20], "reference": scene[4:16, 4:20], "reach": 3}, (2, 0), hint=sign)
-    both = "rows first, then columns; here the frame came from a place further up and further right"
-    yield Case({"frame": scene[3:15, 7:23], "reference": scene[4:16, 4:20], "reach": 3}, (-1, 3), hint=both)
-    flat = 0.1 * random.normal(size=(12, 12))
-    frame, reference = flat[2:10, 2:10] + 0.1 * random.normal(size=(8, 8)), flat[2:10, 2:10]
-    mean = (
-        "a far motion compares fewer pixels, so its sum of squares is "
-        "small anyhow: compare means over the overlap"
+    yield Case(_candidates([0.0, 2.0], [1.0, 1.2], 1.0, 0.5), 2, hint=prior_counts)
+    far = "work with logarithms: here q/p is too small for a float"
+    yield Case(_candidates([0.0, 0.5, -3.0], [0.1, 0.2, 0.3], 60.0, 0.5), 2, hint=far)
+
+
+def _candidates(z: list[float], times: list[float], mean: float, std: float) -> dict[str, object]:
+    return {"z": np.array(z), "times": np.array(times), "mean": mean, "std": std}
+
+
+@exercise
+def block_motion() -> Iterator[Case]:
+    """Return a motion for each block, (rows, cols, 2) whole numbers (down, right), so that the prediction's
+    squared error is a fifth of the best single motion's: block_motion(frame, reference, block, reach).
+    """
+    frame, reference = _zoomed_frames()
+    hint = (
+        "frame[y, x] is looked up at reference[y + down, x + right], whose edge pixels are repeated beyond "
+        "the edge; try all motions from -reach to reach for each block, and keep the one of least error"
     )
-    yield Case({"frame": frame, "reference": reference, "reach": 4}, (0, 0), hint=mean)
+    arguments = {"frame": frame, "reference": reference, "block": BLOCK, "reach": REACH}
+    measure = partial(_share_of_error, frame, reference)
+    yield Case(arguments, GOAL, hint=hint, tolerance=1e-6, measure=measure)
+
+
+def _zoomed_frames() -> tuple[np.ndarray, np.ndarray]:
+    """A texture (64, 64), seen 6 % nearer in the first frame than in the second."""
+    draw = np.random.default_rng(3)
+    waves = draw.uniform(-1.2, 1.2, size=(40, 2))  # radians a pixel
+    phases = draw.uniform(0, 2 * np.pi, size=40)
+    middle = (SIDE - 1) / 2
+    place = np.arange(SIDE) - middle
+
+    def seen(zoom: float) -> np.ndarray:
+        angles = waves[:, 0, None, None] * (place / zoom)[:, None] + waves[:, 1, None, None] * (place / zoom)
+        return np.cos(angles + phases[:, None, None]).mean(0)
+
+    return seen(1.06), seen(1.0)
+
+
+def _share_of_error(frame: np.ndarray, reference: np.ndarray, motions: object) -> object:
+    """The squared error with these motions, over that of the best single motion, or GOAL if it is less."""
+    shape = (SIDE // BLOCK, SIDE // BLOCK, 2)
+    if not isinstance(motions, np.ndarray) or motions.shape != shape or np.abs(motions).max() > REACH:
+        return motions
+    errors = {motion: np.square(frame - _moved(reference, *motion)) for motion in MOTIONS}
+    single = min(error.mean() for error in errors.values())
+    found = np.empty_like(frame)
+    for row, col in np.ndindex(shape[:2]):
+        window = slice(BLOCK * row, BLOCK * (row + 1)), slice(BLOCK * col, BLOCK * (col + 1))
+        down, right = (int(step) for step in motions[row, col])
+        found[window] = errors[down, right][window]
+    return max(GOAL, float(found.mean() / single))
+
+
+def _moved(reference: np.ndarray, down: int, right: int) -> np.ndarray:
+    wide = np.pad(reference, REACH, mode="edge")
+    return wide[REACH + down :, REACH + right :][:SIDE, :SIDE]

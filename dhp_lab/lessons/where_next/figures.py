@@ -1,8 +1,8 @@
-"""The losses of trainings, maps over photos, and the explorer's pure picture.
+"""Paired differences, maps over photos, and the explorer's pure picture.
 
 | function or class | what it gives                                                                    |
 |-------------------|----------------------------------------------------------------------------------|
-| `losses_figure`   | losses by name against the step                                                  |
+| `paired_figure`   | paired differences with their means and intervals                                |
 | `map_pixels`      | a map of lambdas over a grey photo                                               |
 | `octaves_of`      | the map that gives an area more bits, or fewer                                   |
 | `LambdaMaps`      | the explorer: a photo with a lambda for each block, beside one lambda for all    |
@@ -30,10 +30,11 @@ from dhp_lab.lessons.where_next.latent_hooks import (
     region_psnr,
     smoothness_rank,
 )
+from dhp_lab.lessons.where_next.reverse_channel import paired_interval
 from dhp_lab.metrics.pixels import decibel, ms_ssim, psnr
 from dhp_lab.notebook.html import Rendered, picture_bytes, table_html
 from dhp_lab.notebook.photo_figures import heat, over_photo, photos_figure
-from dhp_lab.notebook.style import BLUE, CHART_DPI, GAP, GREEN, LINE, ORANGE, SKY, style
+from dhp_lab.notebook.style import BLUE, CHART_DPI, GAP, GREY, LINE, ORANGE, style
 
 MIDDLE, SMOOTH = "the middle", "smooth blocks"
 AREAS = {MIDDLE: middle, SMOOTH: smoothness_rank}
@@ -41,20 +42,6 @@ SIDE = 320  # of the explorer's photos, in pixels: 5 x 5 blocks
 SIZE = 3 * SIDE + 2 * GAP, SIDE + 10 + 2 * LINE
 MOST = 4  # octaves of lambda that a map may differ by
 KEPT = 64  # files and pictures that the caches hold
-LOOKS = ((BLUE, "-"), (ORANGE, "--"), (SKY, "-"), (GREEN, "--"))
-
-
-def losses_figure(losses: Mapping[str, Sequence[float]], *, ylabel: str) -> Figure:
-    """Losses by name, four at most, one at each step, on a logarithmic axis."""
-    with style():
-        figure = Figure(figsize=(7.2, 2.9), dpi=CHART_DPI, layout="constrained")
-        axes = figure.add_subplot()
-        for (name, values), (colour, line) in zip(losses.items(), LOOKS[: len(losses)], strict=True):
-            steps = np.arange(1, len(values) + 1)
-            axes.semilogy(steps, values, color=colour, linestyle=line, linewidth=1.4, label=name)
-        axes.set(xlabel="step", ylabel=ylabel)
-        figure.legend(loc="outside right upper", fontsize=9)
-    return figure
 
 
 def map_pixels(x: Tensor, octaves: Tensor) -> np.ndarray:
@@ -80,6 +67,27 @@ def octaves_of(area: str, x: Tensor, strength: int) -> Tensor:
     if area not in AREAS:
         raise ValueError(f"there is no area {area!r}; choose one of {', '.join(AREAS)}")
     return (strength * AREAS[area](x)).round().int()
+
+
+def octaves_text(count: int) -> str:
+    """A number of octaves in words: "1 octave", "-2 octaves"."""
+    return f"{count} octave" if abs(count) == 1 else f"{count} octaves"
+
+
+def paired_figure(groups: Mapping[str, Sequence[float]], *, xlabel: str) -> Figure:
+    """Paired differences by name, each as a tick, with their means and 95 % intervals."""
+    with style():
+        height = 1.1 + 0.42 * len(groups)
+        figure = Figure(figsize=(7.2, height), dpi=CHART_DPI, layout="constrained")
+        axes = figure.add_subplot()
+        axes.axvline(0, color=GREY, linestyle="--", linewidth=1.1)
+        for place, values in enumerate(groups.values()):
+            mean, half = paired_interval(np.asarray(values))
+            axes.plot(values, [place] * len(values), "|", color=ORANGE, markersize=13)
+            axes.errorbar(mean, place, xerr=half, fmt="o", color=BLUE, capsize=5)
+        axes.set_yticks(range(len(groups)), list(groups))
+        axes.set(xlabel=xlabel, ylim=(len(groups) - 0.5, -0.5))
+    return figure
 
 
 class LambdaMaps:
@@ -123,10 +131,10 @@ class LambdaMaps:
         ]
         header = ["", "bytes", f"PSNR of {area}, dB", "of all else", "of all", "MS-SSIM of all, dB"]
         alt = (
-            f"{photo}: a map that gives {area} {strength} octaves of λ; the photo decoded with it from "
+            f"{photo}: a map that gives {area} {octaves_text(strength)} of λ; the photo decoded with it from "
             f"{mapped_size} bytes, and with one λ from {plain_size} bytes"
         )
-        text = f"<p>λ = {lambda_rate:g}, {area}: {strength} octaves</p>{table_html(rows, header).text}"
+        text = f"<p>λ = {lambda_rate:g}, {area}: {octaves_text(strength)}</p>{table_html(rows, header).text}"
         return Rendered(picture_bytes(figure, compress_level=1), alt, text)
 
     def _photo(self, photo: str) -> Tensor:

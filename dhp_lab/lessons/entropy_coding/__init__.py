@@ -1,0 +1,1 @@
+"""Lesson: Entropy coding."""

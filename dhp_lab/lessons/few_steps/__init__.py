@@ -1,0 +1,1 @@
+"""Lesson: Flow matching, EDM, few steps."""
