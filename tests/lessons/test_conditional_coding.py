@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from models import picture, untrained
+from models import picture, untrained, woken
 
 from dhp_lab.codec.bits.lambdas import lambda_code
 from dhp_lab.lessons.where_next import latent_hooks
@@ -32,7 +32,8 @@ def test_of_a_frame_that_is_its_own_context_nothing_is_left_to_code():
     assert torch.allclose(codec.decompress(**coded, steps=0)["x_hat"], clean, atol=1e-3)
 
 
-def test_a_context_of_weight_0_is_the_plain_codec(model):
+def test_a_context_of_weight_0_is_the_plain_codec():
+    model = woken(passes=2, dead_zone=0.35)
     one, two = picture(128, 128), picture(128, 128, seed=1)
     assert (
         latent_hooks.conditioned_on(model, one, weight=0.0).compress(two, 3e-3)["strings"]
