@@ -7,20 +7,18 @@ from __future__ import annotations
 import io
 import math
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from models import picture, untrained, woken
 from PIL import Image
-from scipy import stats
 
 from dhp_lab.codec import dhp_file
 from dhp_lab.codec.bits import bitstream
 from dhp_lab.codec.bits.lambdas import lambda_code, lambda_of
 from dhp_lab.data.images import to_pixels
 from dhp_lab.data.photos import load_photo
-from dhp_lab.lessons.where_next import attention, latent_hooks, one_step, reverse_channel
+from dhp_lab.lessons.where_next import attention, latent_hooks, one_step
 from dhp_lab.lessons.where_next import figures as lesson
 from dhp_lab.lessons.where_next.explorer import explore as explore_where_next
 
@@ -245,88 +243,6 @@ def test_the_middle_is_inside(side, inside):
     expected = torch.zeros(side // 64, side // 64)
     expected[inside[0] : inside[1], inside[0] : inside[1]] = 1
     assert torch.equal(latent_hooks.middle(torch.zeros(1, 3, side, side)), expected)
-
-
-# conditional coding
-
-
-def test_a_shift_brings_the_content_back():
-    scene = picture(120, 140)
-    one, two = scene[..., 20:100, 30:110], scene[..., 25:105, 21:101]
-    assert torch.equal(latent_hooks.shifted(one, 5, -9)[..., :75, 9:], two[..., :75, 9:])
-    assert torch.equal(latent_hooks.shifted(one, 0, 0), one)
-
-
-def test_of_a_frame_that_is_its_own_context_nothing_is_left_to_code():
-    model, frame = untrained(), picture(128, 128)
-    codec, log2_delta = (
-        latent_hooks.conditioned_on(model, frame),
-        torch.tensor([math.log2(model.step_size(3e-3))]),
-    )
-    assert (codec.encode(frame, [lambda_code(3e-3)]).symbols == 0).all()
-    assert not (model.encode(frame, [lambda_code(3e-3)]).symbols == 0).all()
-    coded = codec.compress(frame, 3e-3)
-    assert len(coded["strings"][0][0]) < len(model.compress(frame, 3e-3)["strings"][0][0])
-    clean = model.synthesise(model.analyse(frame, log2_delta), log2_delta, (128, 128)).clamp(0, 1)
-    assert torch.allclose(codec.decompress(**coded, steps=0)["x_hat"], clean, atol=1e-3)
-
-
-def test_a_context_of_weight_0_is_the_plain_codec(model):
-    one, two = picture(128, 128), picture(128, 128, seed=1)
-    assert (
-        latent_hooks.conditioned_on(model, one, weight=0.0).compress(two, 3e-3)["strings"]
-        == model.compress(two, 3e-3)["strings"]
-    )
-
-
-# reverse channel coding
-
-
-def test_an_interval_is_scipys():
-    values = np.random.default_rng(0).normal(1, 2, size=7)
-    mean, half = reverse_channel.paired_interval(values)
-    low, high = stats.ttest_1samp(values, 0).confidence_interval()
-    assert mean - half == pytest.approx(low) and mean + half == pytest.approx(high)
-
-
-@pytest.mark.parametrize(("mean", "std"), [([0.7], 0.5), ([-0.4, 1.1], 0.3)])
-def test_the_divergence_is_the_integral(mean, std):
-    grid = np.linspace(-8, 8, 20_001)
-    expected = 0.0
-    for m in mean:  # independent numbers: the divergences add up
-        log_ratio = -0.5 * ((grid - m) / std) ** 2 - math.log(std) + 0.5 * grid**2
-        density = np.exp(-0.5 * ((grid - m) / std) ** 2) / (std * math.sqrt(2 * math.pi))
-        expected += (density * log_ratio).sum() * (grid[1] - grid[0]) / math.log(2)
-    assert reverse_channel.kl_bits(np.array(mean), std) == pytest.approx(expected, abs=1e-6)
-
-
-def test_the_search_stops_at_the_winner_of_many_candidates():
-    for seed in range(20):
-        mean, std = np.array([0.9, -0.3]), 0.4
-        shared, time, scores = np.random.default_rng(seed), 0.0, []
-        for _ in range(1000):
-            time += shared.exponential()
-            z = shared.normal(size=2)
-            ratio = stats.norm.pdf(z, mean, std).prod() / stats.norm.pdf(z).prod()
-            scores.append(time / ratio)
-        assert reverse_channel.encode_sample(mean, std, seed) == 1 + int(np.argmin(scores))
-
-
-def test_samples_have_their_distribution_and_their_code_length():
-    means = reverse_channel.targets(1, 0.5, 300, seed=0)
-    numbers = [reverse_channel.encode_sample(mean, 0.5, seed) for seed, mean in enumerate(means)]
-    z = np.array([reverse_channel.decode_sample(number, 1, seed) for seed, number in enumerate(numbers)])
-    assert stats.kstest(((z - means) / 0.5).ravel(), "norm").pvalue > 0.01
-    assert stats.kstest(z.ravel(), "norm").pvalue > 0.01  # on average over the targets: the prior
-    divergence = np.mean([reverse_channel.kl_bits(mean, 0.5) for mean in means])
-    assert np.log2(numbers).mean() < divergence + reverse_channel.LOG_INDEX_BITS
-    bits = np.mean([reverse_channel.zipf_bits(number, 1.0) for number in numbers])
-    assert 1 < bits < 1 + 1 + 4
-
-
-def test_zipfs_probabilities_sum_to_1():
-    lengths = np.array([reverse_channel.zipf_bits(i, 0.1) for i in range(1, 20_000)])
-    assert 0.995 < (2.0**-lengths).sum() < 1
 
 
 # figures and the explorer
