@@ -149,7 +149,7 @@ def test_the_fixed_transform_is_that_of_its_filters(channels):
     filters, fixed = lapped_filters(channels), lapped.LappedTransform(channels)
     x = picture(48, 80, count=2)
     y = fixed.analyse(x)
-    assert largest(y - filter_blocks(x, filters["weight"])) < 1e-5
+    assert largest(y - filter_blocks(x, filters["weight"])) < 2e-6 * largest(y)
     parities = (filters[name].view(-1, 1, 1) for name in ("parity_h", "parity_w"))
     assert largest(fixed.synthesise(y) - overlap_blocks(y, filters["weight"], *parities)) < 1e-5
     assert not fixed.state_dict(), "nothing of it is stored"
