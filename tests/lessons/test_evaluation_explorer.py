@@ -55,7 +55,8 @@ def test_every_panel_shows_what_its_title_says(photos, model):
     shown = photos.render(**START)
     image = np.asarray(Image.open(io.BytesIO(shown.picture)).convert("RGB"))
     assert image.shape[1::-1] == measured_photo.picture_size(SIDE)
-    x, (data, jpeg, _) = load_photo("coffee", SIDE), photos.files.encode("coffee", 5e-3)
+    x, (data, _) = load_photo("coffee", SIDE), photos.files.encode("coffee", 5e-3)
+    jpeg = photos.files.beside("JPEG", "coffee", 5e-3)
     file = bitstream.read(data)
     ours = model.decompress(file.strings, file.shape, steps=4, gamma=0.0, seed=0)["x_hat"]
     theirs = classical.JPEG.decode(jpeg)
@@ -96,7 +97,7 @@ def test_the_curves_are_measured(photos, model):
 def test_the_picture_is_pure(photos):
     state = torch.get_rng_state()
     first = photos.render(**START)
-    photos.decode.cache_clear(), photos.curves.cache_clear(), photos.files.encode.cache_clear()
+    photos.decode.cache_clear(), photos.curves.cache_clear(), photos.files.files.cache_clear()
     assert photos.render(**START) == first and torch.equal(state, torch.get_rng_state())
 
 

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from dhp_lab.data.scenes import batch, check_captions
+from dhp_lab.data.scenes import batch
 from dhp_lab.diffusion.schedules import linear
 from dhp_lab.latent.autoencoders import encode
-from dhp_lab.lessons.latent_diffusion import attention_maps, encoder_measures, progressive_code
+from dhp_lab.lessons.latent_diffusion import attention_maps, progressive_code
+from dhp_lab.lessons.measuring_pictures import encoder_measures
 
 
 @pytest.fixture(scope="module")
@@ -128,25 +129,6 @@ def test_the_layers_end_in_the_latents(model, scenes):
     features = encoder_measures.encoder_features(model.vae, x)
     assert features.shape == (2, 32) and torch.allclose(features[1, 3], layers[-1][1, 3].mean())
     assert torch.allclose(features[1, 19], layers[-1][1, 3].flatten().std())
-
-
-def test_single_shapes_are_what_their_captions_say():
-    pictures, captions = encoder_measures.single_shapes(72, seed=5)
-    assert all(check.matches for check in check_captions(pictures, captions))
-    assert captions[:18] == list(encoder_measures.SHAPE_CAPTIONS) and captions[18:36] == captions[:18]
-    assert torch.equal(pictures[:20], encoder_measures.single_shapes(20, seed=5)[0])
-    assert len({picture.numpy().tobytes() for picture in pictures}) == 72
-
-
-def test_the_classifier_gives_log_probabilities(model):
-    classifier = encoder_measures.ShapeClassifier(model.vae, count=54)
-    pictures, _ = encoder_measures.single_shapes(8, seed=9)
-    logits = classifier(pictures)
-    features = (
-        (encoder_measures.encoder_features(model.vae, pictures).double() - classifier.mean) / classifier.std
-    ).numpy()
-    assert logits.shape == (8, 18)
-    assert np.abs(logits.softmax(1).numpy() - classifier.model.predict_proba(features)).max() < 1e-9
 
 
 def test_the_predictor_is_the_penalised_least_squares_fit(model):
