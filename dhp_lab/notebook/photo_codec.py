@@ -25,7 +25,7 @@ from dhp_lab.notebook.photo_figures import busiest, photos_figure
 WHOLE, DETAIL = "whole picture", "detail, 3 times as large"
 DETAIL_SIZE = (170, 114)  # pixels; three such details, enlarged, take the place of two photos of 512 x 512
 FILES_KEPT, PICTURES_KEPT = 128, 16  # in the caches
-BESIDE = {"JPEG": classical.JPEG, "AVIF": classical.AVIF}  # what stands beside ours
+BESIDE = {"JPEG": classical.JPEG, "AVIF": classical.QUICK_AVIF}  # what stands beside ours
 
 
 class PhotoCodec:
