@@ -168,8 +168,11 @@ def _save(page: Page, notebook: Path, count: int, seconds: float) -> None:
     """Save the open notebook, and wait until its file says that so many code cells ran."""
     page.keyboard.press("Control+s")
     for _ in range(int(seconds / 0.2)):
-        if sum(cell.execution_count is not None for cell in _code(notebook)) == count:
-            return
+        try:
+            if sum(cell.execution_count is not None for cell in _code(notebook)) == count:
+                return
+        except nbformat.reader.NotJSONError:
+            pass  # JupyterLab is just writing it
         time.sleep(0.2)
     raise RuntimeError(f"JupyterLab did not save {notebook.name}")
 
