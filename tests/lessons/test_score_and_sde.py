@@ -161,7 +161,6 @@ def test_picture_is_pure_and_its_text_says_what_it_shows(sampler, schedule):
     assert f"{schedule}, 3 steps" in shown.alt and f"{sampler} puts" in shown.alt and "of 50" in shown.alt
     evaluations = {lesson.CORRECTED: 18, "probability flow (Heun)": 6}.get(sampler, 3)
     assert f">{evaluations}</td>" in shown.text
-    assert ("SNR changes nothing" in shown.text) == (sampler != lesson.CORRECTED)
 
 
 def test_both_samplers_are_drawn_from_the_same_noise():
@@ -198,6 +197,5 @@ def test_explorer_starts_with_ddim_beside_euler_maruyama():
         "beside": "Euler-Maruyama",
         "schedule": "VP, linear",
         "steps": 20,
-        "snr": 0.16,
     }
     assert 'class="dhp-still"' in explorer.still().text and "alt=" in explorer.still().text

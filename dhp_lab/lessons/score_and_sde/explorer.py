@@ -15,7 +15,6 @@ def explore() -> Explorer:
             Dropdown("beside", "right", list(figures.SAMPLERS), "Euler-Maruyama"),
             Dropdown("schedule", "schedule", list(figures.SCHEDULES), "VP, linear"),
             Slider("steps", "steps", 2, 100, 1, 20),
-            Slider("snr", "SNR", 0.02, 0.6, 0.02, 0.16, unit="of the corrector: larger takes longer steps"),
         ],
         size=figures.SIZE,
     )

@@ -175,7 +175,7 @@ def _draw_slopes(axes: Axes, steps: Sequence[float], top: float) -> None:
 
 
 def sampler_picture(
-    *, sampler: str, beside: str, schedule: str, steps: int, snr: float, points: int = 1000
+    *, sampler: str, beside: str, schedule: str, steps: int, snr: float = 0.16, points: int = 1000
 ) -> Rendered:
     """Two samplers from the same noise: the paths of a few points, the samples, and how they are spread.
 
@@ -196,10 +196,8 @@ def sampler_picture(
         panels[f"{name}, {steps} steps" + " " * len(panels)] = paths
     rows.append(["the data", *(f"{weight:.1%}" for weight in ISLANDS.weights), "1.00", ""])
     header = ["", "blue island", "orange island", "green island", "width", "network evaluations"]
-    corrected = CORRECTED in (sampler, beside)
-    note = "" if corrected else "<p>Neither sampler has a corrector: its SNR changes nothing.</p>"
     alt = f"{schedule}, {steps} steps, {PATHS} paths and the samples of each: {'; '.join(spoken)}"
-    return Rendered(picture_bytes(_sampler_figure(panels)), alt, table_html(rows, header).text + note)
+    return Rendered(picture_bytes(_sampler_figure(panels)), alt, table_html(rows, header).text)
 
 
 def _paths(sampler: str, schedule: NoiseSchedule, steps: int, snr: float, points: int) -> tuple[Tensor, int]:
