@@ -4,7 +4,12 @@ import json
 
 import pytest
 
+from dhp_lab.codec import DiffusionHyperprior
+from dhp_lab.core.paths import default_checkpoint
+from dhp_lab.data.photos import PHOTOS
 from dhp_lab.lessons.start_here.figures import KODAK, gains_over_no_diffusion
+from dhp_lab.metrics.pixels import psnr
+from dhp_lab.notebook.photo_codec import BESIDE, PhotoCodec
 
 
 def test_gains_are_differences_of_the_same_lambda(tmp_path):
@@ -33,3 +38,19 @@ def test_the_committed_report_has_what_the_lesson_says():
     gains = gains_over_no_diffusion(KODAK)
     assert min(gains[1]) > 0 and max(gains[1]) < 0.1
     assert min(gains[4]) > -3 and max(gains[4]) < -1
+
+
+@pytest.mark.slow
+def test_the_photos_are_as_far_apart_as_the_lesson_says():
+    """The lesson's list under the explorer, at lambda = 0.003."""
+    codec = PhotoCodec(DiffusionHyperprior.from_pretrained(default_checkpoint()), 512)
+    gaps = {name: {} for name in BESIDE}
+    for photo in PHOTOS:
+        x, _ = codec.photo(photo)
+        ours = psnr(codec.decode(photo, 3e-3, 1)[0], x).item()
+        for name, other in BESIDE.items():
+            gaps[name][photo] = ours - psnr(other.decode(codec.beside(name, photo, 3e-3)), x).item()
+    nearest, *_, second, furthest = sorted(gaps["JPEG"], key=gaps["JPEG"].get)
+    assert nearest == "china" and {second, furthest} == {"astronaut", "chelsea"}
+    assert 0.8 < gaps["JPEG"][second] - gaps["JPEG"][nearest] < 1.3
+    assert max(gaps["AVIF"].values()) < 2
