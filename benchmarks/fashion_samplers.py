@@ -12,7 +12,7 @@ Each network draws as many samples of each class. Prints a table, and writes it 
 
 Intervals are of 95 %: Wilson's for shares, 1.96 standard deviations of a bootstrap over the samples for the
 distance. The line "held out" is that of test pictures: no sampler can be expected to do better with as many.
-The ideal denoiser is pure memorisation: it draws training pictures and nothing else. A network evaluation is one
+The ideal denoiser is pure memorisation: it draws training pictures alone. A network evaluation is one
 for one picture; guidance takes two a step.
 """
 
