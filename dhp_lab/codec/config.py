@@ -26,6 +26,7 @@ class CodecConfig:
         revision: of the networks: 1 has learnt lapped filters and Gaussian tables, 2 fixed filters with a
             fading correction, limited non-linear parts and tables of a scale mixture. A config.json without
             it is of the first.
+        trellis: whether latents are quantised with a trellis (``bits.trellis``), or rounded one by one.
 
     Raises:
         ValueError: a value outside its range.
@@ -39,6 +40,7 @@ class CodecConfig:
     passes: int = 1
     dead_zone: float = 0.0
     revision: int = 2
+    trellis: bool = False
 
     kind: ClassVar[str] = "DiffusionHyperprior"  # as config.json calls it
     schedules: ClassVar[tuple[str, ...]] = ("linear", "cosine")
@@ -53,6 +55,8 @@ class CodecConfig:
             raise ValueError(f"transmit must be 'z+y' or 'z', got '{self.transmit}'")
         if self.revision not in REVISIONS:
             raise ValueError(f"revision must be 1 or 2, got {self.revision}")
+        if not isinstance(self.trellis, bool) or (self.trellis and self.transmit == "z"):
+            raise ValueError(f"trellis must be true or false, and false with z alone; got {self.trellis}")
         if not 0 <= self.dead_zone <= (1 if self.transmit == "z+y" else 0):
             raise ValueError(f"dead_zone must lie in 0 .. 1, and be 0 with z alone; got {self.dead_zone}")
 

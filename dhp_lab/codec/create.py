@@ -32,11 +32,13 @@ def create_diffusion_hyperprior_model(
     transmit: str = "z+y",
     passes: int = 1,
     dead_zone: float = 0.0,
+    trellis: bool = False,
 ) -> DiffusionHyperprior:
     """An untrained codec, which already is a lapped-transform codec. Arguments and errors as for
     ``CodecConfig``.
     """
-    model = DiffusionHyperprior(CodecConfig(N, M, diffusion_steps, schedule, transmit, passes, dead_zone))
+    config = CodecConfig(N, M, diffusion_steps, schedule, transmit, passes, dead_zone, trellis=trellis)
+    model = DiffusionHyperprior(config)
     model.update()
     return model.to(memory_format=torch.channels_last)
 
@@ -47,7 +49,7 @@ def with_settings(model: DiffusionHyperprior, **settings: object) -> DiffusionHy
     initialisation; more channels, or another number of passes above 1, are those of ``growth.grown``.
 
     Args:
-        settings: M, transmit, passes, dead_zone as in ``CodecConfig``; None leaves one as it is.
+        settings: M, transmit, passes, dead_zone, trellis as in ``CodecConfig``; None leaves one as it is.
 
     Raises:
         ValueError: a value outside its range; fewer channels than the model has; more, or other passes, for
@@ -63,7 +65,10 @@ def with_settings(model: DiffusionHyperprior, **settings: object) -> DiffusionHy
     other = DiffusionHyperprior(config, load_parts(config))
     wanted = other.state_dict()
     kept = {name: tensor for name, tensor in model.state_dict().items() if name in wanted}
+    if config.trellis != model.config.trellis:  # other tables
+        kept = {name: tensor for name, tensor in kept.items() if not name.startswith("gaussian_conditional.")}
     other.load_state_dict(wanted | kept)
+    other.update()
     return other.to(model.log2_spread.device, memory_format=torch.channels_last).train(model.training)
 
 
@@ -78,6 +83,7 @@ def create_bk_sdm_compression_model(
     transmit: str = "z+y",
     passes: int = 1,
     dead_zone: float = 0.0,
+    trellis: bool = False,
 ) -> DiffusionHyperprior:
     """An untrained hyperprior around the parts of a Stable Diffusion folder.
 
@@ -100,6 +106,7 @@ def create_bk_sdm_compression_model(
             transmit=transmit,
             passes=passes,
             dead_zone=dead_zone,
+            trellis=trellis,
         )
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError) as error:
         if is_out_of_memory(error):

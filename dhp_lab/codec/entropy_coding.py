@@ -18,12 +18,14 @@ from torch import Tensor
 from dhp_lab.codec.bits.bitstream import BitstreamError
 from dhp_lab.codec.bits.lambdas import CODE_MAX, CODE_MIN, FRACTION_BITS
 from dhp_lab.codec.bits.rans import RansDecoder, check_symbols, rans_decode, rans_encode, symbol_crc
-from dhp_lab.codec.bits.scales import scale_indexes
+from dhp_lab.codec.bits.trellis import values_of_path
+from dhp_lab.codec.bits.trellis_decoder import TrellisDecoder
 from dhp_lab.codec.denoising.decoder_state import DecoderState
 from dhp_lab.codec.hyperprior import Hyperprior
 from dhp_lab.codec.latents import Latents
 from dhp_lab.codec.networks.context import Gaussian, coding_order
 from dhp_lab.codec.networks.hyper_transforms import HYPER
+from dhp_lab.codec.trellis_latents import coded_indexes, place_values, trellis_path
 from dhp_lab.core.precision import float32_by_default
 
 SIDE = struct.Struct(">HII")
@@ -55,22 +57,29 @@ def encode_latents(model: Hyperprior, latents: Latents, code: int) -> list[list[
 
 def _encode_one(model: Hyperprior, latents: Latents, i: int, code: int) -> tuple[bytes, bytes, bytes]:
     z_symbols = latents.z_symbols[i].int()
-    z = rans_encode(z_symbols.flatten(), _channel_rows(z_symbols.shape), model.z_tables)
+    z = rans_encode(z_symbols.flatten(), _channel_rows(z_symbols.shape), model.tables.z)
     if not model.sends_y:
         return b"", z, SIDE.pack(code, symbol_crc(z_symbols), 0)
     symbols, indexes = _in_coding_order(model, latents.symbols[i : i + 1], latents.log2_scale[i : i + 1])
-    y = rans_encode(symbols, indexes, model.y_tables)
+    y = rans_encode(symbols, indexes, model.tables.y)
     return y, z, SIDE.pack(code, symbol_crc(z_symbols), symbol_crc(symbols))
 
 
 def _in_coding_order(model: Hyperprior, symbols: Tensor, log2_scale: Tensor) -> tuple[Tensor, Tensor]:
-    """The symbols (n,) of one picture that are coded, pass by pass, and the rows of the tables for them."""
+    """The symbols (n,) of one picture that are coded, or their levels, pass by pass, and the rows of the tables
+    for them.
+    """
     symbols, log2_scale = symbols.cpu(), log2_scale.cpu()
     found, rows = [], []
     for group in coding_order(model.context.count, *symbols.shape[1:]):
-        coded, indexes = _coded(group.gather(log2_scale))
-        found.append(group.gather(symbols).mT[coded].int())
-        rows.append(indexes)
+        coded, indexes = coded_indexes(group.gather(log2_scale))
+        if model.trellis:
+            path = trellis_path(group.gather(symbols), coded)
+            found.append(torch.from_numpy(path.levels))
+            rows.append(path.rows(indexes))
+        else:
+            found.append(group.gather(symbols).mT[coded].int())
+            rows.append(indexes)
     return torch.cat(found), torch.cat(rows)
 
 
@@ -82,9 +91,8 @@ def decode_latents(model: Hyperprior, strings: list, shape: tuple[int, int]) -> 
     """
     states = [_decode_one(model, *picture, shape) for picture in zip(*strings, strict=True)]
     fields = ("symbols", "decoded", "mean", "scale", "log2_delta")
-    return DecoderState(
-        *(torch.cat([getattr(one, name) for one in states]) for name in fields), states[0].std
-    )
+    batch = (torch.cat([getattr(one, name) for one in states]) for name in fields)
+    return DecoderState(*batch, states[0].std, model.trellis)
 
 
 def _decode_one(
@@ -93,7 +101,7 @@ def _decode_one(
     device, side = model.log2_spread.device, _read_side(side_bytes)
     size = tuple(math.ceil(length / model.block) for length in shape)
     z_shape = (model.N, *(math.ceil(length / HYPER) for length in size))
-    z_symbols = rans_decode(z_bytes, _channel_rows(z_shape), model.z_tables).view(1, *z_shape)
+    z_symbols = rans_decode(z_bytes, _channel_rows(z_shape), model.tables.z).view(1, *z_shape)
     check_symbols("z", z_symbols, side.z_crc)
     first = model.predict(z_symbols.to(device), [side.code], size)
     log2_delta = torch.tensor([model.gain.fixed_point(side.code) / 2**FRACTION_BITS], device=device)
@@ -103,23 +111,29 @@ def _decode_one(
     return model.make_decoder_state(symbols, coded_with, log2_delta, decoded=True)
 
 
+def _decoder(model: Hyperprior, y_bytes: bytes, most: int) -> RansDecoder | TrellisDecoder:
+    """What reads y's symbols or levels, of which there are at most ``most``."""
+    if model.trellis:
+        return TrellisDecoder(y_bytes, model.tables.y_arrays)
+    return RansDecoder(y_bytes, most, model.tables.y)
+
+
 def _decode_y(
     model: Hyperprior, y_bytes: bytes, first: Gaussian, log2_delta: Tensor, crc: int
 ) -> tuple[Tensor, Gaussian]:
     """Symbols of y (1, M, h, w), and the mean and scale that they were coded with."""
-    decoder = RansDecoder(y_bytes, first.mean.numel(), model.y_tables)
+    decoder = _decoder(model, y_bytes, first.mean.numel())
     mean, log2_scale, symbols = (
         torch.empty_like(first.mean, memory_format=torch.channels_last) for _ in range(3)
     )
-    seen, read = model.context.nothing_seen(first), [torch.zeros(0, dtype=torch.int32)]
+    nothing = torch.zeros(0, dtype=torch.int32)
+    seen, read = model.context.nothing_seen(first), [nothing]
     for group in model.context.groups(first):
         gaussian, shift = model.context.predict(group, first, seen, log2_delta, exact=True)
-        coded, indexes = _coded(gaussian.log2_scale.cpu())
-        values = torch.zeros(coded.shape)  # (1, C, n)
-        if len(indexes):
-            read.append(decoder.decode(indexes))
-            values[coded] = read[-1].float()
-        values = values.mT.to(first.mean.device)  # (1, n, C)
+        coded, indexes = coded_indexes(gaussian.log2_scale)
+        read.append(decoder.decode(indexes) if len(indexes) else nothing)
+        levels = read[-1].numpy()
+        values = place_values(values_of_path(levels) if model.trellis else levels, coded, first.mean)
         model.context.observe(group, first, seen, values, shift)
         group.scatter_all((mean, log2_scale, symbols), (*gaussian, values))
     found = torch.cat(read)
@@ -135,14 +149,6 @@ def _decode_y(
 def _channel_rows(shape: tuple[int, int, int]) -> Tensor:
     """Rows of z's tables for symbols (N, h, w) in the order of their memory: a row for each channel."""
     return torch.arange(shape[0], dtype=torch.int32).repeat_interleave(shape[1] * shape[2])
-
-
-def _coded(log2_scale: Tensor) -> tuple[Tensor, Tensor]:
-    """Of a pass's scales (1, n, C): where symbols are coded, bool (1, C, n), and the rows of the tables
-    there.
-    """
-    indexes = scale_indexes(log2_scale).mT.contiguous()
-    return indexes > 0, indexes[indexes > 0]
 
 
 def _read_side(data: bytes) -> Side:

@@ -25,7 +25,6 @@ import torch
 from torch import Tensor, nn
 
 from dhp_lab.codec.bits.lambdas import FRACTION_BITS, lambda_code
-from dhp_lab.codec.bits.rans import CoderTables, coder_tables
 from dhp_lab.codec.bits.scales import SCALES, bin_width, is_coded, log2_scale_in_steps
 from dhp_lab.codec.config import CodecConfig
 from dhp_lab.codec.denoising.decoder_state import DecoderState
@@ -37,7 +36,10 @@ from dhp_lab.codec.networks.hyper_transforms import HYPER, HyperAnalysis, HyperS
 from dhp_lab.codec.networks.layers import round_through
 from dhp_lab.codec.networks.scale_mixture import ScaleMixtureConditional
 from dhp_lab.codec.networks.tiling import tiled
+from dhp_lab.codec.networks.trellis_tables import TrellisConditional
 from dhp_lab.codec.parts import CodecParts
+from dhp_lab.codec.symbol_tables import SymbolTables
+from dhp_lab.codec.trellis_latents import symbol_probabilities, trellis_symbols
 from dhp_lab.core.compressai_imports import CompressionModel, EntropyBottleneck, GaussianConditional
 from dhp_lab.core.precision import StaysFloat32
 from dhp_lab.core.tensors import crop_to, pad_to_multiple
@@ -57,7 +59,6 @@ class Hyperprior(StaysFloat32, CompressionModel):
         self.N, self.M, self.block, self.tile = config.N, parts.channels, parts.block, parts.tile
         self.sends_y, self.dead_zone = config.transmit == "z+y", config.dead_zone
         self._tables_stale = False  # whether training has moved on since the last update
-        self._coder_tables: dict[str, CoderTables] = {}
         self.g_a, self.g_s = parts.g_a, parts.g_s
         self.h_a = HyperAnalysis(config.N, parts.channels, parts.hyper_width)
         self.h_s = HyperSynthesis(config.N, parts.channels, parts.hyper_width)
@@ -65,8 +66,9 @@ class Hyperprior(StaysFloat32, CompressionModel):
         self.gain = GainCurve()
         self.log2_spread = nn.Parameter(parts.log2_spread)
         self.entropy_bottleneck = EntropyBottleneck(config.N)
-        tables = GaussianConditional if config.revision == 1 else ScaleMixtureConditional
-        self.gaussian_conditional = tables(SCALES, scale_bound=SCALES[0])
+        self.trellis = config.trellis
+        self.gaussian_conditional = _conditional(config)(SCALES, scale_bound=SCALES[0])
+        self._forget_tables()
 
     # transforms, on pictures of any size
 
@@ -164,7 +166,11 @@ class Hyperprior(StaysFloat32, CompressionModel):
         return residual / bin_width(scale_from_log2(log2_scale.detach()), self.dead_zone)
 
     def _quantise(self, residual: Tensor, log2_scale: Tensor) -> Tensor:
-        """The symbols of residuals: rounded, and 0 where the scale is so small that nothing is coded."""
+        """The symbols of residuals (B, n, C): rounded, or a trellis's values, and 0 where the scale is so small
+        that nothing is coded.
+        """
+        if self.trellis:
+            return trellis_symbols(residual, log2_scale, self.tables.level_bits)
         return self.normalised_residual(residual, log2_scale).round() * is_coded(log2_scale)
 
     # pictures to latents, for files and in training
@@ -262,12 +268,23 @@ class Hyperprior(StaysFloat32, CompressionModel):
         """
         if not self.sends_y:
             return {"y": torch.ones_like(latents.y), "z": latents.z_likelihood}
+        if self.trellis and not self.training:
+            return {"y": self._trellis_probabilities(latents), "z": latents.z_likelihood}
         values = latents.symbols
         if self.training:
             noise = torch.rand_like(values) - 0.5 if noise is None else noise
             values = self.normalised_residual(latents.residual, latents.log2_scale) + noise
         y = self.gaussian_conditional._likelihood(values, latents.scale)
         return {"y": self.gaussian_conditional.likelihood_lower_bound(y), "z": latents.z_likelihood}
+
+    @torch.no_grad()
+    def _trellis_probabilities(self, latents: Latents) -> Tensor:
+        """Of y's symbols (B, M, h, w), as the coder's tables have them."""
+        found = torch.empty_like(latents.symbols, memory_format=torch.channels_last)
+        for group in self.context.groups(latents.first):
+            of_group = (group.gather(values) for values in (latents.symbols, latents.log2_scale))
+            group.scatter(found, symbol_probabilities(*of_group, self.tables.level_bits))
+        return found
 
     # what the decoder holds
 
@@ -285,31 +302,21 @@ class Hyperprior(StaysFloat32, CompressionModel):
         """The ``DecoderState`` of latents that are all decoded, or all not."""
         mask = torch.full_like(symbols[:, :1], float(decoded))
         scale = scale_from_log2(gaussian.log2_scale)
-        return DecoderState(symbols, mask, gaussian.mean, scale, log2_delta, self.log2_spread.exp2())
+        std = self.log2_spread.exp2()
+        return DecoderState(symbols, mask, gaussian.mean, scale, log2_delta, std, self.trellis)
 
     # probability tables
 
-    @property
-    def y_tables(self) -> CoderTables:
-        """The entropy coder's tables of y, one row for each scale. ValueError without ``update``."""
-        return self._tables("y", self.gaussian_conditional)
-
-    @property
-    def z_tables(self) -> CoderTables:
-        """The entropy coder's tables of z, one row for each channel. ValueError without ``update``."""
-        return self._tables("z", self.entropy_bottleneck)
-
-    def _tables(self, name: str, model: nn.Module) -> CoderTables:
-        if name not in self._coder_tables:
-            self._coder_tables[name] = coder_tables(model)
-        return self._coder_tables[name]
+    def _forget_tables(self) -> None:
+        self.tables = SymbolTables(self.gaussian_conditional, self.entropy_bottleneck)
 
     def load_state_dict(self, state_dict: dict[str, Tensor], strict: bool = True):
         """As in torch; probability tables of any size are taken over as they are stored."""
         for tables in (self.entropy_bottleneck, self.gaussian_conditional):
             for name in ("_quantized_cdf", "_offset", "_cdf_length"):
                 setattr(tables, name, torch.IntTensor().to(self.log2_spread.device))
-        self._tables_stale, self._coder_tables = False, {}
+        self._tables_stale = False
+        self._forget_tables()
         return super().load_state_dict(state_dict, strict)
 
     def update(self, scale_table=None, force: bool = False, update_quantiles: bool = False) -> bool:
@@ -320,7 +327,7 @@ class Hyperprior(StaysFloat32, CompressionModel):
         """
         changed = self.gaussian_conditional.update_scale_table(SCALES, force=force)
         force, self._tables_stale = force or self._tables_stale, False
-        self._coder_tables = {}
+        self._forget_tables()
         for module in self.modules():
             if isinstance(module, ExactNetwork):
                 module.refresh()
@@ -342,3 +349,10 @@ class Hyperprior(StaysFloat32, CompressionModel):
             "lapped": lapped,
             "context": context,
         }
+
+
+def _conditional(config: CodecConfig) -> type[GaussianConditional]:
+    """The class of y's probability tables."""
+    if config.trellis:
+        return TrellisConditional
+    return GaussianConditional if config.revision == 1 else ScaleMixtureConditional

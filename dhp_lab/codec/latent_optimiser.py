@@ -34,8 +34,10 @@ from torch import Tensor
 from dhp_lab.codec.bits.scales import is_coded
 from dhp_lab.codec.latents import Latents, scale_from_log2
 from dhp_lab.codec.model import DiffusionHyperprior
+from dhp_lab.codec.networks.context import Gaussian
 from dhp_lab.codec.networks.hyper_transforms import HYPER
 from dhp_lab.codec.networks.layers import round_through
+from dhp_lab.codec.trellis_latents import symbol_bits, trellis_symbols
 
 STRIDE = 0.75  # of the way to the target at first; it falls linearly to 0
 RATE_WEIGHT = 0.7  # w
@@ -78,15 +80,19 @@ def measure_curvature(
 def choose_symbols(
     model: DiffusionHyperprior, residual: Tensor, log2_scale: Tensor, curvature: float
 ) -> Tensor:
-    """Step 1: the nearest symbol, the next one towards zero, or zero, whichever costs least.
+    """Step 1: the nearest symbol, the next one towards zero, or zero, whichever costs least; with a trellis the
+    path of the least cost.
 
     Args:
-        residual: y/Delta - mean, any shape. log2_scale: of the scales in steps, the same shape.
+        residual: (B, n, C) y/Delta - mean. log2_scale: likewise, of the scales in steps.
         curvature: in bits for a squared step.
 
     Returns:
-        whole numbers; 0 where nothing is coded.
+        whole numbers, or multiples of 1/2; 0 where nothing is coded.
     """
+    if model.trellis:
+        price = 0.5 * curvature / RATE_WEIGHT
+        return trellis_symbols(residual, log2_scale, model.tables.level_bits, price)
     scale, nearest = scale_from_log2(log2_scale), residual.round()
     best = nearest
     least = _symbol_cost(model, residual, nearest, scale, curvature)
@@ -135,9 +141,9 @@ class Window:
         of_z = [slice(side.start // HYPER, -(-side.stop // HYPER)) for side in (rows, cols)]
         z = plain.z[..., of_z[0], of_z[1]]
         self.z = z.clone().requires_grad_()
-        y_bits = self._bits_of_y(plain.symbols[..., rows, cols], plain.log2_scale[..., rows, cols])
+        symbols, y_bits = self._plain_symbols(plain, rows, cols)
         self.plain_bits = (y_bits + self._bits_of_z(torch.round(z - model.medians().float()))).item()
-        y_hat = (plain.symbols[..., rows, cols] + plain.mean[..., rows, cols]) * self.delta
+        y_hat = (symbols + plain.mean[..., rows, cols]) * self.delta
         x_hat = model.synthesise(y_hat, plain.log2_delta, self.x.shape[-2:])
         self.plain_cost = squared_error(x_hat, self.x).item() / lambda_rate + self.plain_bits
 
@@ -198,7 +204,26 @@ class Window:
         x_hat = model.synthesise(steps * self.delta, self.log2_delta, self.x.shape[-2:])
         return squared_error(x_hat, self.x), bits, groups, steps
 
+    def _plain_symbols(self, plain: Latents, rows: slice, cols: slice) -> tuple[Tensor, Tensor]:
+        """The window's symbols at effort 0 (1, M, h, w), and their bits.
+
+        A trellis passes through the window alone here, not through the picture.
+        """
+        names = ("symbols", "residual", "log2_scale")
+        symbols, residual, log2_scale = (getattr(plain, name)[..., rows, cols] for name in names)
+        symbols = symbols.contiguous(memory_format=torch.channels_last)
+        bits = torch.zeros((), device=symbols.device)
+        for group in self.model.context.groups(Gaussian(residual, log2_scale)):
+            of_group = group.gather(log2_scale)
+            if self.model.trellis:
+                found = trellis_symbols(group.gather(residual), of_group, self.model.tables.level_bits)
+                group.scatter(symbols, found)
+            bits = bits + self._bits_of_y(group.gather(symbols), of_group)
+        return symbols, bits
+
     def _bits_of_y(self, symbols: Tensor, log2_scale: Tensor) -> Tensor:
+        if self.model.trellis:
+            return symbol_bits(symbols, log2_scale, self.model.tables.level_bits).sum()
         bits = _bits(self.model, symbols.detach(), scale_from_log2(log2_scale))
         return (bits * is_coded(log2_scale)).sum()
 

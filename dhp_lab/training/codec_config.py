@@ -25,7 +25,7 @@ class TrainingConfig:
         lr: peak Adam step size of every stage; warm-up, then a cosine to 1 % of it.
         lambda_rate: one trade-off to train for; None trains all of ``CodecConfig.lambda_range`` in one model.
         image_size: side of the crops, a multiple of 64.
-        N, M, transmit, passes, dead_zone: as in ``CodecConfig``; None is its default, or what the model to
+        N, M, transmit, passes, dead_zone, trellis: as in ``CodecConfig``; None is its default, or what the model to
             start from has, which may grow to more channels and other passes.
         bk_sdm_path: a Stable Diffusion folder or hub id, whose parts the codec takes. use_pretrained_vae,
             use_pretrained_unet: which of them; None is both. See ``StableDiffusionConfig``. low_memory: see
@@ -56,6 +56,7 @@ class TrainingConfig:
     transmit: str | None = None
     passes: int | None = None
     dead_zone: float | None = None
+    trellis: bool | None = None
     image_size: int = 256
     device: str | None = None
     resume: bool = False
@@ -114,7 +115,7 @@ class TrainingConfig:
     @property
     def codec_settings(self) -> dict[str, object]:
         """The settings of a new codec that were given, by the names that its creator takes them under."""
-        names = ["N", "M", "diffusion_steps", "transmit", "passes", "dead_zone"]
+        names = ["N", "M", "diffusion_steps", "transmit", "passes", "dead_zone", "trellis"]
         borrowed = ["bk_sdm_path", "use_pretrained_vae", "use_pretrained_unet"]
         names += ["schedule"] if self.bk_sdm_path is None else borrowed
         return {name: value for name in names if (value := getattr(self, name)) is not None}

@@ -22,7 +22,8 @@ def initial_model(config: TrainingConfig) -> DiffusionHyperprior:
         model = DiffusionHyperprior.from_pretrained(config.init_from)
         if config.N not in (None, model.N):
             raise ValueError(f"N is {config.N}, the checkpoint {config.init_from} has {model.N}: leave N out")
-        settings = {name: getattr(config, name) for name in ("M", "transmit", "passes", "dead_zone")}
+        names = ("M", "transmit", "passes", "dead_zone", "trellis")
+        settings = {name: getattr(config, name) for name in names}
         model = with_settings(model, **settings)
     elif config.bk_sdm_path is not None:
         model = create_bk_sdm_compression_model(**config.codec_settings)

@@ -162,13 +162,13 @@ def test_new_tables_are_seen_after_loading_and_after_an_update():
     model = untrained()
     for turn in range(4):
         model.load_state_dict(weights[turn % 2])
-        assert model.z_tables.cdfs == weights[turn % 2][name].tolist()
+        assert model.tables.z.cdfs == weights[turn % 2][name].tolist()
     with torch.no_grad():
         model.entropy_bottleneck.quantiles *= 3  # a wider prior
-    before = model.z_tables
-    assert model.z_tables is before, "tables are made once"
+    before = model.tables.z
+    assert model.tables.z is before, "tables are made once"
     model.update(force=True)
-    assert model.z_tables.lengths != before.lengths
+    assert model.tables.z.lengths != before.lengths
 
 
 def test_scales_are_eight_to_the_octave():

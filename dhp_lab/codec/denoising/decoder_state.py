@@ -10,9 +10,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from dhp_lab.codec.bits.scales import bin_width
 from dhp_lab.codec.networks.tiling import TILE, tiled
 
 SIGMA_Q = 1 / math.sqrt(12)  # of a rounding error, in quantiser steps
+TRELLIS_VARIANCE = 0.06  # of a trellis's errors, in squared steps; SIGMA_Q^2 is 0.083
 FARTHEST = 6.0  # a bin beyond this many scales is taken as one at this distance
 WIDE = 1000  # scales above which a bin is uniform to first order
 
@@ -22,10 +24,11 @@ class DecoderState:
     """The latents as the entropy decoder leaves them.
 
     Attributes:
-        symbols: (B, M, h, w) q, float; zeros where not decoded.
+        symbols: (B, M, h, w) q, float; zeros where not decoded. Whole numbers, with a trellis halves too.
         decoded: (B, 1, h, w) float, 1 where q is decoded, 0 where z alone is.
         mean, scale: (B, M, h, w) of the entropy model, in quantiser steps.
         log2_delta: (B,) log2 of the quantiser step. std: (M,) the channels' spread in latent units.
+        trellis: whether symbols are those of a trellis (``bits.trellis``).
         moments: ``truncated_gaussian_moments(symbols, scale)`` where already computed; None leaves it to the
             denoiser.
     """
@@ -36,6 +39,7 @@ class DecoderState:
     scale: Tensor
     log2_delta: Tensor
     std: Tensor
+    trellis: bool = False
     moments: tuple[Tensor, Tensor] | None = None
 
     @property
@@ -47,16 +51,20 @@ class DecoderState:
         """The same for a rectangle of latents."""
         cut = [t[..., rows, cols] for t in (self.symbols, self.decoded, self.mean, self.scale)]
         moments = self.moments and tuple(t[..., rows, cols] for t in self.moments)
-        return DecoderState(*cut, self.log2_delta, self.std, moments)
+        return DecoderState(*cut, self.log2_delta, self.std, self.trellis, moments)
 
     def detach(self) -> DecoderState:
         """The same numbers without their gradients, as the denoiser and its loss see them."""
         fields = (self.symbols, self.decoded, self.mean, self.scale, self.log2_delta, self.std)
         moments = self.moments and tuple(t.detach() for t in self.moments)
-        return DecoderState(*(t.detach() for t in fields), moments)
+        return DecoderState(*(t.detach() for t in fields), self.trellis, moments)
 
     def with_moments(self, tile: int = TILE) -> DecoderState:
-        """The same with ``moments`` filled in, computed in tiles of at most ``tile`` latents a side."""
+        """The same with ``moments`` filled in, computed in tiles of at most ``tile`` latents a side. A trellis
+        needs none.
+        """
+        if self.trellis:
+            return self
 
         def part(rows: slice, cols: slice) -> Tensor:
             mean, variance = truncated_gaussian_moments(
@@ -65,6 +73,22 @@ class DecoderState:
             return torch.cat([mean, variance], 1)
 
         return replace(self, moments=tiled(part, *self.symbols.shape[-2:], 1, tile).chunk(2, 1))
+
+    def posterior(self, dead_zone: float) -> tuple[Tensor, Tensor]:
+        """Mean and variance of the residuals of decoded latents, given their symbols: (B, M, h, w) each, in
+        steps.
+
+        The values of a trellis are the means already, within 0.03 steps; its errors have one variance, but
+        where the scale is smaller.
+
+        Args:
+            dead_zone: of the symbols' bins (``scales.bin_width``); scales count widths of a bin.
+        """
+        width = bin_width(self.scale, dead_zone)
+        if self.trellis:
+            return self.symbols, (width * self.scale).square().clamp(max=TRELLIS_VARIANCE)
+        mean, variance = self.moments or truncated_gaussian_moments(self.symbols, self.scale)
+        return width * mean, width.square() * variance
 
 
 def truncated_gaussian_moments(symbols: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:

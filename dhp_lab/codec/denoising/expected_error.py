@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from dhp_lab.codec.bits.scales import bin_width
-from dhp_lab.codec.denoising.decoder_state import DecoderState, truncated_gaussian_moments
+from dhp_lab.codec.denoising.decoder_state import DecoderState
 from dhp_lab.codec.networks.lapped import BLOCK
 from dhp_lab.codec.networks.tiling import TILE, tiled
 
@@ -30,9 +30,8 @@ def latent_variance(state: DecoderState, dead_zone: float) -> Tensor:
     Args:
         dead_zone: of the symbols' bins.
     """
-    known = state.moments or truncated_gaussian_moments(state.symbols, state.scale)
-    width = bin_width(state.scale, dead_zone)
-    return width.square() * torch.where(state.decoded > 0, known[1], state.scale.square())
+    prior = (bin_width(state.scale, dead_zone) * state.scale).square()
+    return torch.where(state.decoded > 0, state.posterior(dead_zone)[1], prior)
 
 
 def expected_errors(state: DecoderState, dead_zone: float, tile: int = TILE) -> Tensor:

@@ -105,12 +105,12 @@ def with_map(
 def encode_map(model: DiffusionHyperprior, octaves: Tensor) -> bytes:
     """A map's whole numbers as bytes, coded as a Gaussian of scale 1 around 0."""
     symbols = octaves.flatten().int()
-    return rans_encode(symbols, _unit_scale_rows(len(symbols)), model.y_tables)
+    return rans_encode(symbols, _unit_scale_rows(len(symbols)), model.tables.y)
 
 
 def decode_map(model: DiffusionHyperprior, data: bytes, shape: tuple[int, int]) -> Tensor:
     """The inverse of ``encode_map``: (rows, cols) int32. Damage gives other numbers: there is no CRC."""
-    return rans_decode(data, _unit_scale_rows(shape[0] * shape[1]), model.y_tables).view(shape)
+    return rans_decode(data, _unit_scale_rows(shape[0] * shape[1]), model.tables.y).view(shape)
 
 
 def _unit_scale_rows(count: int) -> Tensor:
