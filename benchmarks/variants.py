@@ -5,6 +5,7 @@ out of training.
                                   --variant "fourth=data/checkpoints/diffusion-hyperprior"
                                   --variant "as it is=data/checkpoints/diffusion-hyperprior dead_zone=0.3"
                                   --variant "four passes=runs/fifth"
+                                  --variant "with a trellis=runs/fifth trellis=true"
                                   [--kept "four passes"] [--crops 48] [--steps 0,1]
                                   [--output data/results/variants.json]
 
@@ -69,10 +70,14 @@ class Variant:
     settings: tuple[str, ...]
 
     @property
-    def values(self) -> dict[str, float | int]:
-        """The settings as numbers."""
+    def values(self) -> dict[str, bool | float | int]:
+        """The settings as numbers, or as true and false."""
         pairs = (setting.split("=") for setting in self.settings)
-        return {key: float(value) if "." in value else int(value) for key, value in pairs}
+        words = {"true": True, "false": False}
+        return {
+            key: words[value] if value in words else float(value) if "." in value else int(value)
+            for key, value in pairs
+        }
 
     @property
     def source(self) -> str:

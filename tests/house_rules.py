@@ -40,6 +40,8 @@ CODEC = (
     "parts",
     "stable_diffusion",
     "latents",
+    "trellis_latents",
+    "symbol_tables",
     "hyperprior",
     "entropy_coding",
     "realism",

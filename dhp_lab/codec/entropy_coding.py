@@ -66,8 +66,8 @@ def _encode_one(model: Hyperprior, latents: Latents, i: int, code: int) -> tuple
 
 
 def _in_coding_order(model: Hyperprior, symbols: Tensor, log2_scale: Tensor) -> tuple[Tensor, Tensor]:
-    """The symbols (n,) of one picture that are coded, or their levels, pass by pass, and the rows of the tables
-    for them.
+    """The symbols (n,) of one picture that are coded, or their levels, pass by pass, and the rows of the
+    tables for them.
     """
     symbols, log2_scale = symbols.cpu(), log2_scale.cpu()
     found, rows = [], []

@@ -34,13 +34,11 @@ from dhp_lab.codec.networks.exact import ACTIVATION_BITS, ExactNetwork
 from dhp_lab.codec.networks.gain import GainCurve
 from dhp_lab.codec.networks.hyper_transforms import HYPER, HyperAnalysis, HyperSynthesis
 from dhp_lab.codec.networks.layers import round_through
-from dhp_lab.codec.networks.scale_mixture import ScaleMixtureConditional
 from dhp_lab.codec.networks.tiling import tiled
-from dhp_lab.codec.networks.trellis_tables import TrellisConditional
 from dhp_lab.codec.parts import CodecParts
-from dhp_lab.codec.symbol_tables import SymbolTables
+from dhp_lab.codec.symbol_tables import SymbolTables, conditional_of
 from dhp_lab.codec.trellis_latents import symbol_probabilities, trellis_symbols
-from dhp_lab.core.compressai_imports import CompressionModel, EntropyBottleneck, GaussianConditional
+from dhp_lab.core.compressai_imports import CompressionModel, EntropyBottleneck
 from dhp_lab.core.precision import StaysFloat32
 from dhp_lab.core.tensors import crop_to, pad_to_multiple
 
@@ -67,7 +65,7 @@ class Hyperprior(StaysFloat32, CompressionModel):
         self.log2_spread = nn.Parameter(parts.log2_spread)
         self.entropy_bottleneck = EntropyBottleneck(config.N)
         self.trellis = config.trellis
-        self.gaussian_conditional = _conditional(config)(SCALES, scale_bound=SCALES[0])
+        self.gaussian_conditional = conditional_of(config)
         self._forget_tables()
 
     # transforms, on pictures of any size
@@ -166,8 +164,8 @@ class Hyperprior(StaysFloat32, CompressionModel):
         return residual / bin_width(scale_from_log2(log2_scale.detach()), self.dead_zone)
 
     def _quantise(self, residual: Tensor, log2_scale: Tensor) -> Tensor:
-        """The symbols of residuals (B, n, C): rounded, or a trellis's values, and 0 where the scale is so small
-        that nothing is coded.
+        """The symbols of residuals (B, n, C): rounded, or a trellis's values, and 0 where the scale is so
+        small that nothing is coded.
         """
         if self.trellis:
             return trellis_symbols(residual, log2_scale, self.tables.level_bits)
@@ -349,10 +347,3 @@ class Hyperprior(StaysFloat32, CompressionModel):
             "lapped": lapped,
             "context": context,
         }
-
-
-def _conditional(config: CodecConfig) -> type[GaussianConditional]:
-    """The class of y's probability tables."""
-    if config.trellis:
-        return TrellisConditional
-    return GaussianConditional if config.revision == 1 else ScaleMixtureConditional

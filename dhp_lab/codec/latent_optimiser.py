@@ -80,8 +80,8 @@ def measure_curvature(
 def choose_symbols(
     model: DiffusionHyperprior, residual: Tensor, log2_scale: Tensor, curvature: float
 ) -> Tensor:
-    """Step 1: the nearest symbol, the next one towards zero, or zero, whichever costs least; with a trellis the
-    path of the least cost.
+    """Step 1: the nearest symbol, the next one towards zero, or zero, whichever costs least; with a trellis
+    the path of the least cost.
 
     Args:
         residual: (B, n, C) y/Delta - mean. log2_scale: likewise, of the scales in steps.

@@ -7,9 +7,21 @@ from functools import cached_property
 import numpy as np
 
 from dhp_lab.codec.bits.rans import CoderTables, coder_tables
+from dhp_lab.codec.bits.scales import SCALES
 from dhp_lab.codec.bits.trellis_decoder import TableArrays
+from dhp_lab.codec.config import CodecConfig
+from dhp_lab.codec.networks.scale_mixture import ScaleMixtureConditional
 from dhp_lab.codec.networks.trellis_tables import TrellisConditional, level_bits
 from dhp_lab.core.compressai_imports import EntropyBottleneck, GaussianConditional
+
+
+def conditional_of(config: CodecConfig) -> GaussianConditional:
+    """The entropy model of y, without tables yet."""
+    if config.trellis:
+        kind = TrellisConditional
+    else:
+        kind = GaussianConditional if config.revision == 1 else ScaleMixtureConditional
+    return kind(SCALES, scale_bound=SCALES[0])
 
 
 class SymbolTables:
@@ -44,8 +56,6 @@ class SymbolTables:
         """
         if self.of_y._quantized_cdf.numel():
             return level_bits(self.y)
-        fresh = TrellisConditional(
-            self.of_y.scale_table.tolist(), scale_bound=self.of_y.scale_table[0].item()
-        )
+        fresh = TrellisConditional(SCALES, scale_bound=SCALES[0])
         fresh.update()
         return level_bits(coder_tables(fresh))

@@ -28,7 +28,9 @@ class Path(NamedTuple):
 
 
 def coded_indexes(log2_scale: Tensor) -> tuple[Tensor, Tensor]:
-    """What is coded of a pass (1, n, C): bool (1, C, n), and the rows of scales there, (m,) int32, on the CPU."""
+    """What is coded of a pass (1, n, C): bool (1, C, n), and the rows of the scales there, (m,) int32; on the
+    CPU.
+    """
     indexes = scale_indexes(log2_scale.cpu()).mT.contiguous()
     return indexes > 0, indexes[indexes > 0]
 
@@ -96,6 +98,8 @@ def _bits_of_one(symbols: Tensor, log2_scale: Tensor, bits: Tensor) -> Tensor:
 
 
 def symbol_probabilities(symbols: Tensor, log2_scale: Tensor, bits: np.ndarray) -> Tensor:
-    """P of the symbols of a pass, (B, n, C) float32, as the coder's tables have it; 1 where nothing is coded."""
+    """P of the symbols of a pass, (B, n, C) float32, as the coder's tables have it; 1 where nothing is
+    coded.
+    """
     nearest = (scale_indexes(log2_scale).to(log2_scale.dtype) / PER_OCTAVE + LOG2_SCALE_MIN).detach()
     return symbol_bits(symbols, nearest, bits).neg().exp2()

@@ -25,8 +25,8 @@ class TrainingConfig:
         lr: peak Adam step size of every stage; warm-up, then a cosine to 1 % of it.
         lambda_rate: one trade-off to train for; None trains all of ``CodecConfig.lambda_range`` in one model.
         image_size: side of the crops, a multiple of 64.
-        N, M, transmit, passes, dead_zone, trellis: as in ``CodecConfig``; None is its default, or what the model to
-            start from has, which may grow to more channels and other passes.
+        N, M, transmit, passes, dead_zone, trellis: as in ``CodecConfig``; None is its default, or what the
+            model to start from has, which may grow to more channels and other passes.
         bk_sdm_path: a Stable Diffusion folder or hub id, whose parts the codec takes. use_pretrained_vae,
             use_pretrained_unet: which of them; None is both. See ``StableDiffusionConfig``. low_memory: see
             ``DiffusionHyperprior.low_memory``.

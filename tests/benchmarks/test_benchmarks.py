@@ -136,10 +136,10 @@ def test_steps_and_minutes_are_those_of_the_logs_last_training(script, tmp_path)
 
 
 def test_a_variant_is_a_folder_and_the_settings_that_are_changed(script):
-    variant = script("variants").variant("leaning=runs/fifth dead_zone=0.3 passes=2")
+    variant = script("variants").variant("leaning=runs/fifth dead_zone=0.3 passes=2 trellis=true")
     assert variant.name == "leaning" and variant.folder == Path("runs/fifth")
-    assert variant.values == {"dead_zone": 0.3, "passes": 2}
-    assert variant.source == "fifth dead_zone=0.3 passes=2"
+    assert variant.values == {"dead_zone": 0.3, "passes": 2, "trellis": True}
+    assert variant.source == "fifth dead_zone=0.3 passes=2 trellis=true"
 
 
 def rounded(values: object) -> object:

@@ -52,5 +52,6 @@ def test_the_real_codec_through_real_files():
         "passes": 1,
         "dead_zone": 0.0,
         "revision": 2,
+        "trellis": False,
     }
     assert result.about["config"] == made_of

@@ -60,8 +60,8 @@ class DecoderState:
         return DecoderState(*(t.detach() for t in fields), self.trellis, moments)
 
     def with_moments(self, tile: int = TILE) -> DecoderState:
-        """The same with ``moments`` filled in, computed in tiles of at most ``tile`` latents a side. A trellis
-        needs none.
+        """The same with ``moments`` filled in, computed in tiles of at most ``tile`` latents a side; a
+        trellis needs none.
         """
         if self.trellis:
             return self

@@ -44,7 +44,7 @@ class StableDiffusionConfig(CodecConfig):
             trained.
         parts: digest of the weights that are taken from the folder; "" takes what is there.
         tokens: how many vectors the U-Net's empty prompt has.
-        schedule: "folder". transmit, passes, dead_zone: as in ``CodecConfig``.
+        schedule: "folder". transmit, passes, dead_zone, trellis: as in ``CodecConfig``.
 
     Raises:
         ValueError: a value outside its range.
