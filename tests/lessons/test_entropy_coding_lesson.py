@@ -16,7 +16,7 @@ from dhp_lab.codec.bits.rans import rans_decode
 from dhp_lab.codec.bits.scales import SCALES
 from dhp_lab.data.images import to_pixels
 from dhp_lab.data.photos import load_photo
-from dhp_lab.lessons.entropy_coding import figures, sources
+from dhp_lab.lessons.entropy_coding import figures, quantisers, sources
 from dhp_lab.lessons.entropy_coding.explorer import explore
 
 START = {"true_scale": 1.0, "model_scale": 2.0, "precision": 16}
@@ -182,3 +182,27 @@ def test_the_explorer_starts_there():
     explorer.controls["precision"].value = 9
     assert "model of scale 2" in explorer.picture.value
     assert 'alt="Source of scale 1' in explorer.still().text
+
+
+# quantisers
+
+
+def test_rounding_stays_a_decibel_and_a_half_above_the_bound_and_the_trellis_half_of_one():
+    """1.53 dB is the gap of rounding at high rates (Gish & Pierce 1968)."""
+    found = quantisers.quantiser_gaps((0.5, 1.0, 8.0))
+    assert found["rounding"][-1].decibels == pytest.approx(1.53, abs=0.15)
+    for rounding, trellis in zip(found["rounding"], found["trellis"], strict=True):
+        assert 0.2 < trellis.decibels < rounding.decibels - 0.8
+
+
+def test_an_entropy_is_scipys():
+    symbols = np.random.default_rng(0).integers(-3, 9, 1000)
+    counts = np.unique(symbols, return_counts=True)[1]
+    assert quantisers.entropy(symbols) == pytest.approx(entropy(counts, base=2))
+
+
+def test_the_figure_of_gaps_has_a_line_for_each_quantiser_and_one_for_the_bound():
+    gaps = quantisers.quantiser_gaps((0.5, 2.0), count=2000)
+    axes = figures.gaps_figure(gaps).axes[0]
+    assert [line.get_label() for line in axes.lines] == [*gaps, "the bound"]
+    assert np.allclose(axes.lines[0].get_ydata(), [gap.decibels for gap in gaps["rounding"]])

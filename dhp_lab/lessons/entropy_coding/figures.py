@@ -5,6 +5,7 @@
 | `lengths_figure`   | how often each symbol comes, and its code length by several codes                  |
 | `interval_figure`  | the interval of an arithmetic coder, symbol by symbol, each one enlarged           |
 | `state_figure`     | how the state of an rANS coder grows, symbol by symbol                             |
+| `gaps_figure`      | quantisers' distance from the rate-distortion bound, by rate                       |
 | `Mismatch`         | the explorer's picture: a source, the table that it is coded with, and the bits    |
 """
 
@@ -21,6 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from dhp_lab.codec.bits.rans import CoderTables, rans_encode
+from dhp_lab.lessons.entropy_coding.quantisers import Gap
 from dhp_lab.lessons.entropy_coding.sources import PRECISION, frequencies
 from dhp_lab.notebook.html import Rendered, picture_bytes, table_html
 from dhp_lab.notebook.style import AMBER, BLUE, CHART_DPI, GREEN, GREY, ORANGE, PURPLE, SKY, style
@@ -115,6 +117,20 @@ def rounded_normal(scale: float) -> np.ndarray:
     near, far = ((size + side) / (scale * math.sqrt(2)) for side in (-0.5, 0.5))
     p = (torch.erfc(near) - torch.erfc(far)).numpy() / 2  # in the upper tail, where small numbers keep digits
     return p / p.sum()
+
+
+def gaps_figure(gaps: Mapping[str, Sequence[Gap]]) -> Figure:
+    """How far quantisers stay from the rate-distortion bound, in dB over their rate; three at most."""
+    with style():
+        figure = Figure(figsize=(8, 3.3), dpi=CHART_DPI, layout="constrained")
+        axes = figure.add_subplot()
+        for (name, points), colour, look in zip(gaps.items(), (ORANGE, GREY, BLUE), "o^s", strict=False):
+            rates, decibels = zip(*points, strict=True)
+            axes.plot(rates, decibels, look + "-", color=colour, markersize=5, label=name)
+        axes.axhline(0, color=GREEN, linewidth=1.2, label="the bound")
+        axes.set(xlabel="bits a number", ylabel="dB above the bound", ylim=(-0.15, None), xlim=(0, None))
+        axes.legend(loc="upper right")
+    return figure
 
 
 @dataclass(frozen=True)
