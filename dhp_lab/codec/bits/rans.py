@@ -8,7 +8,8 @@ Scales are taken from a table, eight to the octave, and the index is found in fi
     index = (log2_scale - log2(SCALE_MIN)) * 8,     rounded
 
 so that a decoder on another device reads the same tables. Where the index is 0 the symbol is almost surely
-zero (P(q != 0) < 1.3e-4): the encoder sets it to zero and nothing is coded.
+zero (P(q != 0) < 1.3e-4): the encoder sets it to zero and nothing is coded. The levels of a trellis
+(``trellis``) have two tables for each scale, and ``trellis_decoder`` reads them.
 
 | paper   | here                        | unit             |
 |---------|-----------------------------|------------------|

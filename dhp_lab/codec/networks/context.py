@@ -118,10 +118,11 @@ def normalised_symbols(symbols: Tensor, indexes: Tensor) -> Tensor:
     """Symbols in units of the scale that h_s predicts, limited to 5; the same on every device.
 
     Args:
-        symbols: whole numbers, any shape. indexes: rows of the probability table for those scales, likewise.
+        symbols: whole numbers or halves, any shape. indexes: rows of the probability table for those scales,
+            likewise.
 
     Returns:
-        float64, whole multiples of 2^-10, with the symbols' gradient.
+        float64, whole multiples of 2^-10, of halves of 2^-11, with the symbols' gradient.
     """
     fixed = symbols.double() * INVERSE.to(symbols.device)[indexes.long()]
     return fixed.clamp(-LIMIT * UNIT, LIMIT * UNIT) / UNIT
@@ -182,7 +183,7 @@ class ContextNetwork(ExactNetwork):
         """The same in fixed point: the same numbers on every device.
 
         Args:
-            r: in multiples of 2^-10. log2_scale, log2_delta: of 2^-16. group: as for ``forward``.
+            r: in multiples of 2^-11, rounded to 2^-10. log2_scale, log2_delta: of 2^-16. group: as for ``forward``.
 
         Returns:
             float64 multiples of 2^-10, (B, n, C) each.
