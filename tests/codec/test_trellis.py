@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from itertools import product
 
 import numpy as np
@@ -54,7 +55,14 @@ def test_the_two_quantisers_reach_every_half_step():
 
 def test_every_state_has_two_ways_in_and_two_ways_out():
     assert sorted(NEXT_STATE.flatten()) == sorted(2 * list(range(STATES)))
-    assert all(a != b for a, b in NEXT_STATE)
+    assert all(a != b for a, b in NEXT_STATE) and QUANTISER.sum() == STATES // 2
+
+
+def test_the_machine_is_part_of_the_format():
+    """Files are decoded with it for ever."""
+    assert NEXT_STATE[:4].tolist() == [[0, 4], [18, 22], [1, 5], [19, 23]]
+    digest = hashlib.sha256(NEXT_STATE.tobytes() + QUANTISER.tobytes()).hexdigest()
+    assert digest[:16] == "0c622845e2bb68f6"
 
 
 def test_values_and_levels_are_each_others_inverse():
@@ -83,7 +91,7 @@ def entropy(levels: np.ndarray) -> float:
     return -(share * np.log2(share)).sum()
 
 
-def test_at_high_rates_errors_are_a_decibel_smaller_than_those_of_rounding():
+def test_at_high_rates_errors_are_more_than_a_decibel_smaller_than_those_of_rounding():
     """Of many latents of one scale, at the same entropy; 1.53 dB is the bound (Gish & Pierce 1968)."""
     row = 60
     residual = (SCALES[row] * np.random.default_rng(0).standard_normal(60000)).astype(np.float32)
@@ -98,4 +106,4 @@ def test_at_high_rates_errors_are_a_decibel_smaller_than_those_of_rounding():
         np.mean((residual - rounded) ** 2) / np.mean((residual - values_of_path(levels)) ** 2)
     )
     saved = 6.02 * (entropy(rounded.astype(np.int64)) - rate)
-    assert 0.9 < decibels + saved < 1.53
+    assert 1.0 < decibels + saved < 1.53

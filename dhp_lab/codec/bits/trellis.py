@@ -1,4 +1,4 @@
-r"""Trellis-coded quantisation: two quantisers, and a machine of eight states that says which one is next.
+r"""Trellis-coded quantisation: two quantisers, and a machine of 32 states that says which one is next.
 
     quantiser 0    ...  -2    -1     0     1     2  ...      level k stands for  k
     quantiser 1    ...  -3/2  -1/2   0    1/2   3/2 ...      level k stands for  k - sign(k) / 2
@@ -7,11 +7,11 @@ Both have levels a step apart and cost about the bits of plain rounding, but tog
 step. The parity of each level moves the machine on, and its state chooses the next latent's quantiser: the
 decoder follows without side information, while the encoder looks for the cheapest path through all states
 with Viterbi's algorithm (Forney 1973). The errors of paths fill space better than the cubes of plain rounding
-do: 1 dB less of them at the same rate, of the 1.53 dB that any quantiser can gain.
+do: 1.1 dB less of them at the same rate, of the 1.53 dB that any quantiser can gain.
 
 Marcellin & Fischer 1990, "Trellis coded quantization of memoryless and Gauss-Markov sources"; with a zero in
 both quantisers, for low rates: Schwarz et al. 2021, "Quantization and entropy coding in the Versatile Video
-Coding (VVC) standard".
+Coding (VVC) standard". The machine: Ungerboeck 1982, "Channel coding with multilevel/phase signals", table I.
 
 | name   | here                       | range                                  |
 |--------|----------------------------|----------------------------------------|
@@ -27,13 +27,28 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-# state and parity of the level -> the next state; of each state, the quantiser
-NEXT_STATE = np.array([[0, 2], [5, 7], [1, 3], [6, 4], [2, 0], [4, 6], [3, 1], [7, 5]], dtype=np.int8)
-QUANTISER = np.array([0, 1, 0, 1, 0, 1, 0, 1], dtype=np.int8)
-STATES = len(QUANTISER)
+STATE_BITS = 5
+STATES = 2**STATE_BITS
+CHECKS = 0o45, 0o10  # parity checks h0 and h1 of Ungerboeck's code with 32 states
 PRICE = 18.0  # bits that a squared step is worth to the encoder where nothing else is said
 FAR = 1e30  # cost of what cannot be
 CANDIDATES = 3  # levels that are compared for each quantiser and parity
+
+
+def machine() -> tuple[np.ndarray, np.ndarray]:
+    """The machine: (STATES, 2) int8, the next state by parity, and (STATES,) int8, each state's quantiser.
+
+    A systematic encoder with feedback: the state shifts down by a bit, and where the bit that leaves it, or
+    the parity, is 1, the check h0, or h1, is added modulo 2. The bit that leaves it is the quantiser.
+    """
+    from_state, from_parity = (check >> 1 for check in CHECKS)
+    states = np.arange(STATES)
+    quantiser = states & 1
+    shifted = states >> 1 ^ quantiser * from_state
+    return np.stack([shifted, shifted ^ from_parity], 1).astype(np.int8), quantiser.astype(np.int8)
+
+
+NEXT_STATE, QUANTISER = machine()
 
 
 @njit(cache=True)
@@ -89,14 +104,13 @@ def cheapest_path(residual: np.ndarray, rows: np.ndarray, bits: np.ndarray, pric
     n = len(residual)
     total, following = np.full(STATES, FAR), np.empty(STATES)
     total[0] = 0.0
-    came_from = np.empty((n, STATES), np.int8)
-    taken = np.empty((n, STATES), np.int32)
-    costs, levels = np.empty((2, 2)), np.empty((2, 2), np.int32)
+    came_from, parities = np.empty((n, STATES), np.int8), np.empty((n, STATES), np.int8)
+    costs, levels = np.empty((2, 2)), np.empty((n, 2, 2), np.int32)
     for i in range(n):
         size, row = abs(residual[i]), rows[i]
         for quantiser in range(2):
             row_bits = bits[quantiser, row : row + 1]
-            _cheapest_levels(size, quantiser, row_bits, price, costs[quantiser], levels[quantiser])
+            _cheapest_levels(size, quantiser, row_bits, price, costs[quantiser], levels[i, quantiser])
         following[:] = FAR
         for state in range(STATES):
             quantiser = QUANTISER[state]
@@ -104,12 +118,13 @@ def cheapest_path(residual: np.ndarray, rows: np.ndarray, bits: np.ndarray, pric
                 cost, then = total[state] + costs[quantiser, parity], NEXT_STATE[state, parity]
                 if cost < following[then]:
                     following[then] = cost
-                    came_from[i, then], taken[i, then] = state, levels[quantiser, parity]
+                    came_from[i, then], parities[i, then] = state, parity
         total[:] = following
     path, state = np.empty(n, np.int32), int(np.argmin(total))
     for i in range(n - 1, -1, -1):
-        path[i] = taken[i, state] if residual[i] >= 0 else -taken[i, state]
-        state = came_from[i, state]
+        parity, state = parities[i, state], came_from[i, state]
+        level = levels[i, QUANTISER[state], parity]
+        path[i] = level if residual[i] >= 0 else -level
     return path
 
 

@@ -16,7 +16,6 @@ from numba import njit
 from torch import Tensor
 
 from dhp_lab.codec.bits.rans import CoderTables
-from dhp_lab.codec.bits.scales import LEVELS
 from dhp_lab.codec.bits.trellis import NEXT_STATE, QUANTISER
 
 PROBABILITY_BITS = 16
@@ -58,7 +57,8 @@ class TrellisDecoder:
     def decode(self, indexes: Tensor) -> Tensor:
         """The levels of the next pass, (n,) int32, for the rows ``indexes`` (n,) of their scales."""
         rows = indexes.cpu().numpy().astype(np.int64)
-        return torch.from_numpy(_decode_levels(self.words, self.coder, rows, *self.tables))
+        machine = NEXT_STATE, QUANTISER
+        return torch.from_numpy(_decode_levels(self.words, self.coder, rows, *self.tables, *machine))
 
 
 @njit(cache=True)
@@ -101,12 +101,17 @@ def _decode_levels(
     cdfs: np.ndarray,
     lengths: np.ndarray,
     offsets: np.ndarray,
+    next_state: np.ndarray,
+    quantiser: np.ndarray,
 ) -> np.ndarray:
-    """``TrellisDecoder.decode`` with the coder's state and place in ``coder`` (2,), which move on."""
+    """``TrellisDecoder.decode`` with the coder's state and place in ``coder`` (2,), which move on.
+
+    The machine is an argument: numba keeps what it has compiled of this file until this file changes.
+    """
     levels, state = np.empty(len(indexes), np.int32), 0
     mask = np.uint64(2**PROBABILITY_BITS - 1)
     for i in range(len(indexes)):
-        row = indexes[i] + LEVELS * QUANTISER[state]
+        row = indexes[i] + len(lengths) // 2 * quantiser[state]
         cumulative = int(coder[0] & mask)
         last = lengths[row] - 2
         symbol = np.searchsorted(cdfs[row, : last + 2], cumulative, side="right") - 1
@@ -118,5 +123,5 @@ def _decode_levels(
         if symbol == last:
             symbol = _escaped(words, coder, last)
         levels[i] = symbol + offsets[row]
-        state = NEXT_STATE[state, levels[i] & 1]
+        state = next_state[state, levels[i] & 1]
     return levels

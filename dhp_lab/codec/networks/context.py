@@ -183,7 +183,8 @@ class ContextNetwork(ExactNetwork):
         """The same in fixed point: the same numbers on every device.
 
         Args:
-            r: in multiples of 2^-11, rounded to 2^-10. log2_scale, log2_delta: of 2^-16. group: as for ``forward``.
+            r: in multiples of 2^-11, rounded to 2^-10. log2_scale, log2_delta: of 2^-16.
+            group: as for ``forward``.
 
         Returns:
             float64 multiples of 2^-10, (B, n, C) each.
