@@ -1,6 +1,7 @@
 """Every notebook keeps the rules of notebook_rules.py; each rule is proved on notebooks that break it."""
 
 import copy
+import re
 from pathlib import Path
 
 import nbformat
@@ -39,6 +40,22 @@ def test_the_lessons_keep(rule, notebooks):
 
 def test_titles_have_the_numbers_of_the_files(notebooks):
     assert [name for name, notebook in notebooks.items() if lesson_number(notebook) != int(name[:2])] == []
+
+
+READING = {"half an hour": 30, "an hour": 60, "an hour and a half": 90}
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.ko.md"])
+def test_the_front_page_has_the_minutes_that_each_lesson_states(page, notebooks):
+    rows = (Path(__file__).parents[2] / page).read_text("utf-8").splitlines()
+    for name, notebook in notebooks.items():
+        needs = " ".join(notebook.cells[0].source.split())
+        stated = re.search(
+            r"(half an hour|an hour and a half|an hour) of reading|Reading takes ([a-z ]+)[.;]", needs
+        )
+        row = next(row for row in rows if f"](notebooks/{name})" in row)
+        assert stated, name
+        assert row.endswith(f"| {READING[stated[1] or stated[2]]} |"), name
 
 
 def test_folder_is_small():
