@@ -279,6 +279,14 @@ def test_start_time_is_where_the_schedule_has_the_quantisers_noise(schedule):
         assert sigma == pytest.approx(model.step_size(value) / 12**0.5, rel=1e-6)
 
 
+def test_the_chain_starts_at_its_last_time_where_the_quantisers_noise_is_stronger_than_any():
+    model = untrained(diffusion_steps=50)
+    beyond = 100 * model.latent_scale
+    assert model.start_time(beyond) == pytest.approx(50, abs=1e-6)
+    with model.gain.held_at(math.log2(beyond)):
+        assert bool(model(picture(32, 32), steps=2)["x_hat"].isfinite().all())
+
+
 @pytest.mark.parametrize("steps", [1, 2, 5])
 def test_noise_levels_start_at_the_rounding_error_or_at_pure_noise(model, coded, steps):
     decoder_state = decode_latents(model, coded["strings"], coded["shape"])

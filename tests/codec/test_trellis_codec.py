@@ -132,6 +132,7 @@ def test_the_posterior_of_a_latent_is_its_value_with_one_variance():
     mean, variance = state.posterior(codec.dead_zone)
     assert mean is state.symbols and state.with_moments() is state
     assert variance.max() == pytest.approx(TRELLIS_VARIANCE) and bool((variance > 0).all())
+    assert state.prior_deviation(codec.dead_zone) is state.scale, "it counts steps, not widths of a bin"
     drawn = codec.sampler.sample(state, steps=4)
     assert bool(drawn.isfinite().all())
 

@@ -74,6 +74,12 @@ class DecoderState:
 
         return replace(self, moments=tiled(part, *self.symbols.shape[-2:], 1, tile).chunk(2, 1))
 
+    def prior_deviation(self, dead_zone: float) -> Tensor:
+        """The deviation of residuals (B, M, h, w) before their symbols are known, in steps: with a dead zone
+        the scale counts widths of a bin, with a trellis steps.
+        """
+        return self.scale if self.trellis else bin_width(self.scale, dead_zone) * self.scale
+
     def posterior(self, dead_zone: float) -> tuple[Tensor, Tensor]:
         """Mean and variance of the residuals of decoded latents, given their symbols: (B, M, h, w) each, in
         steps.
@@ -84,9 +90,9 @@ class DecoderState:
         Args:
             dead_zone: of the symbols' bins (``scales.bin_width``); scales count widths of a bin.
         """
-        width = bin_width(self.scale, dead_zone)
         if self.trellis:
-            return self.symbols, (width * self.scale).square().clamp(max=TRELLIS_VARIANCE)
+            return self.symbols, self.scale.square().clamp(max=TRELLIS_VARIANCE)
+        width = bin_width(self.scale, dead_zone)
         mean, variance = self.moments or truncated_gaussian_moments(self.symbols, self.scale)
         return width * mean, width.square() * variance
 

@@ -40,7 +40,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dhp_lab.codec.bits.scales import bin_width
 from dhp_lab.codec.denoising.decoder_state import SIGMA_Q, DecoderState
 from dhp_lab.codec.networks.layers import ResidualBlock, scaled_log2_delta, zero_init
 from dhp_lab.core.precision import autocast
@@ -72,8 +71,8 @@ class Denoiser(nn.Module):
         state = decoder_state
         m, v = state.posterior(self.dead_zone)
         m = state.decoded * torch.lerp(state.symbols, m, self.posterior_weight)
-        prior = (bin_width(state.scale, self.dead_zone) * state.scale.clamp(1e-3, 1e3)).square()
-        v = torch.where(state.decoded > 0, v, prior)
+        prior = state.prior_deviation(self.dead_zone).clamp(1e-3, 1e3)
+        v = torch.where(state.decoded > 0, v, prior.square())
         rho, noise = quantised_share(sigma, state), sigma.square()
         total = (noise + v * (1 - rho)).clamp(min=1e-12)
         return (noise * m + v * (u - rho * state.symbols)) / total, v * noise / total

@@ -15,7 +15,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dhp_lab.codec.bits.scales import bin_width
 from dhp_lab.codec.denoising.decoder_state import DecoderState
 from dhp_lab.codec.networks.lapped import BLOCK
 from dhp_lab.codec.networks.tiling import TILE, tiled
@@ -30,7 +29,7 @@ def latent_variance(state: DecoderState, dead_zone: float) -> Tensor:
     Args:
         dead_zone: of the symbols' bins.
     """
-    prior = (bin_width(state.scale, dead_zone) * state.scale).square()
+    prior = state.prior_deviation(dead_zone).square()
     return torch.where(state.decoded > 0, state.posterior(dead_zone)[1], prior)
 
 

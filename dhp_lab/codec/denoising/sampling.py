@@ -44,8 +44,11 @@ class LatentSampler:
     tile: int = TILE
 
     def start_time(self, delta: float) -> float:
-        """t*: the schedule's time at which its noise is as strong as the rounding error of step Delta."""
-        return self.schedule.time_of(quantisation_sigma(delta) / self.latent_scale).item()
+        """t*: the schedule's time at which its noise is as strong as the rounding error of step Delta; the
+        last one where it never is.
+        """
+        most = self.schedule.sigma(self.schedule.steps).item()
+        return self.schedule.time_of(min(quantisation_sigma(delta) / self.latent_scale, most)).item()
 
     def noise_levels(self, state: DecoderState, steps: int) -> list[Tensor]:
         """K noise levels, each (B, 1, h, w) in quantiser steps, at equal times from the start towards 0.
