@@ -281,7 +281,8 @@ def test_start_time_is_where_the_schedule_has_the_quantisers_noise(schedule):
 
 def test_the_chain_starts_at_its_last_time_where_the_quantisers_noise_is_stronger_than_any():
     model = untrained(diffusion_steps=50)
-    beyond = 100 * model.latent_scale
+    most = model.noise_schedule.sigma(50).item()
+    beyond = 2 * 12**0.5 * most * model.latent_scale
     assert model.start_time(beyond) == pytest.approx(50, abs=1e-6)
     with model.gain.held_at(math.log2(beyond)):
         assert bool(model(picture(32, 32), steps=2)["x_hat"].isfinite().all())
