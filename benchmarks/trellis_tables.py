@@ -192,7 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             fitted = fit.improve(counts)
         rounds.append({"bits": fitted, "entropy": entropy(counts), "cost": cost.tolist()})
         bits = fit.bits(bits.shape[2])
-    command = command_line("trellis_tables", options, ("data_path", "model_path", "crops", "rounds"))
+    command = command_line(__file__, options, ("data_path", "model_path", "crops", "rounds"))
     result = {"command": command, "crops": options.crops, "model_id": model.model_id.hex()}
     result |= {"rounds": rounds, "constants": constants(fit)}
     save(result, table(result), options.output)

@@ -37,7 +37,9 @@ TABLES = {  # result in data/results -> the benchmark that wrote it
     "tiling": "tiling_seams",
     "training_hours": "training_hours",
     "training_speed": "training_speed",
+    "trellis_tables": "trellis_tables",
     "variants": "variants",
+    "variants_trellis": "variants",
     "z_only": "z_only",
 }
 PAGE = "# P\n\n<!-- a: begin -->\nold\n<!-- a: end -->\n\n<!-- b: begin -->\nkept\n<!-- b: end -->\nend\n"

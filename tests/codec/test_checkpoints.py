@@ -118,6 +118,7 @@ def test_the_configuration_is_readable(saved):
         "passes": 1,
         "dead_zone": 0.0,
         "revision": 2,
+        "trellis": False,
     }
     assert config == {"model": "DiffusionHyperprior"} | made_of
 
