@@ -32,7 +32,7 @@ TRAINING_OPTIONS = {
     "transmit": "z+y (as if not given) or z.",
     "passes": "Over the latents: 1 (as if not given), 2, 4 or 14.",
     "dead_zone": "0 (as if not given) .. 1: dead-zone quantisation: extra width of the zero bin.",
-    "trellis": "Trellis-coded quantisation: 5 % fewer bits and more; off if not given.",
+    "trellis": "Trellis-coded quantisation in the place of rounding: fewer bits; off if not given.",
     "image_size": "Side of the crops, a multiple of 64.",
     "init_from": "Checkpoint folder to start from.",
     "bk_sdm_path": "Take the VAE and the U-Net of this Stable Diffusion folder or hub id.",
