@@ -23,7 +23,7 @@ from dhp_lab.codec.effort import Report, compress
 from dhp_lab.codec.model import DiffusionHyperprior
 from dhp_lab.codec.networks.tiling import OVERLAP
 from dhp_lab.core.memory import check_memory
-from dhp_lab.core.search import largest_within
+from dhp_lab.core.search import largest_within, largest_within_near
 from dhp_lab.data.images import from_pil
 
 # Tensors as large as y, and as the picture, that are held at once (benchmarks/codec_speed.py has the peaks).
@@ -92,21 +92,27 @@ def encode_within(
     *,
     least_lambda: float = 1e-5,
     code_step: int = 64,
+    near_lambda: float | None = None,
 ) -> bytes:
-    """The largest file of at most n_bytes, by bisection over lambda; where none fits, the smallest.
+    """The largest file of at most n_bytes, by a search over lambda; where none fits, the smallest.
 
     Args:
         model, x: as for ``encode``.
         n_bytes: the limit, header included.
         least_lambda: the smallest lambda that is tried, 1e-6 .. 1e-1.
         code_step: lambda codes between neighbouring trials; 64 are a 32nd of an octave.
+        near_lambda: a guess, least_lambda .. 1e-1, from which half as many trials are enough; None bisects.
     """
     settings = (CODE_MAX - lambda_code(least_lambda)) // code_step  # a larger setting: a larger file
 
     def encode_setting(setting: int) -> bytes:
         return encode(model, x, lambda_rate=lambda_of(CODE_MAX - code_step * setting))
 
-    return largest_within(encode_setting, 0, settings, n_bytes)
+    if near_lambda is None:
+        return largest_within(encode_setting, 0, settings, n_bytes)
+    start = min((CODE_MAX - lambda_code(near_lambda)) // code_step, settings)
+    octave = max(1, (lambda_code(2e-2) - lambda_code(1e-2)) // code_step)
+    return largest_within_near(encode_setting, 0, settings, n_bytes, start=start, step=octave)
 
 
 def decode(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+
+INTERPOLATIONS = 6  # before bisection takes over, which is never slow
 
 
 def largest_within(encode: Callable[[int], bytes], low: int, high: int, n_bytes: int) -> bytes:
@@ -28,3 +31,47 @@ def largest_within(encode: Callable[[int], bytes], low: int, high: int, n_bytes:
         else:
             high = middle - 1
     return best
+
+
+def largest_within_near(
+    encode: Callable[[int], bytes], low: int, high: int, n_bytes: int, *, start: int, step: int
+) -> bytes:
+    """As ``largest_within``, where the setting is known roughly: half as many files, and none far larger.
+
+    Steps from ``start`` until one file fits and another is too large, then interpolates the logarithm of the
+    size between them.
+
+    Args:
+        encode, low, high, n_bytes: as for ``largest_within``.
+        start: the setting to try first, low .. high. step: how far apart the first settings lie, at least 1.
+    """
+    fitting, larger = None, None  # (setting, file): the largest that fits, the smallest that is too large
+    setting, tries = start, 0
+    while True:
+        file = encode(setting)
+        if len(file) <= n_bytes:
+            fitting = setting, file
+        else:
+            larger = setting, file
+        if not larger:
+            if setting == high:
+                return file
+            setting = min(setting + step, high)
+        elif not fitting:
+            if setting == low:
+                return file
+            setting = max(setting - step, low)
+        elif larger[0] - fitting[0] == 1:
+            return fitting[1]
+        else:
+            tries += 1
+            setting = _between(fitting, larger, n_bytes, by_size=tries <= INTERPOLATIONS)
+
+
+def _between(fitting: tuple[int, bytes], larger: tuple[int, bytes], n_bytes: int, *, by_size: bool) -> int:
+    """A setting between two others: where the logarithm of the size reaches n_bytes, or in the middle."""
+    (low, small), (high, large) = fitting, larger
+    share = 0.5
+    if by_size and small:
+        share = math.log(n_bytes / len(small)) / math.log(len(large) / len(small))
+    return min(max(low + int(share * (high - low)), low + 1), high - 1)

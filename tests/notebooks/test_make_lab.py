@@ -19,7 +19,6 @@ if CHROMIUM is not None:
 
 LESSON = "00_start_here.ipynb"
 CLONED = ("dhp_lab", "tests", "benchmarks", "notebooks")
-FILES = ("Makefile", "pyproject.toml", "constraints.txt", "README.md", ".gitignore")
 GIT = ["git", "-c", "user.name=reader", "-c", "user.email=reader@localhost"]
 
 
@@ -30,8 +29,9 @@ def clone(tmp_path):
     clone.mkdir()
     for name in CLONED:
         shutil.copytree(ROOT / name, clone / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb*"))
-    for name in FILES:
-        shutil.copy(ROOT / name, clone / name)
+    for path in ROOT.iterdir():
+        if path.is_file() and path.name != ".git":
+            shutil.copy(path, clone / path.name)
     (clone / "data").symlink_to(ROOT / "data")
     for words in (["init", "-q"], ["add", "--all"], ["commit", "-q", "-m", "all"]):
         subprocess.run([*GIT, *words], cwd=clone, check=True)

@@ -41,6 +41,7 @@ AREAS = {MIDDLE: middle, SMOOTH: smoothness_rank}
 SIDE = 320  # of the explorer's photos, in pixels: 5 x 5 blocks
 SIZE = 3 * SIDE + 2 * GAP, SIDE + 10 + 2 * LINE
 MOST = 4  # octaves of lambda that a map may differ by
+LEAST_LAMBDA = 1e-5  # of one lambda for all of a photo
 KEPT = 64  # files and pictures that the caches hold
 
 
@@ -115,7 +116,7 @@ class LambdaMaps:
         x = self.photo(photo)
         octaves = octaves_of(area, x, strength)
         mapped_size, mapped = self.encode_mapped(photo, area, lambda_rate, strength)
-        plain_size, plain = self.encode_plain(photo, mapped_size)
+        plain_size, plain = self.encode_plain(photo, mapped_size, lambda_rate)
         limits = f"{octaves.min()} dark .. {octaves.max()} yellow"
         figure = photos_figure(
             {
@@ -146,8 +147,11 @@ class LambdaMaps:
         data, map_data = encode_with_map(self.model, x, lambda_rate, octaves)
         return len(data) + len(map_data), decode_with_map(self.model, data, map_data)
 
-    def _encode_plain(self, photo: str, n_bytes: int) -> tuple[int, Tensor]:
-        data = dhp_file.encode_within(self.model, self.photo(photo), n_bytes)
+    def _encode_plain(self, photo: str, n_bytes: int, near_lambda: float) -> tuple[int, Tensor]:
+        near = max(near_lambda, LEAST_LAMBDA)
+        data = dhp_file.encode_within(
+            self.model, self.photo(photo), n_bytes, least_lambda=LEAST_LAMBDA, near_lambda=near
+        )
         return len(data), dhp_file.decode(self.model, data)
 
 
