@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dhp_lab.codec import DiffusionHyperprior
+from dhp_lab.codec import DiffusionHyperprior, dhp_file
 from dhp_lab.codec.bits import bitstream
 from dhp_lab.codec.bits.rans import symbol_crc
 from dhp_lab.codec.entropy_coding import SIDE, decode_latents
@@ -58,6 +58,14 @@ def test_the_golden_files_never_change(name):
     for path in sorted(make.FOLDER.glob(f"{name}[._]*")):
         digest.update(path.read_bytes())
     assert digest.hexdigest()[:16] == SHA256.get(name)
+
+
+def test_files_of_a_codec_that_is_no_longer_shipped_are_refused_with_both_names(models):
+    old = make.FOLDER / "fef5cbe7e8954d84.dhp"
+    assert hashlib.sha256(old.read_bytes()).hexdigest()[:16] == "e2c76a581fd641c9"
+    both = "written by model fef5cbe7e8954d84 .* this one is " + models["diffusion-hyperprior"].model_id.hex()
+    with pytest.raises(bitstream.BitstreamError, match=both):
+        dhp_file.decode(models["diffusion-hyperprior"], old.read_bytes())
 
 
 CRC = {
