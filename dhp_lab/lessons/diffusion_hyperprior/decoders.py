@@ -21,6 +21,7 @@ from dhp_lab.training.realism_objective import decoded
 
 Judges = Mapping[str, nn.Module]  # by name, as of `training.realism_validation.validation_judges`
 FIGURES = {"psnr": ("PSNR", 2), "texture": ("texture", 2), "lpips": ("LPIPS", 3), "dists": ("DISTS", 3)}
+MOST_STEPS = 4  # K of the rows that are shown
 EVALUATIONS = {"an earlier codec": "fourth.json", "the codec of kodak.json": "kodak.json"}
 
 
@@ -118,13 +119,15 @@ def _curve(points: Sequence[dict], codec: str) -> tuple[list[float], list[float]
 
 
 def realism_rows(file: Path = RESULTS / "realism.json") -> list[list[str]]:
-    """The header, and means over Kodak's photos: a row for each lambda, decoder and K, without blends.
+    """The header, and means over Kodak's photos: a row for each lambda, decoder and K up to MOST_STEPS,
+    without blends.
 
     Raises:
         FileNotFoundError: ``benchmarks/realism.py`` has not run.
     """
     found = json.loads(file.read_text())
-    rows = [row for row in [*found["rows"], *found.get("controls", [])] if not row["gamma"]]
+    rows = [*found["rows"], *found.get("controls", [])]
+    rows = [row for row in rows if not row["gamma"] and (row["K"] or 0) <= MOST_STEPS]
     names = [name for name in FIGURES if all(name in row for row in rows)]
     header = ["λ", "bits per pixel", "decoder", *(FIGURES[name][0] for name in names)]
     lines = [

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from torch import Tensor
 
 from dhp_lab.diffusion.schedules import NoiseSchedule
@@ -69,7 +70,9 @@ def schedules_figure(
             axes.plot(times, list(sigmas.values()), "D", color=colour, markersize=6)
         for name, sigma in sigmas.items():
             axes.axhline(sigma, color=GREY, linewidth=0.8, linestyle="--")
-            axes.annotate(name, (until, sigma), ha="right", va="bottom", fontsize=8, color=GREY)
+            axes.annotate(
+                name, (until, sigma), (4, 0), textcoords="offset points", va="center", fontsize=8, color=GREY
+            )
         axes.set(xlabel="diffusion time t", ylabel="noise σ(t), latents = 1", xlim=(0, until))
         axes.legend(loc="lower right", fontsize=9)
     return figure
@@ -105,6 +108,10 @@ def calibration_figure(found: Mapping[str, tuple[Tensor, Tensor]]) -> Figure:
         low, high = axes.get_xlim()
         axes.plot([low, high], [low, high], color=GREY, linestyle="--", linewidth=1, label="equal")
         axes.set(xlabel="expected error e, grey levels of 255", ylabel="measured error, grey levels")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_formatter(NullFormatter())
         axes.legend(loc="upper left", fontsize=9)
     return figure
 

@@ -125,7 +125,10 @@ class DecoderWalk:
         way = f", {decoder}, γ = {gamma:g}" if steps > 1 else ""
         shown = {f"K = {steps}{way}": x_hat}
         shown |= {f"K = {k}": self.decode(photo, lambda_rate, decoder, k, 0.0) for k in (0, 1) if k != steps}
-        figures = {name: measures(picture, x, self.judges) for name, picture in shown.items()}
+        device = self.model.log2_spread.device  # where the judges are
+        figures = {
+            name: measures(picture.to(device), x.to(device), self.judges) for name, picture in shown.items()
+        }
         table = table_html(
             [[name, *found.values()] for name, found in figures.items()], ["", *next(iter(figures.values()))]
         )
