@@ -80,10 +80,10 @@ def texture_denoiser() -> Iterator[Case]:
         white = ((clean + sigma * noise) / (1 + sigma**2) - clean) ** 2  # the best weight for white r
 
         def loss(found: Any, goal=goal, clean=clean, white=white) -> Any:
-            found = np.asarray(found)
-            if found.shape != clean.shape:
+            estimates = np.asarray(found)
+            if estimates.shape != clean.shape:
                 return found
-            return max(goal, float(((found - clean) ** 2).mean() / white.mean()))
+            return max(goal, float(((estimates - clean) ** 2).mean() / white.mean()))
 
         hint = (
             f"reach {goal:g} of the error that one weight leaves, 1 / (1 + sigma^2): each frequency of "
