@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 
 import numpy as np
 import pytest
 
-from dhp_lab.lessons.evaluation import benchmark_tables
+from dhp_lab.lessons.evaluation import benchmark_tables, checks
 from dhp_lab.lessons.evaluation import figures as lesson
 from dhp_lab.metrics.rd_curves import bd_rate
 
@@ -183,6 +184,17 @@ def test_effort_is_shown_as_measured(tmp_path, monkeypatch):
         assert word in text, word
     assert drawn == [{"K = 0": [(0, 0.5, 0.0), (3, 2.0, -4.25)], "K = 1": [(0, 0.5, 0.0), (3, 2.0, -3.5)]}]
     assert "effort.py" in benchmark_tables.measured_effort().text
+
+
+def test_the_least_error_is_that_of_all_choices():
+    n_bytes, mses = np.random.default_rng(0).integers(1, 50, (2, 4, 3))
+    found = {}
+    for chosen in itertools.product(range(3), repeat=4):
+        size, error = (values[range(4), chosen].sum() for values in (n_bytes, mses))
+        found.setdefault(size, []).append(error)
+    for budget in (min(found), 60, 90, 200):
+        wanted = min(min(errors) for size, errors in found.items() if size <= budget) / 4
+        assert checks.least_error(n_bytes, mses, budget) == wanted
 
 
 def test_effort_is_drawn_as_given():

@@ -117,7 +117,7 @@ def savings_figure(anchors: Mapping[str, Curve], test: Curve, *, name: str) -> F
             right.plot(*savings(curve, test), color=colour, label=label)
         right.axhline(0, color=GREY, linewidth=1)
         right.set(title=f"bits of {name}, more or less than", xlabel="PSNR, dB", ylabel="%")
-        right.legend(loc="best", fontsize=8.5)
+        right.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8.5)
     return figure
 
 

@@ -88,7 +88,7 @@ def perceptual_figure(curves: Mapping[str, ByMeasure], *, widest: float = 0.5) -
         curves: by name, then by measure.
         widest: the largest rate to show.
     """
-    looks = dict(zip(curves, cycle(LOOKS)))  # noqa: B905  (a cycle has no end)
+    looks = dict(zip(curves, cycle(LOOKS), strict=False))
     with style():
         figure = Figure(figsize=(3.7 * len(MEASURES), 3.6), dpi=CHART_DPI, layout="constrained")
         for axes, title in zip(figure.subplots(1, len(MEASURES)), MEASURES, strict=True):
