@@ -13,6 +13,7 @@ RESULTS = ROOT / "data" / "results"
 LESSONS = ROOT / "notebooks"  # as they were committed
 LESSON_COPIES = ROOT / "my-lessons"  # the reader's own; git ignores it
 ANCHORS = ROOT / "data" / "anchors" / "kodak_rd.json"
+PERCEPTUAL_ANCHORS = ANCHORS.with_name("kodak_perceptual.json")
 DEFAULT = "diffusion-hyperprior"  # the checkpoint that programs load when none is named
 
 

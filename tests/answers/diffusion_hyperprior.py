@@ -1,73 +1,67 @@
 """Lesson 10: right answers to its exercises, and wrong ones."""
 
-import math
-
 import numpy as np
-from scipy.stats import norm
-
-ROOT = math.sqrt(12)
 
 
-def my_time_of_step(delta, latent_scale, alpha_bars):
-    sigma = delta / ROOT / latent_scale
-    return np.interp(math.log1p(sigma**2), -np.log(alpha_bars), np.arange(len(alpha_bars)))
+def my_expected_error(variances, delta):
+    return delta * np.sqrt(variances.sum() / 768)
 
 
-def nearest_time(delta, latent_scale, alpha_bars):
-    return float(np.abs(alpha_bars - 1 / (1 + (delta / ROOT / latent_scale) ** 2)).argmin())
+def my_draw(denoise, x_hat, e, noise, levels):
+    u = levels[0] * noise
+    for sigma, lower in zip(levels, [*levels[1:], 0], strict=True):
+        r = denoise(u, sigma)
+        u = r + lower / sigma * (u - r)
+    return x_hat + e * u
 
 
-def straight_alpha_bar(delta, latent_scale, alpha_bars):
-    share = 1 / (1 + (delta / ROOT / latent_scale) ** 2)
-    return np.interp(-share, -alpha_bars, np.arange(len(alpha_bars)))
+def without_the_end(denoise, x_hat, e, noise, levels):
+    u = levels[0] * noise
+    for sigma, lower in zip(levels, levels[1:], strict=False):
+        r = denoise(u, sigma)
+        u = r + lower / sigma * (u - r)
+    return x_hat + e * (denoise(u, levels[-1]) if len(levels) == 1 else u)
 
 
-def my_bin_mean(q, scale):
-    x = q - 0.5 + (np.arange(10_000) + 0.5) / 10_000
-    weights = np.exp(-(x**2) / (2 * scale**2))
-    return (x * weights).sum() / weights.sum()
+def always_fresh_noise(denoise, x_hat, e, noise, levels):
+    u = levels[0] * noise
+    for sigma, lower in zip(levels, [*levels[1:], 0], strict=True):
+        u = denoise(u, sigma) + lower * noise
+    return x_hat + e * u
+
+
+def my_texture_denoiser(u, sigma, examples):
+    power = (np.abs(np.fft.fft2(examples)) ** 2).mean(0) / examples[0].size
+    return np.fft.ifft2(np.fft.fft2(u) * power / (power + sigma**2)).real
+
+
+def white(u, sigma, examples):
+    return u / (1 + sigma**2)
 
 
 RIGHT = {
-    "time_of_step": my_time_of_step,
-    "one_step_guess": lambda q, mean, delta, eps: delta * (q + mean) - delta / ROOT * eps,
-    "bin_mean": my_bin_mean,
+    "expected_error": my_expected_error,
+    "draw_residual": my_draw,
+    "texture_denoiser": my_texture_denoiser,
 }
 
 MISTAKES = {
-    "time_of_step": [
-        (lambda delta, scale, bars: my_time_of_step(delta * ROOT, scale, bars), "delta / sqrt(12)"),
-        (lambda delta, scale, bars: my_time_of_step(delta / 12 * ROOT, scale, bars), "delta / sqrt(12)"),
-        (
-            lambda delta, scale, bars: np.interp(1 / (1 + delta**2 / 12), bars, np.arange(len(bars))),
-            "delta / sqrt(12)",
-        ),
-        (lambda delta, scale, bars: my_time_of_step(delta, 1.0, bars), "divide the noise by latent_scale"),
-        (
-            lambda delta, scale, bars: my_time_of_step(delta * scale, 1.0, bars),
-            "divide the noise by latent_scale",
-        ),
-        (nearest_time, "straight line"),
-        (straight_alpha_bar, "straight line"),
-        (
-            lambda delta, scale, bars: min(my_time_of_step(delta, scale, bars), 3) if len(bars) < 9 else 4,
-            "every beta is 0.1",
-        ),
+    "expected_error": [
+        (lambda variances, delta: delta * np.sqrt(variances.sum()), "add up"),
+        (lambda variances, delta: delta**2 * variances.sum() / 768, "squared steps"),
+        (lambda variances, delta: np.sqrt(variances.sum() / 768), "squared steps"),
+        (lambda variances, delta: delta * np.sqrt(variances.mean()), "768 pixel values"),
     ],
-    "one_step_guess": [
-        (lambda q, mean, delta, eps: delta * q + mean, "counts steps from the mean"),
-        (lambda q, mean, delta, eps: delta * (q - mean) - delta / ROOT * eps, "counts steps from the mean"),
-        (lambda q, mean, delta, eps: delta * (q + mean) + delta / ROOT * eps, "take it away"),
-        (lambda q, mean, delta, eps: delta * (q + mean) - delta * eps, "take it away"),
-        (lambda q, mean, delta, eps: delta * (q + mean) - eps, "gives the latents back"),
+    "draw_residual": [
+        (lambda denoise, x_hat, e, noise, levels: x_hat + e * levels[0] * noise, "with one level"),
+        (lambda denoise, x_hat, e, noise, levels: my_draw(denoise, x_hat, e, noise, [1.0]), "with one level"),
+        (without_the_end, "followed by 0"),
+        (always_fresh_noise, "one step"),
     ],
-    "bin_mean": [
-        (lambda q, scale: 0.5, "symmetric"),
-        (lambda q, scale: float(q), "weighted by"),
-        (lambda q, scale: q * scale**2 / (scale**2 + 1 / 12), "weighted by"),
-        (lambda q, scale: abs(my_bin_mean(q, scale)), "below 0"),
-        (lambda q, scale: my_bin_mean(q, max(scale, 0.3)), "near edge"),
-        (lambda q, scale: norm.expect(lambda x: x, scale=scale, lb=q - 0.5, ub=q + 0.5), "weighted by"),
-        (lambda q, scale: 0.0 if scale > 50 else my_bin_mean(q, scale), "middle of the bin"),
+    "texture_denoiser": [
+        (white, "a weight of its own"),
+        (lambda u, sigma, examples: u, "a weight of its own"),
+        (lambda u, sigma, examples: my_texture_denoiser(u, 3 * sigma, examples), "a weight of its own"),
+        (lambda u, sigma, examples: examples.mean(), "a weight of its own"),
     ],
 }

@@ -1,38 +1,65 @@
 """Lesson 11: right answers to its exercises, and wrong ones."""
 
-import math
-
 import numpy as np
+from scipy.interpolate import PchipInterpolator
 
 
 def my_mean_psnr(mses, peak):
     return np.mean(10 * np.log10(peak**2 / mses))
 
 
-def my_ms_ssim_in_db(value):
-    return math.inf if value == 1 else -10 * math.log10(1 - value)
+def my_bd_rate(anchor, test):
+    low, high = max(min(anchor[1]), min(test[1])), min(max(anchor[1]), max(test[1]))
+    means = []
+    for rates, qualities in (anchor, test):
+        order = np.argsort(qualities)
+        curve = PchipInterpolator(np.array(qualities)[order], np.log10(rates)[order])
+        means.append(curve.integrate(low, high) / (high - low))
+    return 100 * (10 ** (means[1] - means[0]) - 1)
 
 
-def my_bd_rate_of_lines(anchor, test, low, high):
-    middle = (low + high) / 2
-    return 100 * (10 ** (test[0] + test[1] * middle - anchor[0] - anchor[1] * middle) - 1)
+def bd_rate_by(log=np.log10, back=lambda x: 10**x, low=None, high=None, sort=True):
+    """BD-rate with linear interpolation, and one thing otherwise than it should be."""
+
+    def answer(anchor, test):
+        start = max(min(anchor[1]), min(test[1])) if low is None else low(anchor, test)
+        end = min(max(anchor[1]), max(test[1])) if high is None else high(anchor, test)
+        at, means = np.linspace(start, end, 2001), []
+        for rates, qualities in (anchor, test):
+            order = np.argsort(qualities) if sort else slice(None)
+            means.append(np.interp(at, np.array(qualities)[order], log(np.array(rates))[order]))
+        return 100 * (back((means[1] - means[0]).mean()) - 1)
+
+    return answer
 
 
-def mean_of_percents(anchor, test, low, high):
-    db = np.linspace(low, high, 1001)
-    return np.mean(100 * (10 ** (test[0] + test[1] * db - anchor[0] - anchor[1] * db) - 1))
+def mean_of_percents(anchor, test):
+    low, high = max(min(anchor[1]), min(test[1])), min(max(anchor[1]), max(test[1]))
+    at = np.linspace(low, high, 2001)
+    logs = [np.interp(at, db, np.log(rates)) for rates, db in (anchor, test)]
+    return 100 * (np.exp(logs[1] - logs[0]) - 1).mean()
 
 
-def my_blended_mse(mse_mean, mse_sample, gamma):
-    return mse_mean + (1 - gamma) ** 2 * (mse_sample - mse_mean)
+def my_allocation(n_bytes, mses, budget):
+    best, least = None, np.inf
+    for price in np.geomspace(1e-6, 1e3, 4000):
+        chosen = (mses + price * n_bytes).argmin(1)
+        size = np.take_along_axis(n_bytes, chosen[:, None], 1).sum()
+        error = np.take_along_axis(mses, chosen[:, None], 1).mean()
+        if size <= budget and error < least:
+            best, least = chosen, error
+    return best
 
 
-RIGHT = {
-    "mean_psnr": my_mean_psnr,
-    "ms_ssim_in_db": my_ms_ssim_in_db,
-    "bd_rate_of_lines": my_bd_rate_of_lines,
-    "blended_mse": my_blended_mse,
-}
+def the_same_for_all(n_bytes, mses, budget):
+    return np.full(len(mses), max(s for s in range(mses.shape[1]) if n_bytes[:, s].sum() <= budget))
+
+
+def the_same_bytes_for_each(n_bytes, mses, budget):
+    return (n_bytes <= budget / len(mses)).sum(1) - 1
+
+
+RIGHT = {"mean_psnr": my_mean_psnr, "bd_rate": my_bd_rate, "allocation": my_allocation}
 
 MISTAKES = {
     "mean_psnr": [
@@ -43,37 +70,22 @@ MISTAKES = {
         (lambda mses, peak: 10 * np.log10(peak**2 / mses), "the peak is squared"),
         (lambda mses, peak: np.median(10 * np.log10(peak**2 / mses[:2])), "then the mean"),
     ],
-    "ms_ssim_in_db": [
-        (lambda value: -10 * math.log10(value), "0.1 away from 1"),
-        (lambda value: 10 * math.log10(1 - value), "0.1 away from 1"),
-        (lambda value: 100 * (value - 0.8), "the distance from 1"),
-        (lambda value: -10 * math.log10(1 - value), "ValueError"),
-        (lambda value: 40 if value == 1 else -10 * math.log10(1 - value), "return math.inf"),
-        (lambda value: -10 * math.log(1 - value), "ten decibels for each"),
-    ],
-    "bd_rate_of_lines": [
-        (lambda anchor, test, low, high: my_bd_rate_of_lines(test, anchor, low, high), "-50 %"),
-        (lambda anchor, test, low, high: -50 if anchor[0] != test[0] else 0, "twice its bits"),
-        (lambda anchor, test, low, high: test[0] - anchor[0], "half the bits"),
-        (lambda anchor, test, low, high: 10 ** (test[0] - anchor[0]) - 1, "half the bits"),
-        (lambda anchor, test, low, high: 100 * (10 ** (test[0] - anchor[0]) - 1), "in the middle"),
+    "bd_rate": [
+        (lambda anchor, test: my_bd_rate(test, anchor), "half the bits"),
+        (bd_rate_by(back=lambda x: 1 + x), "half the bits"),
+        (lambda anchor, test: -abs(my_bd_rate(anchor, test)), "twice its bits"),
         (mean_of_percents, "average the logarithms first"),
-        (lambda anchor, test, low, high: my_bd_rate_of_lines(anchor, test, 0, high), "in the middle"),
+        (bd_rate_by(log=lambda x: x, back=lambda x: 1 + x), "half the bits"),
+        (bd_rate_by(low=lambda anchor, test: min(anchor[1])), "here 30 to 40 dB"),
+        (bd_rate_by(high=lambda anchor, test: max(anchor[1])), "here 20 to 30 dB"),
+        (bd_rate_by(sort=False), "sort them"),
     ],
-    "blended_mse": [
-        (
-            lambda mse_mean, mse_sample, gamma: mse_mean + gamma**2 * (mse_sample - mse_mean),
-            "the mean itself",
-        ),
-        (lambda mse_mean, mse_sample, gamma: gamma * mse_mean + (1 - gamma) * mse_sample, "(1 - gamma)^2"),
-        (
-            lambda mse_mean, mse_sample, gamma: gamma**2 * mse_mean + (1 - gamma) ** 2 * mse_sample,
-            "(1 - gamma)^2",
-        ),
-        (lambda mse_mean, mse_sample, gamma: mse_mean, "the sample itself"),
-        (
-            lambda mse_mean, mse_sample, gamma: round(my_blended_mse(mse_mean, mse_sample, gamma)),
-            "200 000 numbers",
-        ),
+    "allocation": [
+        (the_same_for_all, "one price for all"),
+        (the_same_bytes_for_each, "one price for all"),
+        (lambda n_bytes, mses, budget: mses.argmin(1), "one price for all"),
+        (lambda n_bytes, mses, budget: np.zeros(len(mses)), "one price for all"),
+        (lambda n_bytes, mses, budget: 3, "one price for all"),
+        (lambda n_bytes, mses, budget: np.full(len(mses), 99), "one price for all"),
     ],
 }

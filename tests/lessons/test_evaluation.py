@@ -1,82 +1,21 @@
-"""Lesson 11: its figures show what they are given, savings average to BD-rate, failures are refused, the
-explorer is true.
-"""
+"""Lesson 11: its figures show what they are given, savings average to BD-rate, tables what was measured."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 
 import numpy as np
 import pytest
-from models import untrained
 
-from dhp_lab.data.photos import load_photo
-from dhp_lab.evaluation.evaluate import evaluate
-from dhp_lab.evaluation.measurements import Point
-from dhp_lab.evaluation.report import to_json
-from dhp_lab.lessons.evaluation import benchmark_tables
+from dhp_lab.lessons.evaluation import benchmark_tables, checks
 from dhp_lab.lessons.evaluation import figures as lesson
 from dhp_lab.metrics.rd_curves import bd_rate
 
-SIDE = 64
 ANCHOR = ([0.1, 0.25, 0.5, 1.0, 2.0], [25.0, 28.0, 31.0, 35.0, 39.0])
 HALF = ([0.06, 0.125, 0.25, 0.5, 1.1], [26.0, 28.0, 31.0, 35.0, 40.0])
 PLACE = {"device": "a <machine>", "threads": 2, "versions": {"torch": "2.13"}, "date": "2026-11-21"}
-
-
-@pytest.fixture(scope="module")
-def model():
-    return untrained()
-
-
-# curves and figures
-
-
-def point(codec, setting, bpp, psnr, ms_ssim):
-    return Point(codec, setting, 1, bpp, 24 / bpp, psnr, ms_ssim, 1.0, 0.0, 0.0)
-
-
-def test_curves_are_ordered_by_metric_and_ours_is_named():
-    points = [
-        point("dhp K=1", 0.1, 0.2, 30.0, 0.9),
-        point("dhp K=1", 0.01, 0.4, 33.0, 0.99),
-        point("JPEG", 5, 0.3, 28.0, 0.8),
-    ]
-    curves = lesson.codec_curves(points)
-    assert curves["PSNR"] == {"ours, K = 1": ([0.2, 0.4], [30.0, 33.0]), "JPEG": ([0.3], [28.0])}
-    assert curves["MS-SSIM"]["ours, K = 1"][1] == pytest.approx([10.0, 20.0])
-    assert curves["MS-SSIM"]["JPEG"][1] == pytest.approx([-10 * math.log10(0.2)])
-
-
-def test_results_are_read_as_they_were_written(model, tmp_path):
-    report = evaluate(
-        model,
-        [("a.png", load_photo("coffee", SIDE))],
-        lambda_rates=(1e-2, 1e-3),
-        steps=(0, 1),
-        codecs=("jpeg",),
-    )
-    (tmp_path / "kodak.json").write_text(to_json(report))
-    points, measurements, about = benchmark_tables.kodak_results(tmp_path / "kodak.json")
-    assert [(p.codec, p.setting, p.pictures) for p in points] == [
-        (p.codec, p.setting, 1) for p in report.points
-    ]
-    assert [p.bpp for p in points] == pytest.approx([p.bpp for p in report.points], rel=1e-5)
-    assert [m.n_bytes for m in measurements] == [m.n_bytes for m in report.measurements]
-    assert [m.psnr for m in measurements] == pytest.approx([m.psnr for m in report.measurements], rel=1e-5)
-    assert about["model_id"] == model.model_id.hex()
-
-
-def test_the_shipped_results_are_those_of_kodak():
-    points, measurements, about = benchmark_tables.kodak_results()
-    assert {p.pictures for p in points} == {24} and "dhp evaluate" in about["command"]
-    assert {"ours, K = 0", "ours, K = 1", "JPEG", "WebP", "JPEG 2000", "AVIF"} <= lesson.codec_curves(points)[
-        "PSNR"
-    ].keys()
-    one = next(p for p in points if p.codec == "dhp K=1")
-    own = [m.psnr for m in measurements if (m.codec, m.setting) == (one.codec, one.setting)]
-    assert np.mean(own) == pytest.approx(one.psnr, abs=1e-3)
 
 
 def test_curves_are_drawn_as_given():
@@ -127,22 +66,6 @@ def test_savings_are_drawn_for_every_anchor():
         np.array_equal(drawn["JPEG"], lesson.savings(ANCHOR, HALF)[1])
         and np.abs(drawn["itself"]).max() < 1e-9
     )
-
-
-def test_lines_are_drawn_as_given():
-    panels = {"PSNR": {"a": [30.0, 31.0], "b": [28.0, 29.0]}, "texture": {"a": [0.5, 0.6], "b": [0.7, 0.8]}}
-    figure = lesson.lines_figure([0, 16], panels, xlabel="K")
-    for axes, (title, lines) in zip(figure.axes, panels.items(), strict=True):
-        assert axes.get_title(loc="left") == title
-        assert {line.get_label(): line.get_ydata().tolist() for line in axes.lines} == lines
-        assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "16"]
-
-
-def test_the_trade_is_drawn_as_given():
-    paths = {"a": ([1.0, 0.8, 0.6], [26.0, 28.0, 29.0])}
-    (axes,) = lesson.trade_figure(paths, [0.0, 0.5, 1.0]).axes
-    assert (axes.lines[0].get_xdata().tolist(), axes.lines[0].get_ydata().tolist()) == paths["a"]
-    assert {text.get_text(): text.xy for text in axes.texts} == {"γ = 0": (1.0, 26.0), "γ = 1": (0.6, 29.0)}
 
 
 def test_speed_is_shown_as_measured(tmp_path):
@@ -233,72 +156,59 @@ def test_the_trade_is_shown_as_measured(tmp_path):
     assert ">DISTS<" in benchmark_tables.measured_trade(realism(tmp_path, dists=0.125)).text
 
 
-def test_without_drawn_pictures_there_are_no_gammas(tmp_path):
-    file = realism(tmp_path, patch_kid=0.5)
-    found = json.loads(file.read_text())
-    assert ">patch-KID<" in benchmark_tables.measured_trade(file).text
-    file.write_text(json.dumps(found | {"rows": found["rows"][:1]}))
-    assert "Not measured yet" in benchmark_tables.measured_gammas(file).text
-
-
-def test_gammas_are_drawn_as_measured(tmp_path, monkeypatch):
+def test_effort_is_shown_as_measured(tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(
-        benchmark_tables,
-        "trade_figure",
-        lambda *given, draw=benchmark_tables.trade_figure: drawn.append(given) or draw(*given),
+    draw = benchmark_tables.effort_figure
+    monkeypatch.setattr(benchmark_tables, "effort_figure", lambda lines: drawn.append(lines) or draw(lines))
+
+    def row(effort, seconds, **gains):
+        found = {"effort": effort, "pictures": 7, "seconds": seconds, "peak_memory_mb": 644.4}
+        own = {k.removeprefix("K"): {"percent": percent} for k, percent in gains.items()}
+        return found | {"environment": PLACE, "model_id": "a<b", "gains": own}
+
+    rows = [row(0, [0.5, 0.25, 9.0]), row(3, [2.0], K0=-4.25, K1=-3.5)]
+    found = {"command": "python <it>", "K": [0, 1], "lambdas": [0.01], "rows": rows}
+    (tmp_path / "effort.json").write_text(json.dumps(found))
+    text = benchmark_tables.measured_effort(tmp_path / "effort.json").text
+    words = (
+        ">0.50<",
+        ">2.00<",
+        ">-4.2 %<",
+        ">-3.5 %<",
+        ">-<",
+        ">644<",
+        "7 pictures, model a&lt;b",
+        "2 threads",
     )
-    text = benchmark_tables.measured_gammas(realism(tmp_path)).text
-    assert drawn == [
-        ({"λ = 0.01": ([1.0, 0.5], [27.0, 30.0]), "λ = 0.002": ([0.75, 0.625], [31.0, 33.0])}, [0.0, 1.0])
-    ]
-    assert 'alt="Mean PSNR against mean texture for K = 4, a line for each λ, from γ = 0 to γ = 1"' in text
-    assert "2 photos, K = 4" in text and "python &lt;it&gt;" in text
+    for word in words:
+        assert word in text, word
+    assert drawn == [{"K = 0": [(0, 0.5, 0.0), (3, 2.0, -4.25)], "K = 1": [(0, 0.5, 0.0), (3, 2.0, -3.5)]}]
+    assert "effort.py" in benchmark_tables.measured_effort().text
 
 
-def test_z_alone_is_shown_as_measured(tmp_path):
-    def row(transmit, k, psnr, **more):
-        return {
-            "lambda_rate": 0.01,
-            "transmit": transmit,
-            "K": k,
-            "bpp": 0.015625,
-            "psnr": psnr,
-            "texture": 0.5,
-            **more,
-        }
-
-    files = [
-        {"lambda_rate": rate, "fits": {"z+y": fits, "shrunk": 2}, "pictures": [{}, {}]}
-        for rate, fits in ((0.01, 0), (0.003, 1))
-    ]
-    found = {
-        "command": "python <it>",
-        "environment": PLACE,
-        "pictures": ["a", "b"],
-        "files": files,
-        "rows": [row("z", 16, 14.0, ms_ssim=0.25), row("z+y", 1, 24.0), row("shrunk", 1, 20.0)],
-    }
-    (tmp_path / "z_only.json").write_text(json.dumps(found))
-    text = benchmark_tables.measured_z_only(tmp_path / "z_only.json").text
-    for words in (
-        ">z alone<",
-        ">z + y, at most as many bytes<",
-        ">14.00<",
-        ">24.00<",
-        ">z + y of a shrunk photo<",
-        ">0.0156<",
-        "of the 2 photos, not shrunk: 0 at λ = 0.01, 1 at λ = 0.003.",
-    ):
-        assert words in text, words
-    assert "MS-SSIM" not in text, "not every row has it"
+def test_the_least_error_is_that_of_all_choices():
+    n_bytes, mses = np.random.default_rng(0).integers(1, 50, (2, 4, 3))
+    found = {}
+    for chosen in itertools.product(range(3), repeat=4):
+        size, error = (values[range(4), chosen].sum() for values in (n_bytes, mses))
+        found.setdefault(size, []).append(error)
+    sizes = sorted(found)
+    for budget in (sizes[0], sizes[5], sizes[20] + 0.5, sizes[-1]):
+        wanted = min(min(errors) for size, errors in found.items() if size <= budget) / 4
+        assert checks.least_error(n_bytes, mses, budget) == wanted
 
 
-def test_what_was_not_measured_says_how_to(tmp_path):
-    for show, script in (
-        (benchmark_tables.measured_trade, "realism"),
-        (benchmark_tables.measured_gammas, "realism"),
-        (benchmark_tables.measured_z_only, "z_only"),
-    ):
-        text = show(tmp_path / "none.json").text
-        assert f"Not measured yet: <code>python benchmarks/{script}.py</code> writes none.json" in text
+def test_effort_is_drawn_as_given():
+    (axes,) = lesson.effort_figure({"K = 1": [(0, 0.5, 0.0), (3, 2.0, -4.0)]}).axes
+    (line,) = axes.lines
+    assert (line.get_xdata().tolist(), line.get_ydata().tolist()) == ([0.5, 2.0], [0.0, -4.0])
+    assert {text.get_text(): tuple(text.xy) for text in axes.texts} == {"0": (0.5, 0.0), "3": (2.0, -4.0)}
+
+
+@pytest.mark.parametrize(
+    ("show", "script"),
+    [(benchmark_tables.measured_trade, "realism"), (benchmark_tables.measured_effort, "effort")],
+)
+def test_what_was_not_measured_says_how_to(tmp_path, show, script):
+    text = show(tmp_path / "none.json").text
+    assert f"Not measured yet: <code>python benchmarks/{script}.py</code> writes none.json" in text

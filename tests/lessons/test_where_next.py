@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import io
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from dhp_lab.lessons.where_next import attention, latent_hooks, one_step
 from dhp_lab.lessons.where_next import figures as lesson
 from dhp_lab.lessons.where_next.explorer import explore as explore_where_next
 
+FIELDS = "symbols", "decoded", "mean", "scale", "log2_delta"
 START = {"photo": "coffee", "area": lesson.MIDDLE, "lambda_rate": 3e-3, "strength": 2}
 
 
@@ -116,6 +118,25 @@ def test_crops_are_windows_of_the_photos(model, decoder_state):
             .permute(1, 2, 0, 3, 4)
             .flatten(0, 1)[place[0, 0]],
         )
+
+
+@pytest.mark.parametrize("trellis", [False, True])
+def test_crops_of_both_quantisers_are_joined_and_drawn(x, trellis):
+    codec = woken(passes=2, dead_zone=0.0 if trellis else 0.35, trellis=trellis)
+    state = one_step.decoder_state_of(codec, x, 3e-3)
+    batch = one_step.crop_batch([state], 5, count=2, side=6)
+    assert (batch.moments is None) == (state.moments is None) == trellis == batch.trellis
+    noises = one_step.noises_like(batch, 1, seed=0)
+    student = one_step.Student(codec, torch.tensor([0.7]))
+    drawn = student(batch, noises)
+    for number in range(2):  # each crop is drawn as it would be alone
+        one = replace(
+            batch,
+            **{name: getattr(batch, name)[number : number + 1] for name in FIELDS},
+            moments=batch.moments and tuple(t[number : number + 1] for t in batch.moments),
+        )
+        alone = student(one, [noise[number : number + 1] for noise in noises])
+        assert (alone[0] - drawn[number]).abs().max() < 1e-4
 
 
 # attention

@@ -21,7 +21,7 @@ from notebook_rules import RULES
 
 if CHROMIUM is not None:
     from lab import dead_controls, errors, jupyterlab, look, run_all, save, shut_down_kernel
-    from playwright.sync_api import Page, expect
+    from playwright.sync_api import Page
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 COMPARED = "nbval-check-output"
@@ -152,28 +152,6 @@ def test_warnings_and_dead_controls_are_noticed(folder, address, page):
     explorer = page.locator(".dhp-explorer")
     explorer.locator("img.dhp-picture[src]").wait_for()
     assert dead_controls(explorer, seconds=6) == {"sliders": [1], "menus": [1]}
-
-
-@needs_chromium
-@pytest.mark.slow
-def test_tensorboard_opens_in_the_notebook(folder, address, page):
-    from torch.utils.tensorboard import SummaryWriter  # slow to import
-
-    (lesson,) = [path for path in NOTEBOOKS if "diffusion_hyperprior" in path.name]
-    cells = [cell for cell in nbformat.read(lesson, as_version=4).cells if cell.cell_type == "code"]
-    (button,) = [cell.source for cell in cells if "open TensorBoard" in cell.source]
-    home = folder / "board"
-    home.mkdir()
-    with SummaryWriter(home / "tensorboard") as board:
-        for step in range(20):
-            board.add_scalar("train/loss", 1 / (1 + step), step)
-    where = new_code_cell("from pathlib import Path\noutputs = Path('board').resolve()")
-    notebook = new_notebook(cells=[where, new_code_cell(button)], metadata=KERNEL)
-    nbformat.write(notebook, folder / "board.ipynb")
-    assert run_all(page, address, folder / "board.ipynb") == []
-    page.get_by_role("button", name="open TensorBoard").click()
-    inside = page.locator(".jp-OutputArea iframe[title='TensorBoard']").content_frame
-    expect(inside.get_by_text("train/loss", exact=True).first).to_be_visible(timeout=120_000)
 
 
 def test_changed_outputs_are_noticed():

@@ -5,67 +5,89 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from functools import cache
+from typing import Any
 
 import numpy as np
-from scipy.special import ndtri
 
 from dhp_lab.notebook.exercises import Case, exercise
 
-
-@exercise
-def time_of_step() -> Iterator[Case]:
-    """Return the time t* of rounding to steps of delta: time_of_step(delta, latent_scale, alpha_bars)."""
-    whole = 1 / (1 + np.arange(4.0) ** 2)  # sigma is 0, 1, 2, 3 at t = 0, 1, 2, 3
-    spread = "rounding makes noise of standard deviation delta / sqrt(12), and alpha_bar = 1 / (1 + sigma^2)"
-    yield Case({"delta": 2 * math.sqrt(12), "latent_scale": 1.0, "alpha_bars": whole}, 2.0, hint=spread)
-    unit = "a schedule counts noise beside a signal of size 1: divide the noise by latent_scale"
-    yield Case({"delta": math.sqrt(12), "latent_scale": 0.5, "alpha_bars": whole}, 2.0, hint=unit)
-    line = (
-        "between two whole times log(alpha_bar) follows a straight line: "
-        "interpolate the logarithm, and let it rise"
-    )
-    middle = math.sqrt(12 * (math.sqrt(10) - 1))  # 1 + sigma^2 half way from 2 to 5, in logarithms
-    yield Case({"delta": middle, "latent_scale": 1.0, "alpha_bars": whole}, 1.5, hint=line)
-    equal = "here every beta is 0.1, so alpha_bar_t = 0.9^t, and t* = log(1 + sigma^2) / -log(0.9)"
-    t = math.log1p(1 / (12 * 0.4**2)) / -math.log(0.9)
-    yield Case({"delta": 1.0, "latent_scale": 0.4, "alpha_bars": 0.9 ** np.arange(21)}, t, hint=equal)
+SIDE = 32  # of the textures of the open exercise, in pixels
+LEVELS = 0.3, 1.0, 2.5  # noise levels of its cases
+GOALS = 0.83, 0.55, 0.67  # the loss to reach at each; 1 is what one weight for white residuals reaches
 
 
 @exercise
-def one_step_guess() -> Iterator[Case]:
-    """Return the latent that one step gives from a noise estimate: one_step_guess(q, mean, delta, eps)."""
-    nothing = "without noise (eps = 0) the latent is delta (q + mean): q counts steps from the mean"
-    yield Case({"q": 3.0, "mean": 0.25, "delta": 2.0, "eps": 0.0}, 6.5, hint=nothing)
-    strength = "the noise is sigma_q eps with sigma_q = delta / sqrt(12): take it away"
-    yield Case({"q": 1.0, "mean": 0.0, "delta": math.sqrt(12), "eps": 1.0}, math.sqrt(12) - 1, hint=strength)
-    y = np.random.default_rng(0).normal(0, 2, 6)
-    q = np.round(y / 0.7 - 0.3)
-    eps = (0.7 * (q + 0.3) - y) / (0.7 / math.sqrt(12))
-    exact = (
-        "an estimate without error gives the latents back as they were; "
-        "delta is 0.7, and numpy arrays go in and out"
+def expected_error() -> Iterator[Case]:
+    """Return the error of a pixel from the variances of its place: expected_error(variances, delta)."""
+    one = np.zeros(768)
+    one[5] = 768.0
+    add = (
+        "variances of independent errors add up; divide by the 3 x 16 x 16 values of the place, take the root"
     )
-    yield Case({"q": q, "mean": 0.3, "delta": 0.7, "eps": eps}, y, hint=exact)
+    yield Case({"variances": one, "delta": 1.0}, 1.0, hint=add)
+    unit = "variances are in squared steps: one step is delta"
+    yield Case({"variances": one, "delta": 0.25}, 0.25, hint=unit)
+    fewer = "a codec may keep fewer than 768 channels; the place has 768 pixel values all the same"
+    yield Case({"variances": np.full(192, 1 / 12), "delta": 2.0}, 2 / math.sqrt(12) / 2, hint=fewer)
+
+
+def _shrink(u: np.ndarray, sigma: float) -> np.ndarray:
+    """The posterior mean of a white residual of variance 1."""
+    return u / (1 + sigma**2)
+
+
+def _point(u: np.ndarray, sigma: float) -> np.ndarray:
+    """The posterior mean of a residual that is always 0.5."""
+    return 0 * u + 0.5
 
 
 @exercise
-def bin_mean() -> Iterator[Case]:
-    """Return the mean of numbers from a normal density around 0 that are rounded to q: bin_mean(q, scale)."""
-    yield Case({"q": 0, "scale": 1.0}, 0.0, hint="the bin from -1/2 to 1/2 is symmetric")
-    cut = (
-        "average x over the bin from q - 1/2 to q + 1/2, weighted by "
-        "exp(-x^2 / (2 scale^2)), and divide by the weights"
-    )
-    yield Case({"q": 1, "scale": 1.0}, _many_draws(1, 1.0), hint=cut, tolerance=2e-3)
-    yield Case({"q": -2, "scale": 1.5}, _many_draws(-2, 1.5), hint="a bin below 0: " + cut, tolerance=2e-3)
-    near = "a small scale: what is rounded to 1 all the same lies close to 1/2, the near edge of the bin"
-    yield Case({"q": 1, "scale": 0.2}, _many_draws(1, 0.2), hint=near, tolerance=2e-3)
-    even = "a scale of 100 steps is the same all over the bin, so the mean is the middle of the bin"
-    yield Case({"q": 3, "scale": 100.0}, 3.0, hint=even)
+def draw_residual() -> Iterator[Case]:
+    """Return x_hat + e r, with r drawn by DDIM: draw_residual(denoise, x_hat, e, noise, levels)."""
+    flat, noise = np.array([0.25, 0.5, 0.75]), np.array([1.0, -2.0, 0.5])
+    one = "with one level the result is x_hat + e * denoise(level * noise, level)"
+    given = {"denoise": _shrink, "x_hat": flat, "e": 0.1, "noise": noise, "levels": [3.0]}
+    yield Case(given, flat + 0.1 * 0.3 * noise, hint=one)
+    end = "the last level is followed by 0, so that the last estimate is the result"
+    given = {"denoise": _point, "x_hat": flat, "e": 0.1, "noise": noise, "levels": [3.0, 1.5, 0.75]}
+    yield Case(given, flat + 0.05, hint=end)
+    step = "one step: r = denoise(u, sigma), then u = r + (lower / sigma) * (u - r)"
+    share = 3 * (0.1 + 1 / 3 * 0.9) * 0.5  # at level 1 u is 1.2 of the noise, and half of it is kept
+    given = {"denoise": _shrink, "x_hat": flat, "e": np.array([0.1, 0.2, 0.0]), "noise": noise}
+    yield Case(given | {"levels": [3.0, 1.0]}, flat + given["e"] * share * noise, hint=step)
 
 
 @cache
-def _many_draws(q: int, scale: float) -> float:
-    """The mean of those numbers that round to q, one drawn from each of many equally likely intervals."""
-    draws = scale * ndtri((np.arange(400_000) + 0.5) / 400_000)
-    return float(draws[np.round(draws) == q].mean())
+def _texture(level: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """64 pictures of a texture to learn from, 64 others, and noise: (64, SIDE, SIDE) each.
+
+    It is white noise, filtered in the ring frequencies of a bump, and of variance 1.
+    """
+    random = np.random.default_rng(level)
+    rows, cols = (np.fft.fftfreq(SIDE) for _ in range(2))
+    frequency = np.hypot(rows[:, None], cols)
+    gain = np.exp(-((frequency - 0.12) ** 2) / (2 * 0.05**2)) + 0.15
+    white = np.fft.fft2(random.normal(size=(128, SIDE, SIDE)))
+    texture = np.fft.ifft2(white * gain / np.sqrt((gain**2).mean())).real
+    return texture[:64], texture[64:], random.normal(size=(64, SIDE, SIDE))
+
+
+@exercise
+def texture_denoiser() -> Iterator[Case]:
+    """Return estimates of r from u = r + sigma * noise: texture_denoiser(u, sigma, examples)."""
+    for number, (sigma, goal) in enumerate(zip(LEVELS, GOALS, strict=True)):
+        examples, clean, noise = _texture(number)
+        white = ((clean + sigma * noise) / (1 + sigma**2) - clean) ** 2  # the best weight for white r
+
+        def loss(found: Any, goal=goal, clean=clean, white=white) -> Any:
+            estimates = np.asarray(found)
+            if estimates.shape != clean.shape:
+                return found
+            return max(goal, float(((estimates - clean) ** 2).mean() / white.mean()))
+
+        hint = (
+            f"reach {goal:g} of the error that one weight leaves, 1 / (1 + sigma^2): each frequency of "
+            "the Fourier transform has a weight of its own, from the mean power of the examples there"
+        )
+        given = {"u": clean + sigma * noise, "sigma": sigma, "examples": examples}
+        yield Case(given, goal, hint=hint, measure=loss)

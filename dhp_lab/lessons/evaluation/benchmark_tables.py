@@ -2,11 +2,9 @@
 
 | function           | what it gives                                                                  |
 |--------------------|--------------------------------------------------------------------------------|
-| `kodak_results`    | what `dhp evaluate` has measured on Kodak: points, measurements, and the run   |
 | `measured_speed`   | seconds and memory as benchmarks/codec_speed.py has measured them              |
 | `measured_trade`   | what K changes, as benchmarks/realism.py has measured it over many photos      |
-| `measured_gammas`  | what gamma changes, likewise                                                   |
-| `measured_z_only`  | z alone beside z + y, as benchmarks/z_only.py has measured them                |
+| `measured_effort`  | what the encoder's effort saves, as benchmarks/effort.py has measured it       |
 """
 
 from __future__ import annotations
@@ -17,8 +15,7 @@ from pathlib import Path
 from statistics import median
 
 from dhp_lab.core.paths import RESULTS
-from dhp_lab.evaluation.measurements import Measurement, Point
-from dhp_lab.lessons.evaluation.figures import trade_figure
+from dhp_lab.lessons.evaluation.figures import effort_figure
 from dhp_lab.notebook.html import Html, figure_html, table_html
 from dhp_lab.notebook.results import read_results, source_html
 
@@ -33,19 +30,6 @@ COLUMNS = {  # title and digits by measure
     "kid": ("KID, 1000 times", 2),
     "patch_kid": ("patch-KID", 3),
 }
-WAYS = {"z": "z alone", "z+y": "z + y, at most as many bytes", "shrunk": "z + y of a shrunk photo"}
-USUAL_STEPS = 8  # of the K that were measured, the nearest one's gammas are drawn
-
-
-def kodak_results(file: Path = RESULTS / "kodak.json") -> tuple[list[Point], list[Measurement], dict]:
-    """The averaged points, the measurements of our codec on each picture, and what the run was.
-
-    Raises:
-        FileNotFoundError: the package was installed without its data folder.
-    """
-    found = read_results(file)
-    rows = [{name: value for name, value in row.items() if name != "bpp"} for row in found["measurements"]]
-    return [Point(**row) for row in found["points"]], [Measurement(**row) for row in rows], found["about"]
 
 
 def measured_speed(file: Path = RESULTS / "speed.json") -> Html:
@@ -64,7 +48,7 @@ def measured_speed(file: Path = RESULTS / "speed.json") -> Html:
     second = table_html([_size_cells(one) for one in found["sizes"]], header).text
     idle = found["sizes"][0]["encode"]["idle_memory_mb"]
     text = (
-        f"<p>{source_html(found)}; λ = {found['lambda_rate']:g}. Medians; "
+        f"<p>{source_html(found)}; λ = {found['lambda_rate']:g}{_model(found)}. Medians; "
         f"of the peaks {idle:.0f} MB are Python, torch and the model.</p>"
     )
     return Html(f"<div>{first}{second}{text}</div>")
@@ -93,56 +77,37 @@ def measured_trade(file: Path = RESULTS / "realism.json") -> Html:
     ]
     table = table_html(rows, ["λ", "K", *_titles(measures)]).text
     notes = "".join(f"<br>{html.escape(note)}" for note in found["notes"])
-    text = f"<p>{source_html(found)}; {len(found['pictures'])} photos, γ = 0.{notes}</p>"
+    text = f"<p>{source_html(found)}; {len(found['pictures'])} photos, γ = 0{_model(found)}.{notes}</p>"
     return Html(f"<div>{table}{text}</div>")
 
 
-def measured_gammas(file: Path = RESULTS / "realism.json") -> Html:
-    """PSNR against texture along gamma, a line for each lambda, as benchmarks/realism.py has measured them,
-    or that it has not run.
+def measured_effort(file: Path = RESULTS / "effort.json") -> Html:
+    """Seconds and BD-rate of the encoder's efforts, drawn and as a table, as benchmarks/effort.py has
+    measured them, or that it has not run.
     """
     if not file.exists():
-        return _not_measured("realism.py", file)
+        return _not_measured("effort.py", file)
     found = read_results(file)
-    rows = [row for row in found["rows"] if row["gamma"] is not None]
-    if not rows:  # a codec without a realism part
-        return _not_measured("realism.py", file)
-    steps = min({row["K"] for row in rows}, key=lambda k: abs(k - USUAL_STEPS))
-    rows = [row for row in rows if row["K"] == steps]
-    paths = {}
-    for row in rows:
-        textures, qualities = paths.setdefault(f"λ = {row['lambda_rate']:g}", ([], []))
-        textures.append(row["texture"])
-        qualities.append(row["psnr"])
-    gammas = list(dict.fromkeys(row["gamma"] for row in rows))
-    alt = (
-        f"Mean PSNR against mean texture for K = {steps}, a line for each λ, "
-        f"from γ = {gammas[0]:g} to γ = {gammas[-1]:g}"
-    )
-    drawn = figure_html(trade_figure(paths, gammas), alt).text
-    text = f"<p>{source_html(found)}; {len(found['pictures'])} photos, K = {steps}</p>"
-    return Html(f"<div>{drawn}{text}</div>")
-
-
-def measured_z_only(file: Path = RESULTS / "z_only.json") -> Html:
-    """A codec of z alone beside z + y in at most as many bytes, as benchmarks/z_only.py has measured them, or
-    that it has not run.
-    """
-    if not file.exists():
-        return _not_measured("z_only.py", file)
-    found = read_results(file)
-    measures = [name for name in _shared_measures(found["rows"]) if name != "bpp"]
-    rows = []
+    steps = [str(k) for k in found["K"]]
+    first, rows, lines = found["rows"][0], [], {f"K = {k}": [] for k in steps}
     for row in found["rows"]:
-        setting = [f"{row['lambda_rate']:g}", WAYS[row["transmit"]], row["K"], f"{row['bpp']:.4f}"]
-        rows.append([*setting, *_cells(row, measures)])
-    table = table_html(rows, ["λ of z", "sent", "K", "bpp", *_titles(measures)]).text
-    fits = ", ".join(f"{one['fits']['z+y']} at λ = {one['lambda_rate']:g}" for one in found["files"])
-    text = (
-        "z + y has a file as small as that of z alone for so many of the "
-        f"{len(found['pictures'])} photos, not shrunk: {fits}."
-    )
-    return Html(f"<div>{table}<p>{text}<br>{source_html(found)}</p></div>")
+        seconds, percents = median(row["seconds"]), []
+        for k in steps:
+            gain = row["gains"].get(k)
+            percents.append(f"{gain['percent']:+.1f} %" if gain else "-")
+            lines[f"K = {k}"].append((row["effort"], seconds, gain["percent"] if gain else 0.0))
+        rows.append([row["effort"], f"{seconds:.2f}", *percents, f"{row['peak_memory_mb']:.0f}"])
+    header = ["effort", "seconds a picture", *(f"BD-rate, K = {k}" for k in steps), "peak, MB"]
+    alt = f"BD-rate against the encoder's seconds for {' and '.join(lines)}, a point for each effort"
+    drawn, table = figure_html(effort_figure(lines), alt).text, table_html(rows, header).text
+    source = source_html({"command": found["command"], "environment": first["environment"]})
+    text = f"<p>{source}; {first['pictures']} pictures, model {html.escape(first['model_id'])}</p>"
+    return Html(f"<div>{drawn}{table}{text}</div>")
+
+
+def _model(found: dict) -> str:
+    """The model that results are of, where they name it."""
+    return f", model {html.escape(found['model_id'])}" if "model_id" in found else ""
 
 
 def _not_measured(script: str, file: Path) -> Html:

@@ -1,13 +1,11 @@
-"""The lesson's figures: rate-distortion curves, BD-rate drawn, steps and gamma as a trade.
+"""The lesson's figures: rate-distortion curves, BD-rate drawn, and what the encoder's effort saves.
 
 | function           | what it gives                                                                  |
 |--------------------|--------------------------------------------------------------------------------|
-| `codec_curves`     | curves by metric and codec, from an evaluation's points                        |
 | `curves_figure`    | rate-distortion curves, a panel for each set                                   |
 | `savings`          | bits more or less at each quality: what BD-rate is the mean of                 |
 | `savings_figure`   | two curves with what lies between them, and the savings against the quality    |
-| `lines_figure`     | measures against one number, such as K                                         |
-| `trade_figure`     | PSNR against texture along gamma                                               |
+| `effort_figure`    | bits saved against the encoder's seconds                                       |
 
 The tables of what benchmarks have measured are in ``benchmark_tables``.
 """
@@ -23,22 +21,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 from scipy.interpolate import PchipInterpolator
 
-from dhp_lab.evaluation.measurements import Point
-from dhp_lab.evaluation.report import curves_of
 from dhp_lab.metrics.rd_curves import Curve
 from dhp_lab.notebook.style import AMBER, BLUE, CHART_DPI, GREEN, GREY, ORANGE, PURPLE, SKY, style
 
 LOOKS = ((BLUE, "o"), (SKY, "s"), (PURPLE, "^"), (AMBER, "D"), (GREEN, "v"), (GREY, "P"), (ORANGE, "X"))
 OURS = ("ours, K = 1", "ours, K = 0")  # have the first looks in every panel
-
-
-def codec_curves(points: Sequence[Point]) -> dict[str, dict[str, Curve]]:
-    """Curves by metric ("PSNR", "MS-SSIM", both in dB), then by codec; our codec is called "ours, K = 1"."""
-    found: dict[str, dict[str, Curve]] = {}
-    for codec, curves in curves_of(points).items():
-        for metric, curve in curves.items():
-            found.setdefault(metric, {})[codec.replace("dhp K=", "ours, K = ")] = curve
-    return found
 
 
 def curves_figure(panels: Mapping[str, Mapping[str, Curve]], *, ylabel: str, widest: float = 2.0) -> Figure:
@@ -130,54 +117,30 @@ def savings_figure(anchors: Mapping[str, Curve], test: Curve, *, name: str) -> F
             right.plot(*savings(curve, test), color=colour, label=label)
         right.axhline(0, color=GREY, linewidth=1)
         right.set(title=f"bits of {name}, more or less than", xlabel="PSNR, dB", ylabel="%")
-        right.legend(loc="best", fontsize=8.5)
+        right.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8.5)
     return figure
 
 
-def lines_figure(
-    at: Sequence[float], panels: Mapping[str, Mapping[str, Sequence[float]]], *, xlabel: str
-) -> Figure:
-    """Measures against one number.
+def effort_figure(lines: Mapping[str, Sequence[tuple[int, float, float]]]) -> Figure:
+    """BD-rate against seconds, with the effort beside each point.
 
     Args:
-        at: (n,) its values, drawn at equal distances.
-        panels: (n,) by title and name.
+        lines: by name, (effort, seconds a picture, BD-rate against effort 0 in %).
     """
     with style():
-        figure = Figure(figsize=(3.5 * len(panels), 3.0), dpi=CHART_DPI, layout="constrained")
-        row = figure.subplots(1, len(panels), squeeze=False)[0]
-        for axes, (title, lines) in zip(row, panels.items(), strict=True):
-            looks = islice(cycle(LOOKS), len(lines))
-            for (name, values), (colour, marker) in zip(lines.items(), looks, strict=True):
-                axes.plot(range(len(at)), values, color=colour, marker=marker, label=name)
-            axes.set(title=title, xlabel=xlabel)
-            axes.set_xticks(range(len(at)), [f"{value:g}" for value in at])
-        row[0].legend(loc="best", fontsize=8.5)
-    return figure
-
-
-def trade_figure(
-    paths: Mapping[str, tuple[Sequence[float], Sequence[float]]], gammas: Sequence[float]
-) -> Figure:
-    """PSNR against texture from the sample to the posterior mean.
-
-    Args:
-        paths: (n,) textures and (n,) PSNRs in dB by name.
-        gammas: (n,); the first and the last are written beside their points.
-    """
-    ends = {0, len(gammas) - 1}
-    with style():
-        figure = Figure(figsize=(6.8, 3.9), dpi=CHART_DPI, layout="constrained")
+        figure = Figure(figsize=(5.6, 3.5), dpi=CHART_DPI, layout="constrained")
         axes = figure.add_subplot()
-        looks = islice(cycle(LOOKS), len(paths))
-        for (name, (textures, qualities)), (colour, marker) in zip(paths.items(), looks, strict=True):
-            axes.plot(textures, qualities, color=colour, marker=marker, label=name)
-            for i in ends:
-                offset = {"xytext": (7, 4), "textcoords": "offset points"}
-                place = textures[i], qualities[i]
-                axes.annotate(f"γ = {gammas[i]:g}", place, **offset, fontsize=8.5, color=colour)
-        axes.axvline(1, color=GREY, linestyle="--", linewidth=1.2, label="the original's texture")
-        axes.margins(x=0.14, y=0.1)
-        axes.set(xlabel="texture, 1 = as much as the original", ylabel="PSNR, dB")
-        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8.5)
+        for (name, points), (colour, marker) in zip(lines.items(), LOOKS, strict=False):
+            efforts, seconds, percents = zip(*points, strict=True)
+            axes.semilogx(seconds, percents, color=colour, marker=marker, label=name)
+            for effort, *place in points:
+                axes.annotate(str(effort), place, xytext=(3, 6), textcoords="offset points", fontsize=8.5)
+        axes.margins(0.1)
+        axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+        axes.set(
+            title="the effort beside each point",
+            xlabel="seconds a picture",
+            ylabel="BD-rate against effort 0, %",
+        )
+        axes.legend(loc="best", fontsize=8.5)
     return figure

@@ -48,7 +48,9 @@ class Drawn:
 
 
 def decoder_state_of(model: DiffusionHyperprior, x: Tensor, lambda_rate: float) -> DecoderState:
-    """What the decoder holds of a picture (1, 3, H, W) in [0, 1], from its bytes, with ``moments``."""
+    """What the decoder holds of a picture (1, 3, H, W) in [0, 1], from its bytes, with ``moments`` where it
+    has any.
+    """
     coded = model.compress(x, lambda_rate)
     return decode_latents(model, coded["strings"], coded["shape"]).with_moments()
 
@@ -142,7 +144,7 @@ def crop_batch(
     """Batch ``number`` of an endless, reproducible stream of crops.
 
     Args:
-        states: of photos coded with one lambda, with ``moments``.
+        states: of photos coded with one lambda.
         count, side: number of crops, and their side in latents.
 
     Returns:
@@ -155,8 +157,9 @@ def crop_batch(
         crops.append(state.window(slice(top, top + side), slice(left, left + side)))
     fields = ("symbols", "decoded", "mean", "scale", "log2_delta")
     joined = {name: torch.cat([getattr(crop, name) for crop in crops]) for name in fields}
-    moments = tuple(torch.cat([crop.moments[i] for crop in crops]) for i in (0, 1))
-    return replace(crops[0], **joined, moments=moments)
+    if crops[0].moments is not None:  # a trellis has none
+        joined["moments"] = tuple(torch.cat([crop.moments[i] for crop in crops]) for i in (0, 1))
+    return replace(crops[0], **joined)
 
 
 def train(student: Student, states: Sequence[DecoderState], steps: int, *, lr: float = 1e-3) -> list[float]:
