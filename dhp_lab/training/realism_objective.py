@@ -5,7 +5,7 @@ r"""What training the realism denoiser minimises, on a frozen codec.
 | part       | of                        | what it is                                                        |
 |------------|---------------------------|-------------------------------------------------------------------|
 | denoising  | a random noise level      | EDM's weighted squared error (Karras et al. 2022, eq. 8)          |
-| statistics | a picture of STEPS steps  | Wasserstein distortion of local means and deviations, of the      |
+| statistics | a picture of 2 or 4 steps | Wasserstein distortion of local means and deviations, of the      |
 |            |                           | picture and VGG-16's layers (Qiu et al. 2023)                     |
 | LPIPS      | likewise                  | Zhang et al. 2018, on AlexNet                                     |
 | MSE        | likewise                  | the squared error to the photo                                    |
@@ -34,7 +34,7 @@ from dhp_lab.diffusion.edm import edm_weight
 from dhp_lab.metrics.perceptual import LPIPS
 from dhp_lab.training.realism_config import RealismWeights
 
-STEPS = 2  # of the sampler, in training
+STEPS = 2, 2, 4  # of the sampler, one of them for a batch: with 2 alone, 4 steps learn to add grain
 LAMBDAS = 1e-3, 3e-2  # the trade-offs that are drawn, log-uniformly
 LEVELS = 0.05, 3.2  # noise levels, likewise
 WINDOW = 16  # pixels: side of the windows whose statistics are compared
@@ -110,8 +110,9 @@ class RealismObjective(nn.Module):
         return (edm_weight(level) * (estimate - residual).square()).mean()
 
     def drawn_losses(self, x: Tensor, conditions: Conditions) -> dict[str, Tensor]:
-        """The losses of pictures drawn in STEPS steps, by name."""
-        drawn = self.sampler.draw(conditions, self._noise(x), steps=STEPS)
+        """The losses of pictures drawn in one of STEPS steps, by name."""
+        steps = STEPS[int(torch.randint(0, len(STEPS), (), generator=self.generator))]
+        drawn = self.sampler.draw(conditions, self._noise(x), steps=steps)
         top, left = torch.randint(0, SHIFT + 1, (2,), generator=self.generator).tolist()
         height, width = x.shape[-2] - SHIFT, x.shape[-1] - SHIFT
         a, b = (image[..., top : top + height, left : left + width] for image in (drawn, x))
