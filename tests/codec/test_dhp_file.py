@@ -230,8 +230,12 @@ def test_the_largest_file_within_a_number_of_bytes():
     codes = range(CODE_MAX, lambda_code(1e-4) - 1, -512)
     sizes = [len(dhp_file.encode(codec, x, lambda_rate=lambda_of(code))) for code in codes]
     for limit in (sizes[0] - 1, sizes[3], sizes[7] + 1, 10**6):
-        found = len(dhp_file.encode_within(codec, x, limit, least_lambda=1e-4, code_step=512))
-        assert found == max([size for size in sizes if size <= limit], default=sizes[0])
+        largest = max([size for size in sizes if size <= limit], default=sizes[0])
+        for near in (None, 1e-4, 2e-3, 1e-1):
+            found = dhp_file.encode_within(
+                codec, x, limit, least_lambda=1e-4, code_step=512, near_lambda=near
+            )
+            assert len(found) == largest, (limit, near)
 
 
 def test_a_picture_that_the_memory_does_not_suffice_for_is_refused_before_it_is_coded(

@@ -316,13 +316,13 @@ def test_the_picture_has_its_size_and_says_what_it_is(model, maps):
     x = load_photo("coffee", lesson.SIDE)
     data, map_data = latent_hooks.encode_with_map(model, x, 3e-3, lesson.octaves_of(lesson.MIDDLE, x, 2))
     size = len(data) + len(map_data)
-    plain_size = len(dhp_file.encode_within(model, x, size))
+    plain_size = len(dhp_file.encode_within(model, x, size))  # by bisection; the explorer begins at its λ
     assert shown.alt == (
         f"coffee: a map that gives the middle 2 octaves of λ; the photo decoded with it from {size} bytes, "
         f"and with one λ from {plain_size} bytes"
     )
     ours = maps.encode_mapped("coffee", lesson.MIDDLE, 3e-3, 2)
-    assert (ours[0], maps.encode_plain("coffee", size)[0]) == (size, plain_size)
+    assert (ours[0], maps.encode_plain("coffee", size, 3e-3)[0]) == (size, plain_size)
     assert (to_pixels(ours[1]) == to_pixels(latent_hooks.decode_with_map(model, data, map_data))).all()
 
 
