@@ -83,7 +83,7 @@ def _draw_errors(axes: Axes, errors: np.ndarray, delta: float) -> None:
     sigma = delta / math.sqrt(12)
     at = np.linspace(-4 * sigma, 4 * sigma, 200)
     gauss = np.exp(-(at**2) / (2 * sigma**2)) / (sigma * math.sqrt(2 * math.pi))
-    bins = np.linspace(-0.75 * delta, 0.75 * delta, 39)  # a trellis leaves errors of more than half a step
+    bins = np.linspace(-0.75 * delta, 0.75 * delta, 37)  # a trellis leaves errors of more than half a step
     axes.hist(errors, bins=bins, density=True, color=SKY, label="measured error")
     axes.plot(at, gauss, color=ORANGE, label=f"Gaussian, σ$_q$ = {sigma:.3f}")
     axes.set(
