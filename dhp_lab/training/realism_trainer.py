@@ -1,7 +1,7 @@
 """Training the realism denoiser on a frozen codec: two stages, one process, exact resume.
 
     denoising   EDM's loss alone, at random noise levels
-    drawn       from the average of the first stage on: the losses of pictures drawn in two or four unrolled steps
+    drawn       from the average of the first stage on: the losses of pictures drawn in 2 or 4 unrolled steps
 
 Crops are functions of (seed, number of the crop); trade-offs, noise levels, noise and windows come from a
 generator whose state is saved with the step, so that a resumed run repeats an unbroken one.

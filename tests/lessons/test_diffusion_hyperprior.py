@@ -189,11 +189,12 @@ def test_rows_of_realism_have_what_all_have(tmp_path):
     rows = [{"decoder": "K = 1", "K": 1, "gamma": None}, {"decoder": "realism", "K": 4, "gamma": 0.0}]
     rows += [{"decoder": "realism", "K": k, "gamma": gamma} for k, gamma in ((4, 0.5), (8, 0.0))]
     controls = [{"decoder": "latent chain", "K": 4, "gamma": None, "lpips": 0.3}]
+    controls += [{"decoder": "JPEG", "K": None, "gamma": None}]
     found = {part: [row | same for row in some] for part, some in (("rows", rows), ("controls", controls))}
     written(tmp_path, "realism.json", found)
     header, *lines = decoders.realism_rows(tmp_path / "realism.json")
     assert header == ["λ", "bits per pixel", "decoder", "PSNR", "texture", "DISTS"]
-    assert [line[2] for line in lines] == ["K = 1", "realism, K = 4", "latent chain, K = 4"]
+    assert [line[2] for line in lines] == ["K = 1", "realism, K = 4", "latent chain, K = 4", "JPEG"]
     assert lines[0] == ["0.01", "0.200", "K = 1", "28.12", "0.50", "0.250"]
 
 

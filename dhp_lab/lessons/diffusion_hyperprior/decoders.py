@@ -143,7 +143,6 @@ def realism_rows(file: Path = RESULTS / "realism.json") -> list[list[str]]:
 
 
 def _decoder(row: dict) -> str:
-    """What decoded it; a result without decoders is of a codec that had the latents' chain alone."""
-    steps = row["K"]
-    name = row.get("decoder", "latent chain" if steps > 1 else f"K = {steps}")
+    """What decoded it, with its K where it has a choice; controls without a network have none."""
+    name, steps = row["decoder"], row["K"]
     return f"{name}, K = {steps}" if steps is not None and steps > 1 else name
