@@ -56,7 +56,7 @@ REALISM_OPTIONS = {
     "model_path": "Folder of the codec, which stays as it is; the shipped one if not given.",
     "output_dir": "Receives realism.json and realism.safetensors, training.log, samples/, tensorboard/.",
     "denoising_steps": "Steps of the first stage: the denoising loss alone.",
-    "drawn_steps": "Then of the second: pictures drawn in 2 or 4 steps; needs `dhp download metric-networks`.",
+    "drawn_steps": "Then of the second: drawn in 2 or 4 steps; needs `dhp download metric-networks`.",
     "batch_size": "Crops in a step.",
     "image_size": "Side of the first stage's crops, a multiple of 64.",
     "drawn_image_size": "Side of the second stage's crops, a multiple of 64.",
