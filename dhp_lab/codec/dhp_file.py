@@ -101,7 +101,7 @@ def encode_within(
         n_bytes: the limit, header included.
         least_lambda: the smallest lambda that is tried, 1e-6 .. 1e-1.
         code_step: lambda codes between neighbouring trials; 64 are a 32nd of an octave.
-        near_lambda: a guess, least_lambda .. 1e-1, from which half as many trials are enough; None bisects.
+        near_lambda: a guess, 1e-6 .. 1e-1, from which half as many trials are enough; None bisects.
     """
     settings = (CODE_MAX - lambda_code(least_lambda)) // code_step  # a larger setting: a larger file
 

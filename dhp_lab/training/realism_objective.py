@@ -34,7 +34,7 @@ from dhp_lab.diffusion.edm import edm_weight
 from dhp_lab.metrics.perceptual import LPIPS
 from dhp_lab.training.realism_config import RealismWeights
 
-STEPS = 2, 2, 4  # of the sampler, one of them for a batch: with 2 alone, 4 steps learn to add grain
+STEPS = 2, 2, 4  # of the sampler, one of them for a batch: with 2 alone, 4 draw worse pictures
 LAMBDAS = 1e-3, 3e-2  # the trade-offs that are drawn, log-uniformly
 LEVELS = 0.05, 3.2  # noise levels, likewise
 WINDOW = 16  # pixels: side of the windows whose statistics are compared

@@ -2,7 +2,8 @@
 
     python tests/golden/make.py NAME ...
 
-Run it for a new checkpoint only: what an old one wrote must decode for ever. Convolutions run in float32, as
+Run it for a new checkpoint only: what an old one wrote must decode for ever. A new realism part of the same
+codec changes the pictures of K > 1, and no file. Convolutions run in float32, as
 in the test.
 """
 

@@ -198,6 +198,8 @@ def test_values_at_a_rate_are_interpolated_in_its_logarithm():
     assert perceptual.at_rate(curve, 0.2) == pytest.approx(2.0)
     assert perceptual.at_rate(curve, 0.1) == 3.0 and perceptual.at_rate(curve, 0.4) == 1.0
     assert perceptual.at_rate(curve, 0.09) is perceptual.at_rate(curve, 0.41) is None
+    assert perceptual.at_rate(([0.121], [5.0]), 0.12) == 5.0 and perceptual.at_rate(curve, 0.099) == 3.0
+    assert perceptual.at_rate(([0.121], [5.0]), 0.118) is None
     text = perceptual.equal_rate_table(
         {"a": {"LPIPS": curve, "PSNR, dB": ([0.3, 0.4], [1.0, 2.0])}}, 0.2
     ).text

@@ -56,6 +56,20 @@ def test_what_the_decoder_is_given_is_k_1(codec):
     assert conditions.errors.shape[-2:] == (4, 8) and torch.equal(conditions.log2_delta, latents.log2_delta)
 
 
+def test_pictures_are_drawn_in_two_steps_and_in_four(codec, monkeypatch):
+    task, x, counts = objective(codec), picture(64, 64), []
+    conditions = decoded(codec, x, torch.tensor([1e-2]))
+
+    def draw(sampler, conditions, noise, *, steps):
+        counts.append(steps)
+        return conditions.picture
+
+    monkeypatch.setattr(ResidualSampler, "draw", draw)
+    for _ in range(30):
+        task.drawn_losses(x, conditions)
+    assert set(counts) == {2, 4} and counts.count(2) > counts.count(4)
+
+
 def test_the_objective_is_the_weighted_sum_and_reaches_the_network_alone(codec):
     task, x = objective(codec, statistics=0.3, lpips=2.0, mse=0.7, denoising=0.2), picture(128, 128, count=2)
     losses = task(x)

@@ -30,6 +30,7 @@ from dhp_lab.notebook.style import CHART_DPI, style
 
 MEASURES = {"LPIPS": "lpips", "DISTS": "dists", "PSNR, dB": "psnr"}  # title and name in the files
 DIGITS = {"LPIPS": 3, "DISTS": 3, "PSNR, dB": 2}
+AS_MANY = 0.02  # bits that differ by less are as many
 SHOWN = ("HiFiC", "MS-ILLM", "RDEIC-2", "VTM")  # VTM: made for the error alone
 ByMeasure = dict[str, Curve]  # bits per pixel and values, by a title of MEASURES
 
@@ -107,8 +108,13 @@ def perceptual_figure(curves: Mapping[str, ByMeasure], *, widest: float = 0.5) -
 
 
 def at_rate(curve: Curve, bpp: float) -> float | None:
-    """The value of a curve at a rate, linear in the logarithm of the rate; None outside the curve."""
+    """The value of a curve at a rate: of a point within 2 % of it, else linear in the logarithm of the rate;
+    None outside the curve.
+    """
     rates, values = (np.asarray(part, dtype=float) for part in curve)
+    nearest = np.abs(np.log(rates / bpp)).argmin()
+    if abs(rates[nearest] / bpp - 1) < AS_MANY:
+        return float(values[nearest])
     order = np.argsort(rates)
     if not rates.min() <= bpp <= rates.max():
         return None

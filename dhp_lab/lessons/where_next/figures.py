@@ -41,7 +41,6 @@ AREAS = {MIDDLE: middle, SMOOTH: smoothness_rank}
 SIDE = 320  # of the explorer's photos, in pixels: 5 x 5 blocks
 SIZE = 3 * SIDE + 2 * GAP, SIDE + 10 + 2 * LINE
 MOST = 4  # octaves of lambda that a map may differ by
-LEAST_LAMBDA = 1e-5  # of one lambda for all of a photo
 KEPT = 64  # files and pictures that the caches hold
 
 
@@ -148,10 +147,7 @@ class LambdaMaps:
         return len(data) + len(map_data), decode_with_map(self.model, data, map_data)
 
     def _encode_plain(self, photo: str, n_bytes: int, near_lambda: float) -> tuple[int, Tensor]:
-        near = max(near_lambda, LEAST_LAMBDA)
-        data = dhp_file.encode_within(
-            self.model, self.photo(photo), n_bytes, least_lambda=LEAST_LAMBDA, near_lambda=near
-        )
+        data = dhp_file.encode_within(self.model, self.photo(photo), n_bytes, near_lambda=near_lambda)
         return len(data), dhp_file.decode(self.model, data)
 
 
